@@ -117,7 +117,7 @@ def embed(texts: Sequence[str], caller: str, *, bulk: bool = False) -> Callable[
 
 
 async def ended(model: LocalModel, requests: Sequence[Callable[[int], Request]]) -> list[int]:
-    """Ask while the worker stands still; the numbers of the requests in the order in which they were answered."""
+    """Send requests while the worker is suspended; return their numbers in the order of the replies."""
     order: list[int] = []
 
     def note(number: int, _: object) -> None:

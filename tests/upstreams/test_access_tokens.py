@@ -1,4 +1,4 @@
-"""Several tokens of one endpoint: in turn, and those that are refused rest."""
+"""Several tokens of one endpoint: used in turn, with rejected ones rested."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def taken(tokens: AccessTokens, count: int) -> list[str]:
     return [token.reveal() if (token := tokens.take()) else "" for _ in range(count)]
 
 
-def test_a_secret_holds_a_token_a_line() -> None:
+def test_secret_holds_one_token_per_line() -> None:
     each = Secret(" a \r\n\nb\nc").each()
     assert [token.reveal() for token in each] == ["a", "b", "c"]
     assert Secret("").each() == ()
 
 
-def test_they_are_taken_in_turn() -> None:
+def test_tokens_are_used_in_turn() -> None:
     assert taken(AccessTokens(Secret("a\nb\nc\na")), 7) == ["a", "b", "c", "a", "b", "c", "a"]
 
 
-def test_without_tokens_none_is_taken() -> None:
+def test_no_token_is_used_when_there_is_none() -> None:
     assert AccessTokens(None).take() is None
 
 
@@ -59,7 +59,7 @@ def test_without_tokens_none_is_taken() -> None:
         (429, 7.0, 7.0),
     ],
 )
-def test_one_that_is_refused_rests_and_the_request_is_asked_again_with_another(
+def test_rejected_token_is_rested_and_request_retried_with_another(
     status: int, retry_after: float | None, rest: float
 ) -> None:
     clock = Clock()
@@ -72,7 +72,7 @@ def test_one_that_is_refused_rests_and_the_request_is_asked_again_with_another(
     assert sorted(taken(tokens, 2)) == ["a", "b"]
 
 
-def test_when_all_rest_the_one_that_has_rested_soonest_is_taken_and_nothing_is_asked_again() -> None:
+def test_when_all_tokens_rest_the_next_to_recover_is_used_without_retry() -> None:
     clock = Clock()
     tokens = AccessTokens(Secret("a\nb"), clock)
     tokens.refused(tokens.take(), refused(401))
@@ -83,7 +83,7 @@ def test_when_all_rest_the_one_that_has_rested_soonest_is_taken_and_nothing_is_a
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
-def test_what_is_not_about_the_token_lets_none_rest(status: int) -> None:
+def test_errors_unrelated_to_the_token_do_not_rest_it(status: int) -> None:
     tokens = AccessTokens(Secret("a\nb"))
     error = refused(status)
     tokens.refused(tokens.take(), error)
@@ -91,7 +91,7 @@ def test_what_is_not_about_the_token_lets_none_rest(status: int) -> None:
     assert taken(tokens, 2) == ["b", "a"]
 
 
-def test_one_alone_never_rests() -> None:
+def test_single_token_never_rests() -> None:
     tokens = AccessTokens(Secret("a"))
     error = refused(401)
     tokens.refused(tokens.take(), error)
@@ -99,7 +99,7 @@ def test_one_alone_never_rests() -> None:
     assert taken(tokens, 2) == ["a", "a"]
 
 
-async def test_a_server_is_asked_with_the_next_token(tmp_path: Path) -> None:
+async def test_server_receives_the_next_token(tmp_path: Path) -> None:
     sources = ModelSources(Settings(home=tmp_path, secret_key_file=tmp_path / "key"))
     token = Secret("hf_revoked\nhf_good")
     with lookalike("tei") as server:

@@ -1,4 +1,4 @@
-"""A whole call to each kind of server, over a socket."""
+"""A complete call to each kind of server, over a socket."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ SERVERS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("engine", "model"), SERVERS)
-async def test_every_server_embeds_in_one_request_and_in_order(
+async def test_every_server_embeds_in_one_request_in_input_order(
     sources: ModelSources, engine: str, model: dict[str, Any]
 ) -> None:
     with lookalike(engine, key="hf_secret", **model) as server:
@@ -84,7 +84,7 @@ async def test_every_server_embeds_in_one_request_and_in_order(
     )
 
 
-async def test_a_server_that_does_not_pool_is_averaged_with_a_warning(sources: ModelSources) -> None:
+async def test_unpooled_reply_is_mean_pooled_with_a_warning(sources: ModelSources) -> None:
     with lookalike("toolkit", kind="tokens") as server:
         vectors = await embed(await opened(sources, server.url), Embed(texts=["a b", "c"]))
     expected = [
@@ -95,7 +95,7 @@ async def test_a_server_that_does_not_pool_is_averaged_with_a_warning(sources: M
     assert len(vectors.warnings) == 1
 
 
-async def test_llamacpps_own_route_is_read_too(sources: ModelSources) -> None:
+async def test_native_llamacpp_route_is_read(sources: ModelSources) -> None:
     with lookalike("llamacpp") as server:
         draft = endpoint(server.url)
         facts = replace(await sources.detect(Target(draft)), route="/embeddings")
@@ -105,7 +105,7 @@ async def test_llamacpps_own_route_is_read_too(sources: ModelSources) -> None:
 
 
 @pytest.mark.parametrize("engine", ["tei", "vllm"])
-async def test_long_texts_are_cut_unless_the_caller_forbids_it(sources: ModelSources, engine: str) -> None:
+async def test_long_texts_are_truncated_unless_disabled_by_caller(sources: ModelSources, engine: str) -> None:
     long = " ".join(map(str, range(20)))
     with lookalike(engine, max_tokens=10) as server:
         upstream = await opened(sources, server.url)
@@ -116,9 +116,7 @@ async def test_long_texts_are_cut_unless_the_caller_forbids_it(sources: ModelSou
 
 
 @pytest.mark.parametrize("engine", ["sglang", "llamacpp", "toolkit"])
-async def test_a_server_that_cannot_cut_says_that_a_text_is_too_long(
-    sources: ModelSources, engine: str
-) -> None:
+async def test_server_without_truncation_reports_too_long_text(sources: ModelSources, engine: str) -> None:
     kind = "tokens" if engine == "toolkit" else "embedding"
     with lookalike(engine, max_tokens=10, kind=kind) as server:
         upstream = await opened(sources, server.url)
@@ -152,7 +150,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("engine", ["tei", "vllm", "toolkit"])
-async def test_every_fault_has_its_cause_and_goes_when_the_server_heals(
+async def test_every_fault_has_its_cause_and_clears_when_the_server_recovers(
     sources: ModelSources, engine: str
 ) -> None:
     with lookalike(engine) as server:
@@ -163,7 +161,7 @@ async def test_every_fault_has_its_cause_and_goes_when_the_server_heals(
         assert same(await embed(upstream, Embed(texts=TEXTS)), TEXTS)
 
 
-async def test_a_server_that_says_when_to_come_back_is_heard(sources: ModelSources) -> None:
+async def test_retry_after_from_the_server_is_reported(sources: ModelSources) -> None:
     with lookalike("tei", rate_limit=(1, 60)) as server:
         upstream = await opened(sources, server.url)
         await embed(upstream, Embed(texts=TEXTS))
@@ -171,14 +169,14 @@ async def test_a_server_that_says_when_to_come_back_is_heard(sources: ModelSourc
     assert (error.cause, error.retryable, error.retry_after) == (Cause.OVERLOADED, True, 7)
 
 
-async def test_the_client_batch_limit_is_the_servers_to_refuse(sources: ModelSources) -> None:
+async def test_client_batch_limit_is_enforced_by_the_server(sources: ModelSources) -> None:
     with lookalike("tei", max_batch=2) as server:
         error = await failure(await opened(sources, server.url))
     assert error.cause is Cause.INPUT_REFUSED
     assert "batch size 3 > maximum allowed batch size 2" in error.message
 
 
-async def test_a_server_that_repeats_the_token_does_not_make_it_known(sources: ModelSources) -> None:
+async def test_token_repeated_by_the_server_is_redacted(sources: ModelSources) -> None:
     token = Secret("hf_AVerySecretTokenIndeed")
     with lookalike("tei") as server:
         upstream = await opened(sources, server.url, token)
@@ -189,13 +187,13 @@ async def test_a_server_that_repeats_the_token_does_not_make_it_known(sources: M
     assert "VerySecret" not in f"{error} {error!r} {error.server_message} {error.args}"
 
 
-async def test_other_dimensions_come_through_for_the_guard_to_see(sources: ModelSources) -> None:
+async def test_unexpected_dimensions_are_passed_on_to_the_guard(sources: ModelSources) -> None:
     with lookalike("tei", fault="other-dimensions") as server:
         vectors = await embed(await opened(sources, server.url), Embed(texts=TEXTS))
     assert dimensions(vectors.items[0], vectors.encoding) == 9
 
 
-async def test_prompts_of_the_model_are_teis_own(sources: ModelSources) -> None:
+async def test_tei_applies_model_prompts(sources: ModelSources) -> None:
     with lookalike("tei", prompts={"query": "query: "}) as server:
         vectors = await embed(await opened(sources, server.url), Embed(texts=["a"], prompt_name="query"))
         assert server.batches == [["a"]]
@@ -217,7 +215,7 @@ async def test_tei_tokenizes(sources: ModelSources) -> None:
     assert [token.text for token in bare.items[0]] == ["x"]
 
 
-async def test_a_server_without_such_a_route_says_that_it_cannot(sources: ModelSources) -> None:
+async def test_server_without_tokenize_route_reports_it(sources: ModelSources) -> None:
     with lookalike("vllm") as server:
         upstream = await opened(sources, server.url)
         with pytest.raises(InvalidRequest, match="cannot tokenize"):
@@ -225,27 +223,25 @@ async def test_a_server_without_such_a_route_says_that_it_cannot(sources: ModelS
 
 
 @pytest.mark.parametrize("token", ["hf_a b", "hf_\t1", "hf_ü"])
-async def test_a_token_that_cannot_be_sent_is_refused_without_repeating_it(
-    sources: ModelSources, token: str
-) -> None:
+async def test_malformed_token_is_rejected_without_repeating_it(sources: ModelSources, token: str) -> None:
     with pytest.raises(InvalidEndpoint) as caught:
         await sources.detect(Target(endpoint("http://127.0.0.1:1"), Secret(token)))
     assert "hf_" not in str(caught.value)
 
 
 @pytest.mark.parametrize("engine", [None, Engine.OPENVINO])
-async def test_an_endpoint_without_a_known_server_cannot_be_opened(
+async def test_endpoint_without_a_known_engine_cannot_be_opened(
     sources: ModelSources, engine: Engine | None
 ) -> None:
     with pytest.raises(InvalidEndpoint, match="not known to run"):
         sources.open(Target(endpoint("http://host", engine=engine)))
 
 
-async def test_nothing_is_asked_of_a_server_by_opening_it(sources: ModelSources) -> None:
+async def test_opening_an_upstream_sends_no_requests(sources: ModelSources) -> None:
     sources.open(Target(endpoint("http://127.0.0.1:1", engine=Engine.TEI)))
 
 
-async def test_the_request_is_json_and_says_so(sources: ModelSources) -> None:
+async def test_request_body_and_content_type_are_json(sources: ModelSources) -> None:
     with lookalike("toolkit") as server:
         await embed(await opened(sources, server.url), Embed(texts=["ü"]))
         asked = server.posts[-1]

@@ -1,4 +1,4 @@
-"""Registering a dedicated endpoint whose owner is named: the server's word and Hugging Face's, over sockets."""
+"""Registering a dedicated endpoint with a namespace: facts from the server and from Hugging Face, over sockets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def endpoint(url: str, **fields: Any) -> Endpoint:
     )
 
 
-async def test_the_server_is_asked_and_what_it_does_not_know_comes_from_hugging_face(
+async def test_facts_missing_from_server_come_from_hugging_face(
     sources: ModelSources, site: DeploymentsApi
 ) -> None:
     with lookalike("tei", name="/repository") as server:
@@ -60,14 +60,16 @@ async def test_the_server_is_asked_and_what_it_does_not_know_comes_from_hugging_
     assert [seen.token for seen in site.asked] == [TOKEN]
 
 
-async def test_the_first_of_several_tokens_looks_it_up(sources: ModelSources, site: DeploymentsApi) -> None:
+async def test_first_of_several_tokens_is_used_for_lookup(
+    sources: ModelSources, site: DeploymentsApi
+) -> None:
     with lookalike("tei") as server:
         site.items["acme"] = [deployment("a", url=server.url)]
         await sources.detect(Target(endpoint(server.url), Secret(f"{TOKEN}\nhf_another")))
     assert [seen.token for seen in site.asked] == [TOKEN]
 
 
-async def test_a_server_that_does_not_tell_its_engine_is_known_by_its_image(
+async def test_engine_is_identified_by_image_when_server_does_not_report_it(
     sources: ModelSources, site: DeploymentsApi
 ) -> None:
     with lookalike("unknown") as server:
@@ -79,13 +81,15 @@ async def test_a_server_that_does_not_tell_its_engine_is_known_by_its_image(
             await sources.detect(Target(endpoint(server.url, namespace=None), OWNER))
 
 
-async def test_without_a_namespace_nobody_else_is_asked(sources: ModelSources, site: DeploymentsApi) -> None:
+async def test_hugging_face_is_not_queried_without_namespace(
+    sources: ModelSources, site: DeploymentsApi
+) -> None:
     with lookalike("tei") as server:
         await sources.detect(Target(endpoint(server.url, namespace=None), OWNER))
     assert site.asked == []
 
 
-async def test_a_token_that_may_not_list_still_registers_with_a_warning(
+async def test_token_without_list_permission_registers_with_a_warning(
     sources: ModelSources, site: DeploymentsApi
 ) -> None:
     site.fail("no-right")
@@ -95,7 +99,7 @@ async def test_a_token_that_may_not_list_still_registers_with_a_warning(
     assert "could not be listed" in facts.warnings[-1]
 
 
-async def test_an_embedding_model_that_is_not_the_servers_is_refused_with_both_names(
+async def test_embedding_model_mismatch_is_rejected_naming_both_models(
     sources: ModelSources,
 ) -> None:
     with lookalike("tei", name=MODEL) as server:
@@ -107,13 +111,13 @@ async def test_an_embedding_model_that_is_not_the_servers_is_refused_with_both_n
 
 
 @pytest.mark.parametrize("task", [Task.COMPLETION, Task.CHAT_COMPLETION])
-async def test_for_text_generation_any_name_will_do(sources: ModelSources, task: Task) -> None:
+async def test_text_generation_accepts_any_model_name(sources: ModelSources, task: Task) -> None:
     with lookalike("vllm", kind="llm", name="meta/llama") as server:
         draft = endpoint(server.url, namespace=None, model="whatever/name", task=task)
         assert (await sources.detect(Target(draft))).model == "meta/llama"
 
 
-async def test_one_that_is_paused_or_failed_is_told_before_it_is_called(
+async def test_paused_or_failed_endpoint_is_reported_before_calling_it(
     sources: ModelSources, site: DeploymentsApi
 ) -> None:
     with lookalike("tei") as server:

@@ -1,4 +1,4 @@
-"""Vectors without a model."""
+"""The fake source: vectors without a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cosine(left: bytes, right: bytes) -> float:
     return sum(a * b for a, b in zip(floats(left), floats(right), strict=True))
 
 
-async def test_the_same_text_has_the_same_vector_of_length_one() -> None:
+async def test_same_text_has_the_same_unit_vector() -> None:
     vectors = await embed(Embed(texts=["hello world", "hello world", "other"]))
     assert vectors.items[0] == vectors.items[1] != vectors.items[2]
     assert vectors.encoding is Encoding.F32
@@ -36,29 +36,29 @@ async def test_the_same_text_has_the_same_vector_of_length_one() -> None:
     assert (vectors.tokens, vectors.exact, vectors.truncated) == (5, True, 0)
 
 
-async def test_texts_that_share_words_lie_nearer() -> None:
+async def test_texts_that_share_words_are_more_similar() -> None:
     vectors = await embed(Embed(texts=["the cat sat down", "a cat sat up", "quarterly revenue grew"]))
     near, far = cosine(vectors.items[0], vectors.items[1]), cosine(vectors.items[0], vectors.items[2])
     assert near > far + 0.2
 
 
-async def test_dimensions_are_those_of_the_call_or_else_of_the_endpoint() -> None:
+async def test_dimensions_come_from_the_call_or_the_endpoint() -> None:
     assert len((await embed(Embed(texts=["a"]), dimensions=12)).items[0]) == 4 * 12
     assert len((await embed(Embed(texts=["a"], dimensions=3), dimensions=12)).items[0]) == 4 * 3
 
 
 @pytest.mark.parametrize("text", ["", "   ", *(f"word{n} other{n} third{n}" for n in range(40))])
-async def test_every_text_has_a_vector_even_where_its_words_cancel_out(text: str) -> None:
+async def test_text_whose_words_cancel_out_still_has_a_vector(text: str) -> None:
     vectors = await embed(Embed(texts=[text]), dimensions=1)
     assert abs(floats(vectors.items[0])[0]) == 1
 
 
-async def test_vectors_are_left_as_they_are_on_demand() -> None:
+async def test_normalization_can_be_disabled() -> None:
     vectors = await embed(Embed(texts=["one two three"], normalize=False))
     assert math.hypot(*floats(vectors.items[0])) > 1.5
 
 
-async def test_a_word_is_a_token_with_its_place() -> None:
+async def test_each_word_is_a_token_with_offsets() -> None:
     upstream = FakeSource().open(Target(endpoint()))
     result = await upstream(Tokenize(texts=["zwei  Wörter", ""]))
     assert isinstance(result, Tokens)
@@ -69,14 +69,14 @@ async def test_a_word_is_a_token_with_its_place() -> None:
     await upstream.close()
 
 
-async def test_it_says_what_it_is() -> None:
+async def test_detect_reports_the_fake_engine() -> None:
     source = FakeSource()
     facts = await source.detect(Target(endpoint(dimensions=5)))
     assert (facts.engine, facts.model, facts.dimensions) == (Engine.FAKE, "fake", 5)
     await source.close()
 
 
-async def test_a_text_of_megabytes_is_cut_and_the_event_loop_has_its_turns() -> None:
+async def test_text_of_megabytes_is_truncated_without_blocking_the_event_loop() -> None:
     upstream = FakeSource().open(Target(endpoint()))
     turns = 0
 

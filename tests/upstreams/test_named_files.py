@@ -1,4 +1,4 @@
-"""What an operator names as a file is read bounded in size and time, whatever it is; the gateway answers meanwhile."""
+"""Files named by the operator are read with size and time limits while the gateway stays responsive."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from running_gateway import RunningGateway
 
 
-def test_a_pipe_named_as_certificates_or_as_a_model_holds_nothing_up(
-    gateway: RunningGateway, tmp_path: Path
-) -> None:
+def test_pipe_as_certificate_file_or_model_does_not_block(gateway: RunningGateway, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     folder = tmp_path / "model"
@@ -41,7 +39,7 @@ def test_a_pipe_named_as_certificates_or_as_a_model_holds_nothing_up(
             assert gateway.request("GET", "/healthz").status == 200
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+def test_oversized_file_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"abc")
     assert read_regular(str(file), 3) == b"abc"
@@ -49,7 +47,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         read_regular(str(file), 2)
 
 
-async def test_an_empty_file_of_certificates_trusts_nobody(tmp_path: Path) -> None:
+async def test_certificate_file_without_certificates_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "empty.pem"
     for content in (b"", "# nur ein Kommentar über nichts\n".encode()):
         file.write_bytes(content)
@@ -57,7 +55,7 @@ async def test_an_empty_file_of_certificates_trusts_nobody(tmp_path: Path) -> No
             await tls_context(str(file))
 
 
-async def test_a_disk_that_does_not_answer_is_not_waited_for() -> None:
+async def test_unresponsive_disk_does_not_block() -> None:
     answer = threading.Event()
     try:
         with pytest.raises(RuntimeFailed, match=r"could not be read within 0\.01 seconds"):

@@ -1,4 +1,4 @@
-"""No spelling of a token that a server repeats is passed on, and no shape of an error reply is too much."""
+"""Every encoding of a token echoed by a server is redacted, and any error reply can be processed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ SPELLINGS: list[Callable[[str], str]] = [
 
 @pytest.mark.parametrize("token", [PLAIN, HARD])
 @pytest.mark.parametrize("number", range(len(SPELLINGS)))
-def test_no_spelling_of_a_token_is_passed_on(number: int, token: str) -> None:
+def test_every_encoding_of_a_token_is_redacted(number: int, token: str) -> None:
     spelled = SPELLINGS[number](token)
     for body in (f"no: {spelled}.".encode(), json.dumps({"error": f"no: {spelled}."}).encode()):
         told = words(body, token)
@@ -71,23 +71,23 @@ def test_no_spelling_of_a_token_is_passed_on(number: int, token: str) -> None:
             assert secret[middle - 5 : middle + 5] not in told
 
 
-def test_each_of_several_tokens_is_taken_out() -> None:
+def test_each_of_several_tokens_is_redacted() -> None:
     assert redact(Secret("first-token\nsecond-token"), "first-token, second-token") == "…, …"
 
 
-def test_without_a_token_words_stay_as_they_are() -> None:
+def test_text_is_unchanged_without_a_token() -> None:
     for token in (None, Secret("")):
         assert redact(token, "some words") == "some words"
 
 
-def test_other_words_stay() -> None:
+def test_unrelated_words_are_kept() -> None:
     said = "the input is too long: 600 tokens, 512 are read (100%)"
     assert redact(Secret("abc"), said) == said
     assert redact(Secret(HARD), said) == said
 
 
 @pytest.mark.parametrize("sign", ["\\", "%25", "%", "a", "<", "&#", '"'])
-def test_a_body_of_nothing_but_signs_takes_no_time(sign: str) -> None:
+def test_redacting_repeated_characters_is_fast(sign: str) -> None:
     assert words((sign * 65_536).encode()[:65_536], "a" * 40)
 
 
@@ -101,6 +101,6 @@ def test_a_body_of_nothing_but_signs_takes_no_time(sign: str) -> None:
         b'{"estimated_time": ' + b"[" * 900 + b"]" * 900 + b"}",
     ],
 )
-def test_a_reply_that_is_nested_deeply_is_an_error_reply_like_others(body: bytes) -> None:
+def test_deeply_nested_reply_is_an_ordinary_error_reply(body: bytes) -> None:
     error = refusal(HttpReply(status=500, headers={}, body=body), None)
     assert error.cause is Cause.UPSTREAM_FAILED

@@ -1,4 +1,4 @@
-"""Hosted models: who serves them is asked of the Hub, and each provider is spoken to in its own way."""
+"""Hosted models: providers are looked up on the Hub, and each one gets its own request format."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOKEN = Secret("hf_MadeUpForTheRouter")
 
 
 class Hub(HubApi):
-    """A Hub with one model, `MODEL`, that is served as `mapping` says."""
+    """A Hub with one model, `MODEL`, served according to `mapping`."""
 
     mapping: Any = ()
 
@@ -99,7 +99,7 @@ EMBEDS = ["hf-inference", "deepinfra", "scaleway", "together"]
 
 
 @pytest.mark.parametrize("provider", EMBEDS)
-async def test_every_provider_of_embeddings_embeds(
+async def test_every_embedding_provider_works(
     tmp_path: Path, router: LookAlike, closing: list[ModelSources], provider: str
 ) -> None:
     with served((provider, "feature-extraction")) as hub:
@@ -118,8 +118,8 @@ async def test_every_provider_of_embeddings_embeds(
     assert router.posts[-1].headers["x-hf-bill-to"] == "acme"
 
 
-async def test_a_model_tagged_for_similarity_embeds_too(tmp_path: Path, closing: list[ModelSources]) -> None:
-    """All sentence-transformers models are."""
+async def test_model_tagged_sentence_similarity_embeds(tmp_path: Path, closing: list[ModelSources]) -> None:
+    """All sentence-transformers models have this tag."""
     with served(("hf-inference", "sentence-similarity")) as hub:
         sources = opened(tmp_path, hub)
         closing.append(sources)
@@ -127,7 +127,7 @@ async def test_a_model_tagged_for_similarity_embeds_too(tmp_path: Path, closing:
     assert proven.facts.provider_model == MODEL
 
 
-async def test_the_hub_is_asked_once_for_minutes_with_the_endpoints_own_token(
+async def test_hub_reply_is_cached_and_requested_with_the_endpoint_token(
     tmp_path: Path, closing: list[ModelSources]
 ) -> None:
     with served(("hf-inference", "feature-extraction")) as hub:
@@ -142,7 +142,7 @@ async def test_the_hub_is_asked_once_for_minutes_with_the_endpoints_own_token(
         assert [seen.token for seen in hub.asked] == ["hf_first_of_two", None]
 
 
-async def test_a_provider_ranks(tmp_path: Path, router: LookAlike, closing: list[ModelSources]) -> None:
+async def test_provider_reranks(tmp_path: Path, router: LookAlike, closing: list[ModelSources]) -> None:
     with served(("hf-inference", "text-ranking")) as hub:
         sources = opened(tmp_path, hub, router)
         closing.append(sources)
@@ -158,7 +158,7 @@ COMPLETES = ["deepinfra", "featherless-ai", "novita", "together", "hf-inference"
 
 
 @pytest.mark.parametrize("provider", COMPLETES)
-async def test_every_provider_of_completions_completes_whole_and_streamed(
+async def test_every_completion_provider_works_with_and_without_streaming(
     tmp_path: Path, router: LookAlike, closing: list[ModelSources], provider: str
 ) -> None:
     with served((provider, "text-generation")) as hub:
@@ -183,7 +183,7 @@ async def test_every_provider_of_completions_completes_whole_and_streamed(
     ("provider", "name"),
     [(None, MODEL), ("auto", MODEL), ("groq", f"{MODEL}:groq"), ("cheapest", f"{MODEL}:cheapest")],
 )
-async def test_conversations_go_to_one_address_and_the_suffix_says_who_answers(
+async def test_chat_uses_one_url_and_the_model_suffix_selects_the_provider(
     tmp_path: Path, router: LookAlike, closing: list[ModelSources], provider: str | None, name: str
 ) -> None:
     with served(("groq", "conversational")) as hub:
@@ -200,7 +200,7 @@ async def test_conversations_go_to_one_address_and_the_suffix_says_who_answers(
     assert proven.facts.chats
 
 
-async def test_a_model_that_only_chats_may_complete_by_chatting(
+async def test_chat_only_model_registers_for_completion_through_chat(
     tmp_path: Path, closing: list[ModelSources]
 ) -> None:
     with served(("groq", "conversational")) as hub:
@@ -237,7 +237,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("row", REFUSED)
-async def test_what_nobody_serves_is_told_when_it_is_registered(
+async def test_unserved_model_is_rejected_at_registration(
     tmp_path: Path, closing: list[ModelSources], row: tuple[Task, str | None, list[Any], Cause, str]
 ) -> None:
     task, provider, mapping, cause, words = row
@@ -251,7 +251,7 @@ async def test_what_nobody_serves_is_told_when_it_is_registered(
     assert caught.value.remedy
 
 
-async def test_a_model_that_is_not_on_the_hub_is_told(tmp_path: Path, closing: list[ModelSources]) -> None:
+async def test_model_missing_from_the_hub_is_reported(tmp_path: Path, closing: list[ModelSources]) -> None:
     with served() as hub:
         sources = opened(tmp_path, hub)
         closing.append(sources)
@@ -260,7 +260,7 @@ async def test_a_model_that_is_not_on_the_hub_is_told(tmp_path: Path, closing: l
     assert caught.value.cause is Cause.MODEL_NOT_FOUND
 
 
-async def test_without_the_hub_what_the_operator_says_is_believed(
+async def test_configured_values_are_accepted_without_the_hub(
     tmp_path: Path, closing: list[ModelSources]
 ) -> None:
     sources = opened(tmp_path, None)
@@ -284,7 +284,7 @@ FAULTS = {
 }
 
 
-async def test_every_fault_of_the_router_has_its_cause(
+async def test_every_router_error_maps_to_its_cause(
     tmp_path: Path, router: LookAlike, closing: list[ModelSources]
 ) -> None:
     sources = opened(tmp_path, None, router)
@@ -298,7 +298,7 @@ async def test_every_fault_of_the_router_has_its_cause(
         assert (fault, caught.value.cause) == (fault, cause)
 
 
-async def test_an_endpoint_of_which_nobody_is_known_to_serve_the_model_cannot_be_opened(
+async def test_endpoint_without_a_known_provider_cannot_be_opened(
     tmp_path: Path, closing: list[ModelSources]
 ) -> None:
     sources = opened(tmp_path, None)
@@ -307,7 +307,7 @@ async def test_an_endpoint_of_which_nobody_is_known_to_serve_the_model_cannot_be
         sources.open(Target(endpoint(Task.TEXT_EMBEDDING), TOKEN))
 
 
-async def test_the_way_to_the_router_is_gone_for_a_diagnosis(
+async def test_reach_reports_each_step_to_the_router(
     tmp_path: Path, router: LookAlike, closing: list[ModelSources]
 ) -> None:
     sources = opened(tmp_path, None, router)

@@ -1,4 +1,4 @@
-"""Text from each kind of server, whole and streamed, over a socket."""
+"""Text generation by each kind of server, with and without streaming, over a socket."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def text_of(chunks: list[Any]) -> str:
 
 
 @pytest.mark.parametrize("engine", [*OPENAI, "tgi"])
-async def test_every_chat_server_answers_whole_and_streamed(sources: ModelSources, engine: str) -> None:
+async def test_every_chat_server_works_with_and_without_streaming(sources: ModelSources, engine: str) -> None:
     with lookalike(engine, kind="llm") as server:
         writer = await opened(sources, server)
         whole = await writer.generate(chat())
@@ -90,7 +90,7 @@ async def test_every_chat_server_answers_whole_and_streamed(sources: ModelSource
 
 
 @pytest.mark.parametrize("engine", OPENAI)
-async def test_every_openai_server_goes_on_with_texts(sources: ModelSources, engine: str) -> None:
+async def test_every_openai_server_completes_texts(sources: ModelSources, engine: str) -> None:
     with lookalike(engine, kind="llm") as server:
         writer = await opened(sources, server)
         whole = await writer.generate(complete(max_tokens=3))
@@ -101,7 +101,7 @@ async def test_every_openai_server_goes_on_with_texts(sources: ModelSources, eng
     assert text_of(chunks) == "You said: one"
 
 
-async def test_tgi_goes_on_with_texts_in_its_own_spelling(sources: ModelSources) -> None:
+async def test_tgi_completes_texts_with_its_own_format(sources: ModelSources) -> None:
     with lookalike("tgi", kind="llm") as server:
         writer = await opened(sources, server)
         whole = await writer.generate(complete(max_tokens=3))
@@ -115,8 +115,8 @@ async def test_tgi_goes_on_with_texts_in_its_own_spelling(sources: ModelSources)
 
 
 @pytest.mark.parametrize("kind", ["llm", "text2text"])
-async def test_the_toolkit_answers_whole_and_in_one_event(sources: ModelSources, kind: str) -> None:
-    """A text2text pipeline refuses `return_full_text`, which is found out once."""
+async def test_toolkit_replies_whole_or_as_one_stream_event(sources: ModelSources, kind: str) -> None:
+    """A text2text pipeline rejects `return_full_text`, which is discovered once."""
     with lookalike("toolkit", kind=kind) as server:
         writer = await opened(sources, server)
         whole = await writer.generate(complete())
@@ -131,8 +131,10 @@ async def test_the_toolkit_answers_whole_and_in_one_event(sources: ModelSources,
 
 
 @pytest.mark.parametrize("kind", ["summarization", "translation"])
-async def test_the_toolkits_other_writing_tasks_are_read(sources: ModelSources, kind: str) -> None:
-    """What BART and T5 answer when they are deployed with the Hub's own tags."""
+async def test_toolkit_summarization_and_translation_replies_are_read(
+    sources: ModelSources, kind: str
+) -> None:
+    """These are the replies of BART and T5 deployed with the Hub's default task."""
     with lookalike("toolkit", kind=kind) as server:
         writer = await opened(sources, server)
         whole = await writer.generate(complete(max_tokens=3))
@@ -142,9 +144,7 @@ async def test_the_toolkits_other_writing_tasks_are_read(sources: ModelSources, 
 
 
 @pytest.mark.parametrize("engine", [*OPENAI, "tgi", "toolkit"])
-async def test_the_prompt_stands_before_the_text_where_it_is_asked(
-    sources: ModelSources, engine: str
-) -> None:
+async def test_full_text_starts_with_the_prompt_on_request(sources: ModelSources, engine: str) -> None:
     with lookalike(engine, kind="llm") as server:
         writer = await opened(sources, server)
         whole = json.loads((await writer.generate(complete(full_text=True))).body)
@@ -155,7 +155,7 @@ async def test_the_prompt_stands_before_the_text_where_it_is_asked(
         assert whole["generated_text"] == payloads[-1]["generated_text"] == "one twoYou said: one two"
 
 
-async def test_the_toolkit_ends_where_the_caller_says(sources: ModelSources) -> None:
+async def test_toolkit_respects_stop_sequences(sources: ModelSources) -> None:
     with lookalike("toolkit", kind="llm") as server:
         writer = await opened(sources, server)
         texts = [
@@ -167,7 +167,7 @@ async def test_the_toolkit_ends_where_the_caller_says(sources: ModelSources) -> 
 
 
 @pytest.mark.parametrize("engine", [*OPENAI, "tgi"])
-async def test_a_schema_arrives_however_the_caller_spells_it(sources: ModelSources, engine: str) -> None:
+async def test_schema_is_forwarded_from_any_supported_format(sources: ModelSources, engine: str) -> None:
     with lookalike(engine, kind="llm") as server:
         writer = await opened(sources, server)
         for spelled in (
@@ -180,7 +180,7 @@ async def test_a_schema_arrives_however_the_caller_spells_it(sources: ModelSourc
                 assert json.loads(said) == {"schema": SCHEMA}
 
 
-async def test_tools_are_called(sources: ModelSources) -> None:
+async def test_tool_calls_work(sources: ModelSources) -> None:
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server)
@@ -190,7 +190,7 @@ async def test_tools_are_called(sources: ModelSources) -> None:
     assert chunks[1]["choices"][0]["delta"]["tool_calls"][0]["function"]["name"] == "look"
 
 
-async def test_what_nobody_respells_arrives_byte_for_byte(sources: ModelSources) -> None:
+async def test_unconverted_fields_arrive_byte_for_byte(sources: ModelSources) -> None:
     fields = {"messages": b'[{"role":"user","content":"a \\u00e4  \\/"}]', "odd": b'{"x": [1.50, 1e2]}'}
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server)
@@ -201,8 +201,8 @@ async def test_what_nobody_respells_arrives_byte_for_byte(sources: ModelSources)
     }
 
 
-async def test_any_name_of_a_model_will_do_for_text(sources: ModelSources) -> None:
-    """One wants the name that it tells (vLLM); transformers serve often one that it does not tell, or none."""
+async def test_any_model_name_is_accepted_for_text_generation(sources: ModelSources) -> None:
+    """Servers like vLLM require the name they report; transformers serve often serves an unreported one, or none."""
     for engine in ("vllm", "transformers"):
         with lookalike(engine, kind="llm") as server:
             writer = await opened(sources, server, model="org/whatever")
@@ -225,10 +225,10 @@ async def broken(events: Events) -> HubgateError:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "tgi"])
-async def test_a_parameter_out_of_range_is_refused_before_a_stream_begins(
+async def test_out_of_range_parameter_is_rejected_before_the_stream_starts(
     sources: ModelSources, engine: str
 ) -> None:
-    """text-generation-inference says so in the first event of a stream of status 200."""
+    """text-generation-inference reports it in the first event of a stream with status 200."""
     with lookalike(engine, kind="llm") as server:
         writer = await opened(sources, server)
         told = await failure(writer, complete(max_tokens=5000))
@@ -239,7 +239,7 @@ async def test_a_parameter_out_of_range_is_refused_before_a_stream_begins(
     assert "5000" in caught.value.message
 
 
-async def test_a_parameter_that_the_toolkit_does_not_know_is_named(sources: ModelSources) -> None:
+async def test_parameter_unknown_to_the_toolkit_is_named(sources: ModelSources) -> None:
     with lookalike("toolkit", kind="text2text") as server:
         error = await failure(await opened(sources, server), complete(seed=3, logprobs=2))
     assert error.cause is Cause.INPUT_REFUSED
@@ -247,7 +247,7 @@ async def test_a_parameter_that_the_toolkit_does_not_know_is_named(sources: Mode
 
 
 @pytest.mark.parametrize("engine", ["toolkit", "tgi"])
-async def test_a_model_without_conversations_says_so(sources: ModelSources, engine: str) -> None:
+async def test_model_without_chat_support_reports_it(sources: ModelSources, engine: str) -> None:
     with lookalike(engine, kind="base") as server:
         error = await failure(await opened(sources, server), chat())
     assert error.cause in {Cause.WRONG_TASK, Cause.INPUT_REFUSED}
@@ -255,15 +255,13 @@ async def test_a_model_without_conversations_says_so(sources: ModelSources, engi
 
 
 @pytest.mark.parametrize("engine", ["vllm", "tei", "infinity", "sglang"])
-async def test_a_server_that_embeds_is_told_apart_when_it_is_to_write(
-    sources: ModelSources, engine: str
-) -> None:
+async def test_embedding_server_is_rejected_for_text_generation(sources: ModelSources, engine: str) -> None:
     with lookalike(engine) as server, pytest.raises(InvalidEndpoint) as caught:
         await opened(sources, server)
     assert caught.value.cause is Cause.WRONG_TASK
 
 
-async def test_an_engine_that_never_writes_opens_no_writer(sources: ModelSources) -> None:
+async def test_engine_without_generation_opens_no_generator(sources: ModelSources) -> None:
     draft = Endpoint(
         name="w", task=Task.COMPLETION, source=Source.DEDICATED, url="http://127.0.0.1:1", engine=Engine.TEI
     )
@@ -282,7 +280,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("engine", ["vllm", "tgi", "transformers"])
-async def test_a_stream_that_breaks_gives_what_came_and_then_its_cause(
+async def test_broken_stream_yields_received_events_and_then_its_cause(
     sources: ModelSources, engine: str
 ) -> None:
     with lookalike(engine, kind="llm") as server:
@@ -303,7 +301,7 @@ async def test_a_stream_that_breaks_gives_what_came_and_then_its_cause(
             assert words in error.message
 
 
-async def test_a_stream_that_stalls_ends_in_time(sources: ModelSources) -> None:
+async def test_stalled_stream_times_out(sources: ModelSources) -> None:
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server, timeout=0.3)
         server.fail("stall")
@@ -323,9 +321,7 @@ async def test_a_stream_that_stalls_ends_in_time(sources: ModelSources) -> None:
         ("redirect", Cause.UPSTREAM_REDIRECTS),
     ],
 )
-async def test_what_is_no_stream_is_an_error_when_it_begins(
-    sources: ModelSources, fault: str, cause: Cause
-) -> None:
+async def test_invalid_stream_is_an_error_at_start(sources: ModelSources, fault: str, cause: Cause) -> None:
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server, Secret("hf_one"))
         server.fail(fault)
@@ -335,7 +331,7 @@ async def test_what_is_no_stream_is_an_error_when_it_begins(
     assert caught.value.cause is cause
 
 
-async def test_who_closes_a_stream_closes_its_connection(sources: ModelSources) -> None:
+async def test_closing_a_stream_closes_its_connection(sources: ModelSources) -> None:
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server)
         server.fail("stall")
@@ -345,7 +341,7 @@ async def test_who_closes_a_stream_closes_its_connection(sources: ModelSources) 
         await asyncio.to_thread(server.wait_until, lambda s: s.streams == 0 and s.abandoned == 1)
 
 
-async def test_who_leaves_while_a_stream_is_read_closes_its_connection(sources: ModelSources) -> None:
+async def test_cancelling_a_stream_read_closes_its_connection(sources: ModelSources) -> None:
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server)
         server.fail("stall")
@@ -365,7 +361,7 @@ async def test_who_leaves_while_a_stream_is_read_closes_its_connection(sources: 
         await asyncio.to_thread(server.wait_until, lambda s: s.streams == 0 and s.abandoned == 1)
 
 
-async def test_a_sleeping_server_may_hold_the_request(sources: ModelSources) -> None:
+async def test_hold_time_is_sent_as_scale_up_timeout(sources: ModelSources) -> None:
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server)
         call = chat()

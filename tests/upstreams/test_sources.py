@@ -1,4 +1,4 @@
-"""Each endpoint is handed to the row of its source."""
+"""Each endpoint is dispatched to its source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def sources(tmp_path: Path) -> AsyncIterator[ModelSources]:
     await sources.close()
 
 
-async def test_a_fake_endpoint_answers_without_a_server(sources: ModelSources) -> None:
+async def test_fake_endpoint_works_without_a_server(sources: ModelSources) -> None:
     fake = Endpoint(name="f", task=Task.TEXT_EMBEDDING, source=Source.FAKE, dimensions=3)
     facts = await sources.detect(Target(fake))
     vectors = await sources.open(Target(replace(fake, facts=facts)))(Embed(texts=["a"]))
@@ -34,7 +34,7 @@ async def test_a_fake_endpoint_answers_without_a_server(sources: ModelSources) -
     assert dimensions(vectors.items[0], vectors.encoding) == facts.dimensions == 3
 
 
-async def test_a_local_endpoint_is_looked_for_on_this_machine(sources: ModelSources, tmp_path: Path) -> None:
+async def test_local_endpoint_uses_the_local_source(sources: ModelSources, tmp_path: Path) -> None:
     local = Endpoint(name="l", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model=str(tmp_path))
     with pytest.raises(RuntimeFailed):
         await sources.detect(Target(local))

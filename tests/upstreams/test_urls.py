@@ -1,4 +1,4 @@
-"""What is made of the URL that an operator pastes."""
+"""Normalizing and checking the URL that an operator enters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUTES = [
 
 @pytest.mark.parametrize("path", ["", "/my/models/e5", "/v2", "/embedder"])
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_route_pasted_along_is_cut_and_a_path_of_the_operators_own_is_kept(path: str, route: str) -> None:
+def test_known_route_in_url_is_removed_and_custom_path_is_kept(path: str, route: str) -> None:
     assert base_url(f" https://host:8443{path}{route}") == f"https://host:8443{path}"
 
 
@@ -50,7 +50,7 @@ def test_a_route_pasted_along_is_cut_and_a_path_of_the_operators_own_is_kept(pat
         ("", "http"),
     ],
 )
-def test_what_is_no_plain_http_url_is_refused_without_repeating_it(url: str, part: str) -> None:
+def test_invalid_url_is_rejected_without_repeating_it(url: str, part: str) -> None:
     with pytest.raises(InvalidEndpoint, match=part) as caught:
         base_url(url)
     assert caught.value.remedy
@@ -60,7 +60,7 @@ def test_what_is_no_plain_http_url_is_refused_without_repeating_it(url: str, par
 @pytest.mark.parametrize(
     "path", ["/models/org/name", "/pipeline/feature-extraction/org/name", "/models/org/name/"]
 )
-def test_the_old_hosted_address_is_refused_with_the_new_one(path: str) -> None:
+def test_old_hosted_address_is_rejected_naming_the_new_one(path: str) -> None:
     with pytest.raises(InvalidEndpoint) as caught:
         base_url(f"https://api-inference.huggingface.co{path}")
     assert caught.value.cause is Cause.OLD_ADDRESS
@@ -70,10 +70,10 @@ def test_the_old_hosted_address_is_refused_with_the_new_one(path: str) -> None:
 @pytest.mark.parametrize(
     "url", ["https://huggingface.co/intfloat/e5-base-v2", "https://endpoints.huggingface.co/org/endpoints/e5"]
 )
-def test_a_page_about_a_model_is_told_from_its_endpoint(url: str) -> None:
+def test_url_of_a_model_page_is_rejected(url: str) -> None:
     with pytest.raises(InvalidEndpoint, match="not a model server"):
         base_url(url)
 
 
-def test_messages_name_the_host_and_never_what_may_be_secret() -> None:
+def test_messages_name_the_host_and_no_secrets() -> None:
     assert host_of("https://user:secret@host:81/secret?key=secret") == "https://host:81"

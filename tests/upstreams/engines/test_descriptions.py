@@ -1,4 +1,4 @@
-"""Descriptions of servers, recorded and odd."""
+"""Server descriptions, recorded and malformed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def recorded(engine: str, label: str) -> Any:
         ("infinity-0.0.78-embed", Engine.INFINITY, "minilm", None),
     ],
 )
-def test_recorded_model_lists_are_recognised(
+def test_recorded_model_lists_are_recognized(
     recording: str, engine: Engine, model: str, limit: int | None
 ) -> None:
     found = from_models(recorded(recording, "GET /v1/models"), None, None)
@@ -37,7 +37,7 @@ def test_recorded_model_lists_are_recognised(
     assert (found.facts.engine, found.facts.model, found.facts.max_input_tokens) == (engine, model, limit)
 
 
-def test_the_recorded_infinity_says_what_its_model_does() -> None:
+def test_recorded_infinity_reports_its_model_task() -> None:
     found = from_models(recorded("infinity-0.0.78-embed", "GET /v1/models"), None, None)
     assert found is not None
     assert found.tasks == frozenset({Task.TEXT_EMBEDDING})
@@ -47,12 +47,12 @@ def test_the_recorded_infinity_says_what_its_model_does() -> None:
     ("recording", "label"),
     [("vllm-0.32.0-embed", "GET /models"), ("infinity-0.0.78-embed", "GET /info")],
 )
-def test_recorded_errors_are_no_description(recording: str, label: str) -> None:
+def test_recorded_errors_are_not_read_as_descriptions(recording: str, label: str) -> None:
     assert from_models(recorded(recording, label), None, None) is None
     assert from_info(recorded(recording, label)) is None
 
 
-def test_any_other_list_of_models_is_an_openai_server() -> None:
+def test_unknown_model_list_means_openai_server() -> None:
     models = {"data": [{"id": "a"}, {"id": "b", "owned_by": "someone"}]}
     first, named = from_models(models, None, None), from_models(models, "b", "/embeddings")
     assert first is not None
@@ -61,8 +61,8 @@ def test_any_other_list_of_models_is_an_openai_server() -> None:
     assert (named.facts.model, named.facts.route) == ("b", "/embeddings")
 
 
-def test_of_several_models_the_first_that_does_the_task_is_taken_unless_one_is_named() -> None:
-    """As infinity 0.0.78 tells of two (`make test-engines`)."""
+def test_first_model_for_the_task_is_chosen_unless_one_is_named() -> None:
+    """As infinity 0.0.78 reports for two models (`make test-engines`)."""
     embedder = {"id": "embedder", "owned_by": "infinity", "capabilities": ["embed"]}
     ranker = {"id": "ranker", "owned_by": "infinity", "capabilities": ["rerank"]}
     models = {"data": [embedder, ranker]}
@@ -78,12 +78,12 @@ def test_of_several_models_the_first_that_does_the_task_is_taken_unless_one_is_n
 
 
 @pytest.mark.parametrize("odd", [None, [], {}, {"data": None}, {"data": []}, {"data": ["a"]}, 3, "x"])
-def test_what_is_no_description_is_not_taken_for_one(odd: object) -> None:
+def test_invalid_description_is_ignored(odd: object) -> None:
     assert from_models(odd, None, None) is None
     assert from_info(odd) is None
 
 
-def test_odd_values_in_a_description_are_left_out() -> None:
+def test_invalid_values_in_description_are_omitted() -> None:
     info = {
         "model_type": "embedding",
         "tokenization_workers": 1,
@@ -103,7 +103,7 @@ def test_odd_values_in_a_description_are_left_out() -> None:
     assert empty.tasks == frozenset()
 
 
-def test_routes_tell_tasks() -> None:
+def test_routes_determine_tasks() -> None:
     assert (
         tasks_by_routes({"paths": {"/v1/completions": {}, "/v1/chat/completions": {}, "/x": {}}})
         == GENERATION_TASKS

@@ -1,4 +1,4 @@
-"""What is learned of a server when it is registered, and what is told when it cannot be."""
+"""Detecting a server at registration, and the errors reported when that fails."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ LEARNED = {
 
 
 @pytest.mark.parametrize(("engine", "facts"), LEARNED.items())
-async def test_each_server_is_recognised_and_tells_its_facts(
+async def test_each_server_is_detected_with_its_facts(
     sources: ModelSources, engine: str, facts: Facts
 ) -> None:
     with lookalike(engine) as server:
@@ -85,18 +85,18 @@ async def test_each_server_is_recognised_and_tells_its_facts(
         assert len(server.posts) == (1 if engine == "toolkit" else 0)
 
 
-async def test_a_route_pasted_along_does_not_hinder(sources: ModelSources) -> None:
+async def test_url_with_a_route_is_accepted(sources: ModelSources) -> None:
     with lookalike("vllm") as server:
         assert (await sources.detect(Target(endpoint(server.url + "/v1/embeddings")))).engine is Engine.VLLM
 
 
-async def test_infinity_without_a_prefix_is_found_at_its_own_routes(sources: ModelSources) -> None:
+async def test_infinity_without_prefix_is_detected_at_its_own_routes(sources: ModelSources) -> None:
     with lookalike("infinity", prefix="") as server:
         facts = await sources.detect(Target(endpoint(server.url)))
     assert (facts.engine, facts.route) == (Engine.INFINITY, "/embeddings")
 
 
-async def test_the_token_is_sent_with_every_question(sources: ModelSources) -> None:
+async def test_token_is_sent_with_every_detection_request(sources: ModelSources) -> None:
     for engine in LEARNED:
         with lookalike(engine, key="hf_secret") as server:
             await sources.detect(Target(endpoint(server.url), Secret("hf_secret")))
@@ -104,7 +104,7 @@ async def test_the_token_is_sent_with_every_question(sources: ModelSources) -> N
 
 
 @pytest.mark.parametrize("engine", ["tei", "vllm", "infinity", "toolkit"])
-async def test_a_wrong_or_missing_token_is_told_now(sources: ModelSources, engine: str) -> None:
+async def test_wrong_or_missing_token_is_reported_at_detection(sources: ModelSources, engine: str) -> None:
     with lookalike(engine, key="hf_secret") as server:
         assert (await refused(sources, server.url, Secret("hf_wrong"))).cause is Cause.WRONG_TOKEN
         assert (await refused(sources, server.url)).cause is Cause.TOKEN_MISSING
@@ -127,7 +127,7 @@ async def test_a_wrong_or_missing_token_is_told_now(sources: ModelSources, engin
         ("failing", Cause.NOT_AN_API),
     ],
 )
-async def test_a_server_that_cannot_answer_now_says_why(
+async def test_server_that_cannot_answer_is_reported_with_cause(
     sources: ModelSources, fault: str, cause: Cause
 ) -> None:
     with lookalike("tei", fault=fault) as server:
@@ -148,7 +148,7 @@ async def test_a_server_that_cannot_answer_now_says_why(
         ("tgi", "llm", "completion"),
     ],
 )
-async def test_a_model_of_another_task_is_refused(
+async def test_model_of_another_task_is_rejected(
     sources: ModelSources, engine: str, kind: str, word: str
 ) -> None:
     with lookalike(engine, kind=kind) as server:
@@ -175,7 +175,7 @@ WRITES = {
 
 @pytest.mark.parametrize("task", [Task.COMPLETION, Task.CHAT_COMPLETION])
 @pytest.mark.parametrize(("engine", "facts"), WRITES.items())
-async def test_each_server_that_writes_is_recognised_without_asking_its_model_but_the_toolkit(
+async def test_only_the_toolkit_is_detected_by_a_generation_request(
     sources: ModelSources, engine: str, facts: Facts, task: Task
 ) -> None:
     with lookalike(engine, kind="llm") as server:
@@ -183,13 +183,13 @@ async def test_each_server_that_writes_is_recognised_without_asking_its_model_bu
         assert len(server.posts) == (engine == "toolkit" and task is Task.COMPLETION)
 
 
-async def test_infinity_without_a_prefix_ranks_at_its_own_route(sources: ModelSources) -> None:
+async def test_infinity_without_prefix_reranks_at_its_own_route(sources: ModelSources) -> None:
     with lookalike("infinity", prefix="", kind="reranker") as server:
         facts = await sources.detect(Target(endpoint(server.url, task=Task.RERANK)))
     assert facts.route == "/rerank"
 
 
-async def test_the_task_that_the_server_does_is_accepted(sources: ModelSources) -> None:
+async def test_task_of_the_server_is_accepted(sources: ModelSources) -> None:
     with lookalike("tei", kind="reranker") as server:
         facts = await sources.detect(Target(endpoint(server.url, task=Task.RERANK)))
     assert facts.engine is Engine.TEI
@@ -215,7 +215,7 @@ DEPLOY_AS = {
 
 @pytest.mark.parametrize("wanted", DEPLOY_AS)
 @pytest.mark.parametrize("kind", TOOLKITS)
-async def test_a_toolkit_deployed_with_another_task_is_refused_with_the_task_to_choose(
+async def test_toolkit_with_another_task_is_rejected_naming_the_right_task(
     sources: ModelSources, kind: str, wanted: Task
 ) -> None:
     deployed, does = TOOLKITS[kind]
@@ -234,30 +234,30 @@ async def test_a_toolkit_deployed_with_another_task_is_refused_with_the_task_to_
 @pytest.mark.parametrize(
     "answer", [[], {}, "text", [[True]], [{"word": 0.5}], {"vectors": []}, [{"predictions": [1]}]]
 )
-def test_an_answer_of_a_custom_handler_is_not_taken_for_another_task(answer: object) -> None:
+def test_custom_handler_reply_is_not_mistaken_for_another_task(answer: object) -> None:
     reply = HttpReply(status=200, headers={}, body=orjson.dumps(answer))
     check_deployed_task(task_in_reply(reply), Task.RERANK)
     check_deployed_task(task_in_error("Body needs a query"), Task.RERANK)
 
 
-async def test_a_toolkit_is_asked_nothing_where_its_answer_would_not_tell(sources: ModelSources) -> None:
+async def test_toolkit_is_not_probed_when_reply_would_be_inconclusive(sources: ModelSources) -> None:
     with lookalike("toolkit", kind="sparse") as server:
         facts = await sources.detect(Target(endpoint(server.url, task=Task.SPARSE_EMBEDDING)))
         assert (facts.engine, server.posts) == (Engine.TOOLKIT, [])
 
 
-async def test_a_toolkit_that_does_not_pool_is_accepted_with_a_warning(sources: ModelSources) -> None:
+async def test_toolkit_without_pooling_is_accepted_with_a_warning(sources: ModelSources) -> None:
     with lookalike("toolkit", kind="tokens") as server:
         assert (await sources.detect(Target(endpoint(server.url)))).warnings == (POOLED_BY_HUBGATE,)
 
 
-async def test_a_toolkit_that_sends_nonsense_is_not_called_another_task(sources: ModelSources) -> None:
+async def test_invalid_toolkit_reply_is_not_mistaken_for_another_task(sources: ModelSources) -> None:
     with lookalike("toolkit") as server:
         server.fail("nan")
         assert (await refused(sources, server.url)).cause is Cause.NOT_A_NUMBER
 
 
-async def test_an_unknown_server_names_the_way_out(sources: ModelSources) -> None:
+async def test_unknown_server_error_has_a_remedy(sources: ModelSources) -> None:
     with lookalike("unknown") as server:
         error = await refused(sources, server.url)
     assert error.cause is Cause.NOT_AN_API
@@ -266,40 +266,40 @@ async def test_an_unknown_server_names_the_way_out(sources: ModelSources) -> Non
     assert f"choose its engine yourself: {', '.join(supported)}." in error.remedy
 
 
-async def test_the_operators_engine_wins_over_what_the_server_says(sources: ModelSources) -> None:
+async def test_configured_engine_overrides_detected_engine(sources: ModelSources) -> None:
     with lookalike("infinity", prefix="") as server:
         facts = await sources.detect(Target(endpoint(server.url, engine=Engine.OPENAI)))
     assert (facts.engine, facts.model, facts.route) == (Engine.OPENAI, "look/alike", "/embeddings")
     assert "treated as openai" in facts.warnings[0]
 
 
-async def test_the_operators_engine_has_its_own_route(sources: ModelSources) -> None:
+async def test_configured_engine_uses_its_own_route(sources: ModelSources) -> None:
     with lookalike("infinity", prefix="") as server:
         facts = await sources.detect(Target(endpoint(server.url, engine=Engine.TEI)))
     assert (facts.engine, facts.route) == (Engine.TEI, None)
 
 
-async def test_the_operators_engine_is_asked_for_its_facts(sources: ModelSources) -> None:
+async def test_configured_engine_is_queried_for_its_facts(sources: ModelSources) -> None:
     with lookalike("tei") as server:
         assert await sources.detect(Target(endpoint(server.url, engine=Engine.TEI))) == LEARNED["tei"]
     with lookalike("tei", kind="reranker") as server:
         assert (await refused(sources, server.url, engine=Engine.TEI)).cause is Cause.WRONG_TASK
 
 
-async def test_the_operators_engine_is_believed_of_a_server_that_says_nothing(sources: ModelSources) -> None:
+async def test_configured_engine_is_accepted_for_server_without_description(sources: ModelSources) -> None:
     with lookalike("unknown") as server:
         facts = await sources.detect(Target(endpoint(server.url, engine=Engine.INFINITY)))
     assert (facts.engine, facts.max_batch_texts) == (Engine.INFINITY, 2048)
     assert "does not report what it is" in facts.warnings[0]
 
 
-async def test_the_model_that_the_operator_named_is_chosen_among_those_served(sources: ModelSources) -> None:
+async def test_configured_model_is_chosen_among_served_models(sources: ModelSources) -> None:
     with lookalike("vllm") as server:
         facts = await sources.detect(Target(endpoint(server.url, model="look/alike")))
     assert facts.model == "look/alike"
 
 
-async def test_a_gateway_that_forbids_private_addresses_asks_none(tmp_path: Path) -> None:
+async def test_detection_respects_private_address_rule(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, secret_key_file=tmp_path / "key", allow_private_addresses=False)
     strict = ModelSources(settings)
     with lookalike("tei") as server:

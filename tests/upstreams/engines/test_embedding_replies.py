@@ -1,4 +1,4 @@
-"""Every shape of reply in which embeddings are known to come, and what is refused."""
+"""Every known format of embedding replies, and the replies that are rejected."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ PLAIN = {
 
 
 @pytest.mark.parametrize(("body", "expected"), PLAIN.values(), ids=PLAIN)
-def test_a_vector_a_text_is_read_in_the_order_of_the_texts(body: object, expected: list[list[float]]) -> None:
+def test_one_vector_per_text_is_read_in_order(body: object, expected: list[list[float]]) -> None:
     reading = read_embeddings(reply(body), len(expected))
     assert numbers(reading) == expected
     assert reading.dimensions == 2
     assert not reading.pooled
 
 
-def test_the_text_of_the_numbers_is_passed_on_as_it_came() -> None:
+def test_json_numbers_are_passed_through_verbatim() -> None:
     reading = read_embeddings(reply(b" [ [ 1.50 , -2E-3],\n[0.1,3]]"), 2)
     assert reading.items == [b"[ 1.50 , -2E-3]", b"[0.1,3]"]
     assert reading.encoding is Encoding.JSON
 
 
 @pytest.mark.parametrize("escape", [False, True], ids=["plain", "with escaped slashes"])
-def test_base64_becomes_f32_without_a_walk_over_the_numbers(escape: bool) -> None:
+def test_base64_is_decoded_to_f32(escape: bool) -> None:
     text = json.dumps({"data": [{"index": 0, "embedding": b64(*[1.5, -2.0] * 40, 1e30)}]})
     body = text.replace("/", "\\/") if escape else text
     reading = read_embeddings(reply(body.encode()), 1)
@@ -83,19 +83,19 @@ TOKENS = {
 
 
 @pytest.mark.parametrize(("body", "expected"), TOKENS.values(), ids=TOKENS)
-def test_a_vector_a_token_is_averaged_and_said_to_be(body: object, expected: list[list[float]]) -> None:
+def test_one_vector_per_token_is_mean_pooled_and_flagged(body: object, expected: list[list[float]]) -> None:
     reading = read_embeddings(reply(body), len(expected))
     assert numbers(reading) == expected
     assert reading.pooled
 
 
-def test_a_single_row_is_the_vector_and_not_an_average() -> None:
+def test_single_row_is_the_vector_without_pooling() -> None:
     reading = read_embeddings(reply([{"index": 0, "embedding": [[1, 2]]}]), 1)
     assert numbers(reading) == [[1, 2]]
     assert not reading.pooled
 
 
-def test_usage_is_what_the_server_claims() -> None:
+def test_token_usage_is_read_from_reply() -> None:
     body = {"data": [{"index": 0, "embedding": [1]}], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
     assert read_embeddings(reply(body), 1).tokens == 7
 
@@ -159,13 +159,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("body", "count", "cause"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_embedding_is_refused_with_its_cause(body: object, count: int, cause: Cause) -> None:
+def test_invalid_embedding_reply_is_rejected_with_its_cause(body: object, count: int, cause: Cause) -> None:
     with pytest.raises(UpstreamUnreadable) as caught:
         read_embeddings(reply(body), count)
     assert caught.value.cause is cause
 
 
-def test_a_page_is_recognised_by_its_type_too() -> None:
+def test_web_page_is_recognized_by_content_type() -> None:
     with pytest.raises(UpstreamUnreadable) as caught:
         read_embeddings(reply(b"", "text/html; charset=utf-8"), 1)
     assert caught.value.cause is Cause.NOT_AN_API

@@ -1,4 +1,4 @@
-"""What each kind of server is asked, and what its recorded replies mean."""
+"""Embedding requests to each kind of server, and how its recorded replies are read."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def body_of(engine: Engine, call: Embed, model: str | None = None) -> dict[str, 
     return body
 
 
-def test_tei_is_asked_to_cut_unless_the_caller_forbids_it() -> None:
+def test_tei_truncates_unless_disabled_by_caller() -> None:
     assert body_of(Engine.TEI, Embed(texts=["a"])) == {"inputs": ["a"], "truncate": True}
     assert body_of(Engine.TEI, Embed(texts=["a"], truncate=False))["truncate"] is False
 
 
-def test_tei_is_told_every_option_it_knows() -> None:
+def test_tei_receives_every_option_it_supports() -> None:
     call = Embed(texts=["a"], normalize=False, prompt_name="query", dimensions=64, truncate_left=True)
     assert body_of(Engine.TEI, call) == {
         "inputs": ["a"],
@@ -58,7 +58,7 @@ def test_tei_is_told_every_option_it_knows() -> None:
     }
 
 
-def test_vllm_is_asked_for_base64_by_its_own_model_name_and_to_cut_at_its_limit() -> None:
+def test_vllm_request_has_served_model_name_base64_and_truncation() -> None:
     assert body_of(Engine.VLLM, Embed(texts=["a"]), "minilm") == {
         "model": "minilm",
         "input": ["a"],
@@ -69,15 +69,15 @@ def test_vllm_is_asked_for_base64_by_its_own_model_name_and_to_cut_at_its_limit(
 
 
 @pytest.mark.parametrize("engine", [Engine.SGLANG, Engine.LLAMACPP, Engine.INFINITY, Engine.OPENAI])
-def test_every_openai_route_is_asked_for_base64(engine: Engine) -> None:
+def test_every_openai_route_requests_base64(engine: Engine) -> None:
     assert body_of(engine, Embed(texts=["a"])) == {"input": ["a"], "encoding_format": "base64"}
 
 
-def test_dimensions_are_passed_on_where_they_are_understood() -> None:
+def test_dimensions_are_forwarded_where_supported() -> None:
     assert body_of(Engine.OPENAI, Embed(texts=["a"], dimensions=64))["dimensions"] == 64
 
 
-def test_the_toolkit_is_sent_nothing_but_the_texts() -> None:
+def test_toolkit_receives_only_the_texts() -> None:
     call = Embed(texts=["a"], normalize=True, truncate=True)
     assert body_of(Engine.TOOLKIT, call, "model") == {"inputs": ["a"]}
 
@@ -91,14 +91,12 @@ def test_the_toolkit_is_sent_nothing_but_the_texts() -> None:
         (Engine.INFINITY, Embed(texts=["a"], truncate_left=True)),
     ],
 )
-def test_an_option_that_would_change_the_vectors_is_refused_where_it_cannot_be_honoured(
-    engine: Engine, call: Embed
-) -> None:
+def test_unsupported_option_that_affects_vectors_is_rejected(engine: Engine, call: Embed) -> None:
     with pytest.raises(InvalidRequest, match="cannot be honoured"):
         body_of(engine, call)
 
 
-def test_half_a_surrogate_pair_is_the_callers_mistake() -> None:
+def test_lone_surrogate_is_an_invalid_request() -> None:
     with pytest.raises(InvalidRequest, match="surrogate"):
         body_of(Engine.TEI, Embed(texts=["\ud800"]))
 
@@ -107,7 +105,7 @@ TWO = Embed(texts=["hello", "world"])
 ONE = Embed(texts=["hello"])
 
 
-def test_the_recorded_vllm_and_infinity_agree_on_the_vectors() -> None:
+def test_recorded_vllm_and_infinity_vectors_agree() -> None:
     vllm = route(Engine.VLLM).read(TWO, recorded("vllm-0.32.0-embed", "emb /v1/embeddings"))
     infinity = route(Engine.INFINITY).read(TWO, recorded("infinity-0.0.78-embed", "emb /v1/embeddings"))
     for left, right in zip(vllm.items, infinity.items, strict=True):
@@ -119,7 +117,7 @@ def test_the_recorded_vllm_and_infinity_agree_on_the_vectors() -> None:
     ("engine", "recording"),
     [(Engine.VLLM, "vllm-0.32.0-embed"), (Engine.INFINITY, "infinity-0.0.78-embed")],
 )
-def test_recorded_base64_holds_the_recorded_floats(engine: Engine, recording: str) -> None:
+def test_recorded_base64_matches_recorded_floats(engine: Engine, recording: str) -> None:
     packed = route(engine).read(ONE, recorded(recording, "emb b64 /v1/embeddings"))
     plain = route(engine).read(TWO, recorded(recording, "emb /v1/embeddings"))
     assert packed.encoding is Encoding.F32
@@ -133,7 +131,7 @@ def test_vllm_counts_tokens_exactly() -> None:
     assert (vectors.tokens, vectors.exact) == (6, True)
 
 
-def test_infinity_counts_characters_which_are_not_passed_off_as_tokens() -> None:
+def test_infinity_character_count_is_not_reported_as_tokens() -> None:
     vectors = route(Engine.INFINITY).read(TWO, recorded("infinity-0.0.78-embed", "emb /v1/embeddings"))
     assert (vectors.tokens, vectors.exact) == (None, False)
 
@@ -142,43 +140,43 @@ def plain(body: object, **headers: str) -> HttpReply:
     return HttpReply(status=200, headers=headers, body=json.dumps(body).encode())
 
 
-def test_tei_tells_its_count_in_a_header() -> None:
+def test_tei_token_count_is_read_from_a_header() -> None:
     vectors = route(Engine.TEI).read(ONE, plain([[1.0]], **{"x-compute-tokens": "3"}))
     assert (vectors.tokens, vectors.exact) == (3, True)
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-compute-tokens": "many"}])
-def test_without_a_count_nothing_is_claimed(headers: dict[str, str]) -> None:
+def test_no_token_count_is_reported_when_server_sends_none(headers: dict[str, str]) -> None:
     vectors = route(Engine.TEI).read(ONE, plain([[1.0]], **headers))
     assert (vectors.tokens, vectors.exact) == (None, False)
 
 
-def test_an_unknown_servers_count_is_a_claim() -> None:
+def test_token_count_of_generic_openai_server_is_not_exact() -> None:
     body = {"data": [{"index": 0, "embedding": [1]}], "usage": {"prompt_tokens": 7}}
     vectors = route(Engine.OPENAI).read(ONE, plain(body))
     assert (vectors.tokens, vectors.exact) == (7, False)
 
 
-def test_vectors_are_normalised_here_where_the_server_cannot_be_asked_to() -> None:
+def test_vectors_are_normalized_locally_when_server_cannot() -> None:
     call = Embed(texts=["a"], normalize=True)
     assert floats(route(Engine.TOOLKIT).read(call, plain([[3, 4]])).items[0]) == pytest.approx((0.6, 0.8))
     assert route(Engine.TEI).read(call, plain([[3, 4]])).items == [b"[3, 4]"]
 
 
-def test_an_option_that_a_server_ignores_is_told() -> None:
+def test_option_ignored_by_server_gives_a_warning() -> None:
     call = Embed(texts=["a"], normalize=False, truncate=False)
     assert route(Engine.TEI).read(call, plain([[1]])).warnings == ()
     told = route(Engine.INFINITY).read(call, plain([[1]])).warnings
     assert ["normalize" in told[0], "truncate" in told[1]] == [True, True]
 
 
-def test_pooling_here_is_told_with_the_way_out() -> None:
+def test_local_pooling_gives_a_warning_with_a_remedy() -> None:
     vectors = route(Engine.TOOLKIT).read(ONE, plain([[[[1.0], [2.0]]]]))
     assert vectors.warnings == (POOLED_BY_HUBGATE,)
     assert "sentence-embeddings" in POOLED_BY_HUBGATE
 
 
-def test_tokenize_speaks_to_tei() -> None:
+def test_tokenize_uses_tei_format() -> None:
     call = Tokenize(texts=["hi"], add_special_tokens=False)
     assert json.loads(TOKENIZE.request("http://host/tokenize", None, call).body) == {
         "inputs": ["hi"],
@@ -200,7 +198,7 @@ def test_tokenize_speaks_to_tei() -> None:
 @pytest.mark.parametrize(
     ("body", "cause"), [([[], []], Cause.WRONG_COUNT), ({"a": 1}, Cause.UNREADABLE_REPLY)]
 )
-def test_tokens_of_other_texts_are_refused(body: object, cause: Cause) -> None:
+def test_token_reply_of_wrong_shape_is_rejected(body: object, cause: Cause) -> None:
     with pytest.raises(UpstreamUnreadable) as caught:
         TOKENIZE.read(Tokenize(texts=["a"]), plain(body))
     assert caught.value.cause is cause

@@ -1,4 +1,4 @@
-"""What each error reply means: every row of the table, from replies that servers really send."""
+"""Mapping of error replies to causes: every row of the table, from real server replies."""
 
 from __future__ import annotations
 
@@ -233,25 +233,25 @@ MEANINGS = [
 
 
 @pytest.mark.parametrize(("status", "body", "cause", "retryable"), MEANINGS)
-def test_a_reply_has_one_meaning(status: int, body: object, cause: Cause, retryable: bool) -> None:
+def test_error_reply_maps_to_one_cause(status: int, body: object, cause: Cause, retryable: bool) -> None:
     error = refusal(reply(status, body), TOKEN)
     assert (error.cause, error.retryable, error.status) == (cause, retryable, status)
     assert error.message
     assert error.remedy
 
 
-def test_no_remedy_registers_an_endpoint_anew_whose_name_is_taken() -> None:
+def test_no_remedy_suggests_registering_the_endpoint_again() -> None:
     for status, body, _, _ in MEANINGS:
         assert "endpoint again" not in refusal(reply(status, body), None).remedy
 
 
-def test_paused_says_how_to_resume() -> None:
+def test_paused_error_explains_how_to_resume() -> None:
     error = refusal(reply(400, {"error": "Bad Request: Invalid state"}), None)
     assert "paused" in error.message
     assert "Resume" in error.remedy
 
 
-def test_a_parameter_that_is_not_known_is_named() -> None:
+def test_unknown_parameter_is_named() -> None:
     words = "The following `model_kwargs` are not used by the model: ['seed', 'best_of'] (note: typos)"
     error = refusal(reply(400, {"error": words}), None)
     assert error.message == "The server does not know [seed], [best_of]."
@@ -262,7 +262,7 @@ def test_a_parameter_that_is_not_known_is_named() -> None:
     assert len(refusal(reply(400, {"error": many}), None).message) < MAX_MESSAGE_LENGTH + 50
 
 
-def test_a_short_token_hides_no_meaning() -> None:
+def test_short_token_does_not_obscure_error_cause() -> None:
     error = refusal(
         reply(400, {"error": "The endpoint is paused, ask a maintainer to restart it"}), Secret("paused")
     )
@@ -270,7 +270,7 @@ def test_a_short_token_hides_no_meaning() -> None:
     assert "is … " not in refusal(reply(400, {"error": "this is a test"}), Secret("a")).message
 
 
-def test_a_missing_token_is_told_from_a_wrong_one() -> None:
+def test_missing_token_is_distinguished_from_wrong_one() -> None:
     for status, cause in ((401, Cause.WRONG_TOKEN), (403, Cause.TOKEN_LACKS_SCOPE)):
         assert refusal(reply(status), TOKEN).cause is cause
         missing = refusal(reply(status), None)
@@ -297,24 +297,24 @@ SAID = [
 
 
 @pytest.mark.parametrize(("body", "said"), SAID)
-def test_the_servers_words_are_found_and_cleaned(body: object, said: str) -> None:
+def test_server_message_is_extracted_and_cleaned(body: object, said: str) -> None:
     assert refusal(reply(400, body), None).server_message == said
 
 
 @pytest.mark.parametrize(
     ("words", "ended"), [("no route", "no route."), ("Why not?", "Why not?"), ("不行。", "不行。")]
 )
-def test_the_servers_words_end_before_what_to_do_begins(words: str, ended: str) -> None:
+def test_server_message_is_punctuated_before_the_remedy(words: str, ended: str) -> None:
     error = refusal(reply(500, {"error": words}), None)
     assert str(error).endswith(f"Server response (500): {ended} {error.remedy}")
 
 
 @pytest.mark.parametrize("body", [b"", {"other": 1}])
-def test_words_in_a_header_are_found_too(body: object) -> None:
+def test_server_message_in_a_header_is_found(body: object) -> None:
     assert refusal(reply(400, body, x_error_message="why"), None).server_message == "why"
 
 
-def test_long_words_are_shortened() -> None:
+def test_long_server_message_is_shortened() -> None:
     said = refusal(reply(400, {"error": "word " * 1000}), None).server_message
     assert len(said) <= MAX_MESSAGE_LENGTH
     assert said.endswith("…")
@@ -331,13 +331,13 @@ def test_long_words_are_shortened() -> None:
         {"error": "hf_SomeoneElsesToken"},
     ],
 )
-def test_a_token_that_the_server_repeats_is_not_passed_on(body: object) -> None:
+def test_token_echoed_by_server_is_redacted(body: object) -> None:
     error = refusal(reply(400, body), TOKEN)
     for part in ("ThisIsTheToken", "hf_T", "some-other-secret", "SomeoneElses"):
         assert part not in f"{error} {error.server_message} {error!r}"
 
 
-def test_markup_without_an_end_takes_no_time() -> None:
+def test_unclosed_markup_is_processed_quickly() -> None:
     assert refusal(reply(500, b"<script" * 10_000), None).cause is Cause.UPSTREAM_FAILED
 
 
@@ -364,13 +364,13 @@ WAITS = [
 
 
 @pytest.mark.parametrize(("headers", "body", "seconds"), WAITS)
-def test_when_to_ask_again_is_read_wherever_it_is_told(
+def test_retry_after_is_read_from_header_or_body(
     headers: dict[str, str], body: object, seconds: float | None
 ) -> None:
     assert retry_after(reply(503, body, **headers)) == seconds
 
 
-def test_what_is_not_to_be_retried_has_no_time_for_it() -> None:
+def test_non_retryable_error_has_no_retry_after() -> None:
     assert refusal(reply(400, {"error": "no"}, retry_after="7"), None).retry_after is None
     assert refusal(reply(429, b"", retry_after="7"), None).retry_after == 7
 
@@ -386,7 +386,5 @@ def test_what_is_not_to_be_retried_has_no_time_for_it() -> None:
         ("12", None),
     ],
 )
-def test_what_is_left_of_the_tightest_limit_is_read_from_the_ratelimit_header(
-    header: str, left: Quota | None
-) -> None:
+def test_tightest_quota_is_read_from_ratelimit_header(header: str, left: Quota | None) -> None:
     assert quota({"ratelimit": header}) == left

@@ -1,4 +1,4 @@
-"""How large a reply may be: no larger than the answer to what was asked."""
+"""Limits on the size of a reply, derived from the request."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ CALLS: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-async def test_a_reply_far_beyond_what_was_asked_for_is_refused(sources: ModelSources, call: Call) -> None:
+async def test_oversized_reply_is_rejected(sources: ModelSources, call: Call) -> None:
     with pytest.raises(UpstreamUnreadable, match="far more than this request needs") as caught:
         await ask(sources, call, b" " * (2 * MIB), dimensions=384)
     assert caught.value.cause is Cause.UNREADABLE_REPLY
     assert "URL and engine" in caught.value.remedy
 
 
-async def test_sparse_vectors_have_the_room_that_a_whole_vocabulary_takes(sources: ModelSources) -> None:
+async def test_sparse_reply_limit_fits_a_whole_vocabulary(sources: ModelSources) -> None:
     words = [{"index": place, "value": 0.123456789} for place in range(30_522)]
     reply = orjson.dumps([words, words])
     call = SparseEmbed(texts=["a", "b"])
@@ -79,25 +79,25 @@ async def test_sparse_vectors_have_the_room_that_a_whole_vocabulary_takes(source
         await ask(sources, call, b" " * (5 * MIB))
 
 
-async def test_what_nobody_can_tell_is_bounded_by_the_setting(sources: ModelSources) -> None:
+async def test_reply_of_unknown_size_is_limited_by_setting(sources: ModelSources) -> None:
     with pytest.raises(UpstreamUnreadable, match="the limit set by HUBGATE_MAX_REPLY_BYTES"):
         await ask(sources, Embed(texts=["a"]), b" " * (17 * MIB), engine=Engine.TOOLKIT, route="/")
 
 
-async def test_vectors_as_long_as_numbers_can_be_written_are_taken(sources: ModelSources) -> None:
+async def test_vectors_of_maximum_json_length_are_accepted(sources: ModelSources) -> None:
     vector = b"[" + b",".join([b"-1.2345678901234567e-05"] * 4096) + b"]"
     reply = b"[" + b",\n  ".join([vector] * 32) + b"]"
     vectors = await ask(sources, Embed(texts=["a"] * 32), reply, dimensions=4096)
     assert len(vectors.items) == 32  # type: ignore[attr-defined] # they are vectors
 
 
-async def test_large_replies_are_read_as_small_ones_are(sources: ModelSources) -> None:
+async def test_large_replies_are_read_like_small_ones(sources: ModelSources) -> None:
     token = {"id": 1, "text": "a", "special": False, "start": 0, "stop": 1}
     tokens = await ask(sources, Tokenize(texts=["a " * 15_000]), orjson.dumps([[token] * 30_000]))
     assert len(tokens.items[0]) == 30_000  # type: ignore[attr-defined] # they are tokens
 
 
-def test_a_text_may_come_back_with_its_score_however_it_is_escaped() -> None:
+def test_rerank_reply_limit_fits_returned_and_escaped_texts() -> None:
     body = orjson.dumps({"query": "q", "documents": ["\x01" * 100_000]})
     route = SPECS[Engine.TEI].rerank
     assert route is not None
@@ -107,7 +107,7 @@ def test_a_text_may_come_back_with_its_score_however_it_is_escaped() -> None:
 
 
 @pytest.mark.parametrize("dimensions", [None, 1, 384, 16_384, 10_000_000])
-def test_as_many_vectors_are_asked_for_as_one_reply_may_have(dimensions: int | None) -> None:
+def test_max_vectors_is_the_most_that_fit_one_reply(dimensions: int | None) -> None:
     most = max_vectors(32 * MIB, dimensions)
     assert most == 1 or max_vectors_bytes(most, dimensions) <= 32 * MIB
     assert max_vectors_bytes(most + 1, dimensions) > 32 * MIB

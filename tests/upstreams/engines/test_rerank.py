@@ -71,7 +71,7 @@ SERVERS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("engine", "model"), SERVERS)
-async def test_every_server_ranks_in_one_request_and_in_the_order_of_the_texts(
+async def test_every_server_reranks_in_one_request_in_input_order(
     sources: ModelSources, engine: str, model: dict[str, Any]
 ) -> None:
     with lookalike(engine, kind="reranker", **model) as server:
@@ -84,7 +84,7 @@ async def test_every_server_ranks_in_one_request_and_in_the_order_of_the_texts(
     assert (told.tokens is None) == (engine in {"infinity", "toolkit", "sglang"})
 
 
-async def test_raw_scores_come_from_who_has_them(sources: ModelSources) -> None:
+async def test_raw_scores_require_engine_support(sources: ModelSources) -> None:
     call = replace(CALL, raw_scores=True)
     for engine in ("tei", "llamacpp"):
         with lookalike(engine, kind="reranker") as server:
@@ -94,8 +94,8 @@ async def test_raw_scores_come_from_who_has_them(sources: ModelSources) -> None:
         route(Engine.VLLM).request("http://h", None, call)
 
 
-def test_raw_scores_are_squeezed_unless_they_are_asked_for() -> None:
-    """Without a change of their order, however large they are."""
+def test_raw_scores_get_a_sigmoid_unless_requested() -> None:
+    """The order is preserved, however large the scores are."""
     ranker = route(Engine.LLAMACPP)
     given = [-800.0, -40.0, -39.5, 0.0, 3.0, 800.0]
     call = Rerank(query="q", texts=["t"] * len(given))
@@ -108,13 +108,13 @@ def test_raw_scores_are_squeezed_unless_they_are_asked_for() -> None:
     assert ranker.read(replace(call, raw_scores=True), reply({"results": results})).items == given
 
 
-def test_probabilities_of_qwen3_rerankers_are_not_squeezed_again() -> None:
+def test_qwen3_reranker_probabilities_get_no_second_sigmoid() -> None:
     ranker = route(Engine.LLAMACPP).for_model("/models/Qwen3-Reranker-0.6B-Q8_0.gguf")
     results = [{"index": index, "relevance_score": 0.25 * index} for index in range(3)]
     assert ranker.read(CALL, reply({"results": results})).items == [0.0, 0.25, 0.5]
 
 
-async def test_a_text_that_is_too_long_is_cut_unless_the_caller_forbids_it(sources: ModelSources) -> None:
+async def test_too_long_text_is_truncated_unless_disabled_by_caller(sources: ModelSources) -> None:
     call = Rerank(query="a", texts=["word " * 20])
     with lookalike("tei", kind="reranker", max_tokens=10) as server:
         upstream = await opened(sources, server)
@@ -124,7 +124,7 @@ async def test_a_text_that_is_too_long_is_cut_unless_the_caller_forbids_it(sourc
     assert caught.value.cause is Cause.INPUT_TOO_LONG
 
 
-async def test_a_classifier_and_an_embedder_do_not_rank(sources: ModelSources) -> None:
+async def test_classifier_and_embedding_model_do_not_rerank(sources: ModelSources) -> None:
     for kind in ("classifier", "embedding"):
         with lookalike("tei", kind=kind) as server, pytest.raises(InvalidEndpoint) as caught:
             await opened(sources, server)
@@ -136,7 +136,7 @@ def reply(body: object, **headers: str) -> HttpReply:
     return HttpReply(status=200, headers=headers, body=raw)
 
 
-def test_the_recorded_scores_of_vllm_are_read() -> None:
+def test_recorded_vllm_scores_are_read() -> None:
     exchanges = json.loads((ENGINES / "vllm-0.32.0-embed.json").read_text("utf-8"))
     response = next(e["response"] for e in exchanges if e["label"] == "rerank cohere")
     told = route(Engine.VLLM).read(Rerank(query="q", texts=["a", "b"]), reply(response["body"].encode()))
@@ -158,7 +158,7 @@ def test_the_recorded_scores_of_vllm_are_read() -> None:
         (b"<html></html>", Cause.NOT_AN_API),
     ],
 )
-def test_scores_that_are_not_one_number_a_text_are_refused(body: object, cause: Cause) -> None:
+def test_reply_without_one_score_per_text_is_rejected(body: object, cause: Cause) -> None:
     with pytest.raises(HubgateError) as caught:
         route(Engine.TEI).read(CALL, reply(body))
     assert caught.value.cause is cause
@@ -168,8 +168,8 @@ SPARSE = SparseEmbed(texts=["one two three", "four"])
 
 
 @pytest.mark.parametrize("engine", ["tei", "toolkit"])
-async def test_sparse_vectors_have_the_highest_weight_first(sources: ModelSources, engine: str) -> None:
-    """TEI tells places in the vocabulary, a custom handler words."""
+async def test_sparse_vectors_are_sorted_by_descending_weight(sources: ModelSources, engine: str) -> None:
+    """TEI reports vocabulary indices, a custom handler reports words."""
     with lookalike(engine, kind="sparse") as server:
         told = await (await opened(sources, server, Task.SPARSE_EMBEDDING))(SPARSE)
     assert isinstance(told, SparseVectors)
@@ -181,7 +181,7 @@ async def test_sparse_vectors_have_the_highest_weight_first(sources: ModelSource
     assert told.exact == (engine == "tei")
 
 
-async def test_a_server_without_sparse_vectors_says_so(sources: ModelSources) -> None:
+async def test_server_without_sparse_vectors_reports_it(sources: ModelSources) -> None:
     with lookalike("vllm") as server:
         upstream = await opened(sources, server, Task.TEXT_EMBEDDING)
         with pytest.raises(InvalidRequest, match="no sparse vectors"):
@@ -197,7 +197,7 @@ async def test_a_server_without_sparse_vectors_says_so(sources: ModelSources) ->
         (b"<html></html>", Cause.NOT_AN_API),
     ],
 )
-def test_what_is_no_sparse_vector_is_refused(body: object, cause: Cause) -> None:
+def test_invalid_sparse_vector_is_rejected(body: object, cause: Cause) -> None:
     with pytest.raises(HubgateError) as caught:
         SparseRoute(path="").read(SPARSE, reply(body))
     assert caught.value.cause is cause

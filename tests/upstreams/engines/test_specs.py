@@ -1,4 +1,4 @@
-"""The table of engines is complete and without contradictions."""
+"""The table of engines is complete and consistent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WITHOUT_URL = {Engine.PROVIDER, Engine.OPENVINO, Engine.FAKE}
 AT_A_URL = {engine: spec for engine, spec in SPECS.items() if engine not in WITHOUT_URL}
 
 
-def test_every_engine_has_one_row_and_its_own_title() -> None:
+def test_every_engine_has_one_spec_and_a_unique_title() -> None:
     assert set(SPECS) == set(Engine)
     assert Counter(spec.title for spec in SPECS.values()).most_common(1)[0][1] == 1
 
@@ -26,7 +26,7 @@ def test_only_engines_without_a_url_have_no_routes() -> None:
 
 
 @pytest.mark.parametrize(("engine", "spec"), AT_A_URL.items())
-def test_every_task_has_its_route(engine: Engine, spec: EngineSpec) -> None:
+def test_every_task_has_a_route(engine: Engine, spec: EngineSpec) -> None:
     calls = {
         Task.TEXT_EMBEDDING: Embed,
         Task.RERANK: Rerank,
@@ -40,13 +40,13 @@ def test_every_task_has_its_route(engine: Engine, spec: EngineSpec) -> None:
         assert not route.path or route.path.startswith("/")
 
 
-def test_every_engine_is_recognised_in_one_way_or_is_the_last_resort() -> None:
+def test_every_engine_has_one_detection_method_or_is_the_fallback() -> None:
     for engine, spec in AT_A_URL.items():
         ways = [way for way in (spec.read_info, spec.owned_by, spec.health) if way is not None]
         assert len(ways) == (engine is not Engine.OPENAI), engine
 
 
-def test_what_recognises_an_engine_recognises_no_other() -> None:
+def test_engine_identifiers_are_unique() -> None:
     specs = SPECS.values()
     keys = [key for spec in specs for key in spec.image_keys]
     owners = [spec.owned_by for spec in specs if spec.owned_by]
@@ -56,7 +56,7 @@ def test_what_recognises_an_engine_recognises_no_other() -> None:
         assert names == [name.casefold() for name in names]
 
 
-def test_owners_and_images_name_their_engine() -> None:
+def test_owners_and_images_identify_their_engine() -> None:
     assert engine_by_owner("vllm") is Engine.VLLM
     assert engine_by_owner("someone") is engine_by_owner(None) is engine_by_owner(["vllm"]) is Engine.OPENAI
     assert engine_of_image("TEI", None) is Engine.TEI
@@ -64,7 +64,7 @@ def test_owners_and_images_name_their_engine() -> None:
     assert engine_of_image("custom", "acme/model") is engine_of_image(None, None) is None
 
 
-def test_no_reader_reports_a_task_that_its_engine_has_no_route_for() -> None:
+def test_readers_report_only_tasks_with_a_route() -> None:
     embedding = {"pooling": "mean"}
     for info in (
         {"model_type": {"embedding": embedding}, "tokenization_workers": 1},
@@ -86,5 +86,5 @@ def test_no_reader_reports_a_task_that_its_engine_has_no_route_for() -> None:
     assert SPECS[Engine.TOOLKIT].embed is toolkit.TOOLKIT_EMBED
 
 
-def test_every_engine_at_a_url_has_a_lookalike() -> None:
+def test_every_engine_with_a_url_has_a_lookalike() -> None:
     assert set(AT_A_URL) - {Engine.OPENAI} <= set(LOOKALIKES)

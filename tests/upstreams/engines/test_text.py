@@ -1,4 +1,4 @@
-"""How each kind of server is asked for text, and what its replies mean; recorded exchanges among them."""
+"""Generation requests to each kind of server, and how its replies are read, recorded ones included."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ OPENAI = [Engine.VLLM, Engine.SGLANG, Engine.LLAMACPP, Engine.TRANSFORMERS, Engi
 
 
 @pytest.mark.parametrize("engine", OPENAI)
-def test_the_model_stands_first_and_streams_always_count(engine: Engine) -> None:
+def test_model_comes_first_and_streams_include_usage(engine: Engine) -> None:
     whole = SPECS[engine].generation[Chat].body(chat(max_tokens=4), "m", stream=False)
     assert whole == b'{"model":"m","messages":[],"max_tokens":4}'
     streamed = body(engine, complete(max_tokens=4), stream=True)
@@ -60,7 +60,7 @@ def test_the_model_stands_first_and_streams_always_count(engine: Engine) -> None
     }
 
 
-def test_a_model_without_a_name_is_not_named() -> None:
+def test_model_field_is_omitted_without_a_name() -> None:
     assert "model" not in body(Engine.VLLM, chat(), None)
     assert "model" not in body(Engine.TGI, chat())
 
@@ -75,15 +75,15 @@ def test_a_model_without_a_name_is_not_named() -> None:
         (Engine.TRANSFORMERS, "max_tokens"),
     ],
 )
-def test_the_limit_has_the_name_that_the_server_knows(engine: Engine, name: str) -> None:
+def test_token_limit_uses_the_field_name_of_the_server(engine: Engine, name: str) -> None:
     assert body(engine, chat(max_completion_tokens=3))[name] == 3
 
 
-def test_of_two_limits_the_newer_one_is_meant() -> None:
+def test_max_completion_tokens_overrides_max_tokens() -> None:
     assert body(Engine.TGI, chat(max_tokens=9, max_completion_tokens=3)) == {"messages": [], "max_tokens": 3}
 
 
-def test_tgi_wants_a_list_of_stops() -> None:
+def test_tgi_receives_stop_as_a_list() -> None:
     assert body(Engine.TGI, chat(stop="x"))["stop"] == ["x"]
     assert body(Engine.TGI, chat(stop=["x", "y"]))["stop"] == ["x", "y"]
     assert body(Engine.VLLM, chat(stop="x"))["stop"] == "x"
@@ -102,7 +102,7 @@ SPELLINGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("spelled", SPELLINGS)
-def test_a_schema_is_respelled_for_each_server(spelled: dict[str, Any]) -> None:
+def test_schema_is_converted_for_each_server(spelled: dict[str, Any]) -> None:
     openai = body(Engine.VLLM, chat(response_format=spelled))["response_format"]
     assert openai["json_schema"]["schema"] == SCHEMA
     assert openai == (spelled if spelled is SPELLINGS[0] else NAMED)
@@ -117,19 +117,19 @@ def test_a_schema_is_respelled_for_each_server(spelled: dict[str, Any]) -> None:
     "spelled",
     [{"type": "text"}, {"type": "json_object"}, {"type": "regex", "value": "a+"}, "text", ["json"], {}],
 )
-def test_what_holds_no_schema_is_passed_on_as_it_is(spelled: object) -> None:
+def test_response_format_without_schema_is_passed_through(spelled: object) -> None:
     for engine in (Engine.VLLM, Engine.TGI):
         assert body(engine, chat(response_format=spelled))["response_format"] == spelled
     assert Schemas.GRAMMAR.convert(b'{"type":"json"') == b'{"type":"json"'
 
 
-def test_what_is_null_is_left_out_of_a_completion() -> None:
-    """The old client of text-generation-inference sends every parameter."""
+def test_null_fields_are_omitted_from_a_completion() -> None:
+    """The old text-generation-inference client sends every parameter."""
     assert body(Engine.VLLM, complete(seed=None, best_of=None)) == {"model": "m", "prompt": "hi"}
     assert "seed" not in body(Engine.TGI, complete(seed=None))["parameters"]
 
 
-def test_an_openai_server_is_asked_in_its_own_words() -> None:
+def test_openai_server_receives_its_own_parameter_names() -> None:
     asked = body(Engine.VLLM, complete(do_sample=False, details=True, watermark=False, truncate=9, top_k=3))
     assert asked == {"model": "m", "prompt": "hi", "top_k": 3, "truncate_prompt_tokens": 9}
     assert body(Engine.VLLM, complete(do_sample=False))["temperature"] == 0
@@ -137,7 +137,7 @@ def test_an_openai_server_is_asked_in_its_own_words() -> None:
     assert body(Engine.LLAMACPP, complete(repetition_penalty=1.1))["repeat_penalty"] == 1.1
 
 
-def test_what_langchain_sends_unasked_refuses_nothing() -> None:
+def test_langchain_default_parameters_are_accepted() -> None:
     assert body(Engine.VLLM, complete(typical_p=0.95)) == {"model": "m", "prompt": "hi"}
     assert body(Engine.TGI, complete(typical_p=0.95))["parameters"]["typical_p"] == 0.95
 
@@ -152,7 +152,7 @@ def test_what_langchain_sends_unasked_refuses_nothing() -> None:
         (Engine.TGI, {"presence_penalty": 0.5}, "[presence_penalty]"),
     ],
 )
-def test_what_a_server_would_pass_over_in_silence_is_refused_by_name(
+def test_parameters_the_server_would_ignore_are_rejected_by_name(
     engine: Engine, fields: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -160,7 +160,7 @@ def test_what_a_server_would_pass_over_in_silence_is_refused_by_name(
     assert named in caught.value.message
 
 
-def test_tgi_is_asked_in_its_own_words() -> None:
+def test_tgi_receives_its_own_parameter_names() -> None:
     call = complete(max_tokens=4, temperature=0.0, logprobs=2, n=1, best_of=1, user="u", presence_penalty=0)
     assert body(Engine.TGI, call) == {
         "inputs": "hi",
@@ -177,7 +177,7 @@ def test_tgi_is_asked_in_its_own_words() -> None:
     assert body(Engine.TGI, complete(temperature="hot"))["parameters"]["temperature"] == "hot"
 
 
-def test_the_toolkit_is_asked_in_its_own_words() -> None:
+def test_toolkit_receives_its_own_parameter_names() -> None:
     call = complete(max_tokens=4, stop=["x"], temperature=0.5, seed=3, n=1, presence_penalty=0, user="u")
     assert body(Engine.TOOLKIT, call) == {
         "inputs": "hi",
@@ -195,7 +195,7 @@ def test_the_toolkit_is_asked_in_its_own_words() -> None:
     }
 
 
-def test_half_a_surrogate_pair_is_the_callers_mistake() -> None:
+def test_lone_surrogate_is_an_invalid_request() -> None:
     with pytest.raises(InvalidRequest, match="surrogate"):
         body(Engine.VLLM, complete("\ud800"))
 
@@ -213,13 +213,13 @@ HELLO = {"generated_text": "hello"}
 
 
 @pytest.mark.parametrize("content", [HELLO, [HELLO], [[HELLO]]])
-def test_a_text_is_found_however_it_is_wrapped(content: object) -> None:
+def test_generated_text_is_found_in_nested_lists(content: object) -> None:
     told = read_generated(TGI_ROUTE, complete(), reply(content))
     assert json.loads(told.body) == HELLO
     assert (told.tokens, told.wire_format) == (None, WireFormat.TGI)
 
 
-def test_the_tokens_are_read_wherever_they_are_told() -> None:
+def test_token_counts_are_read_from_every_known_place() -> None:
     def tokens(route: GenerationRoute, content: object, **headers: str) -> tuple[int | None, int | None]:
         told = read_generated(route, complete(), reply(content, **headers))
         return told.prompt_tokens, told.tokens
@@ -237,12 +237,12 @@ def test_the_tokens_are_read_wherever_they_are_told() -> None:
 
 @pytest.mark.parametrize("route", [CHAT_ROUTE, TGI_ROUTE])
 @pytest.mark.parametrize("content", [b"{", [], [HELLO, HELLO], {"text": "a"}, [1], b"[" * 5000])
-def test_what_is_no_text_is_told(route: GenerationRoute, content: object) -> None:
+def test_reply_without_generated_text_is_rejected(route: GenerationRoute, content: object) -> None:
     with pytest.raises(UpstreamUnreadable, match="no generated text"):
         read_generated(route, complete(), reply(content))
 
 
-def test_a_web_page_is_told() -> None:
+def test_web_page_is_reported() -> None:
     with pytest.raises(UpstreamUnreadable) as caught:
         read_generated(CHAT_ROUTE, chat(), reply(b"<html></html>"))
     assert caught.value.cause is Cause.NOT_AN_API
@@ -257,7 +257,7 @@ ENGINE_OF = {"vllm-0.32.0-llm": Engine.VLLM, "transformers-serve-5.23": Engine.T
 
 
 @pytest.mark.parametrize("name", ENGINE_OF)
-def test_recorded_chat_and_completions_are_read_untouched(name: str) -> None:
+def test_recorded_chat_and_completions_are_passed_through(name: str) -> None:
     responses = recorded(name)
     for label, kind, tokens in (("chat", Chat, (18, 22)), ("completions", Complete, (2, 5))):
         raw = responses[label]["body"].encode()
@@ -276,7 +276,7 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("name", ENGINE_OF)
-def test_recorded_refusals_have_their_causes(name: str) -> None:
+def test_recorded_errors_map_to_their_causes(name: str) -> None:
     for label, cause in CAUSES.items():
         response = recorded(name)[label]
         told = refusal(HttpReply(status=response["status"], headers={}, body=response["body"].encode()), None)
@@ -284,7 +284,7 @@ def test_recorded_refusals_have_their_causes(name: str) -> None:
 
 
 class Taped:
-    """A recorded reply, played in pieces of so many bytes."""
+    """A recorded reply, replayed in chunks of a given size."""
 
     def __init__(self, content: bytes, size: int, kind: str = "text/event-stream") -> None:
         self.status = 200
@@ -316,7 +316,7 @@ async def played(content: str, wire_format: WireFormat, size: int) -> list[Any]:
 
 @pytest.mark.parametrize("size", [7, 100_000])
 @pytest.mark.parametrize("name", ENGINE_OF)
-async def test_recorded_streams_are_read_to_their_end(name: str, size: int) -> None:
+async def test_recorded_streams_are_read_to_the_end(name: str, size: int) -> None:
     responses = recorded(name)
     for label in ("chat stream", "chat stream usage", "completions stream"):
         payloads = await played(responses[label]["body"], WireFormat.OPENAI, size)
@@ -338,7 +338,7 @@ beside_the_project = pytest.mark.skipif(
 
 @beside_the_project
 @pytest.mark.parametrize("size", [7, 100_000])
-async def test_every_recorded_hosted_stream_is_read_or_says_why_not(size: int) -> None:
+async def test_every_recorded_hosted_stream_is_read_or_reports_an_error(size: int) -> None:
     streams = hosted("event-stream")
     assert len(streams) > 10
     texts = 0
@@ -357,7 +357,7 @@ async def test_every_recorded_hosted_stream_is_read_or_says_why_not(size: int) -
 
 
 @beside_the_project
-async def test_the_recorded_flan_t5_streams_its_text() -> None:
+async def test_recorded_flan_t5_stream_is_read() -> None:
     stream = next(one for one in hosted("event-stream") if "flan-t5" in one["url"])
     payloads = await played(stream["body"], WireFormat.TGI, 20)
     assert [payload["token"]["text"] for payload in payloads] == ["one", " two", " three", " four", "</s>"]
@@ -378,7 +378,7 @@ def test_every_recorded_hosted_text_is_read() -> None:
 
 
 @pytest.mark.parametrize("size", [10, 2_000_000])
-async def test_text_that_is_not_utf8_is_refused_and_other_languages_pass(size: int) -> None:
+async def test_invalid_utf8_is_rejected_and_non_ascii_text_is_accepted(size: int) -> None:
     said = '{"choices": [{"message": {"content": "%s"}}]}' % ("é" * size)
     good = said.encode()
     assert read_generated(CHAT_ROUTE, chat(), reply(good)).body == good
@@ -386,7 +386,7 @@ async def test_text_that_is_not_utf8_is_refused_and_other_languages_pass(size: i
         read_generated(CHAT_ROUTE, chat(), reply(said.encode("latin-1")))
 
 
-async def test_json_instead_of_a_stream_is_told() -> None:
+async def test_json_instead_of_a_stream_is_reported() -> None:
     for content, cause in (
         (b'{"choices": []}', Cause.UNREADABLE_REPLY),
         (b"not json", Cause.UNREADABLE_REPLY),
@@ -411,25 +411,25 @@ async def test_json_instead_of_a_stream_is_told() -> None:
         ({"error": ["a", "b"]}, Cause.UPSTREAM_FAILED),
     ],
 )
-async def test_an_event_that_is_an_error_has_its_cause(payload: object, cause: Cause) -> None:
+async def test_error_event_maps_to_its_cause(payload: object, cause: Cause) -> None:
     with pytest.raises(HubgateError) as caught:
         await played(f"data: {json.dumps(payload)}\n\n", WireFormat.OPENAI, 99)
     assert caught.value.cause is cause
 
 
-async def test_an_error_that_is_null_is_none_and_a_word_in_the_text_is_none_either() -> None:
+async def test_null_error_field_or_error_in_text_is_not_an_error() -> None:
     said = {"choices": [{"delta": {"content": '{"error": 1}'}, "finish_reason": "stop"}], "error": None}
     assert await played(f"data: {json.dumps(said)}\n\n", WireFormat.OPENAI, 5) == [said]
 
 
-async def test_a_last_event_without_its_end_counts_if_it_is_whole() -> None:
+async def test_unterminated_last_event_is_accepted_if_complete() -> None:
     said = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
     assert await played(f"data: {json.dumps(said)}", WireFormat.OPENAI, 5) == [said]
     with pytest.raises(HubgateError, match="text is incomplete"):
         await played(f"data: {json.dumps(said)[:-2]}", WireFormat.OPENAI, 5)
 
 
-async def test_events_that_are_no_json_finish_nothing() -> None:
+async def test_malformed_event_does_not_complete_the_stream() -> None:
     taped = Taped(b'data: {"choices": [\n\n', 99)
     events = ServerEvents(taped, WireFormat.OPENAI, lambda told: refusal(told, None))
     await events.begin()
@@ -437,14 +437,14 @@ async def test_events_that_are_no_json_finish_nothing() -> None:
         assert [together async for together in events] == []
 
 
-async def test_a_stream_of_nothing_but_its_end_is_empty() -> None:
+async def test_stream_with_only_done_is_empty() -> None:
     assert await played("data: [DONE]\n\n", WireFormat.OPENAI, 99) == []
 
 
 @pytest.mark.parametrize(
     "said", [b'{"choices": [', b'{"choices": [1]}', b'{"choices": [{"index": 0, "text": 1}]}']
 )
-async def test_a_chunk_without_a_text_has_no_place_for_the_prompt(said: bytes) -> None:
+async def test_prompt_cannot_be_prepended_to_a_chunk_without_text(said: bytes) -> None:
     with pytest.raises(UpstreamUnreadable):
         read_generated(SPECS[Engine.VLLM].generation[Complete], complete(full_text=True), reply(said))
     taped = Taped(b"data: " + said + b"\n\n", 99)
@@ -454,12 +454,12 @@ async def test_a_chunk_without_a_text_has_no_place_for_the_prompt(said: bytes) -
         assert [together async for together in AfterPrompt(events, "hi")] == []
 
 
-async def test_an_error_whose_code_is_no_number_of_this_world_is_an_error() -> None:
+async def test_error_event_with_infinite_code_is_an_error() -> None:
     with pytest.raises(UpstreamUnreadable):
         await played('data: {"error": {"code": 1e400}}\n\n', WireFormat.OPENAI, 99)
 
 
 @pytest.mark.parametrize("stop", [5, ["a", 1], {}])
-def test_what_is_no_stop_is_refused_before_a_toolkit_is_asked(stop: object) -> None:
+def test_invalid_stop_is_rejected_before_calling_toolkit(stop: object) -> None:
     with pytest.raises(InvalidRequest, match="stop"):
         body(Engine.TOOLKIT, complete(stop=stop))

@@ -1,4 +1,4 @@
-"""Certificates of an operator's own."""
+"""Custom CA certificates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def get(url: str, ca_bundle: str | None = None) -> HttpRequest:
     return HttpRequest(method="GET", url=url, ca_bundle=ca_bundle)
 
 
-async def test_one_is_accepted_where_its_file_is_named(tmp_path: Path) -> None:
+async def test_certificate_is_trusted_when_its_file_is_configured(tmp_path: Path) -> None:
     path = write_certificate(tmp_path)
     with lookalike("tei", tls=server_context(path)) as server:
         async with open_http_client() as client:
@@ -31,7 +31,7 @@ async def test_one_is_accepted_where_its_file_is_named(tmp_path: Path) -> None:
             assert (await client.send(get(server.url + "/health", ca_bundle=str(path)))).status == 200
 
 
-async def test_a_file_of_certificates_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+async def test_changed_certificate_file_is_reloaded(tmp_path: Path) -> None:
     path = write_certificate(tmp_path)
     bundle = tmp_path / "bundle.pem"
     bundle.write_text("nothing yet")
@@ -45,7 +45,7 @@ async def test_a_file_of_certificates_is_read_again_when_it_has_changed(tmp_path
             assert (await client.send(asked)).status == 200
 
 
-async def test_a_missing_file_of_certificates_is_reported() -> None:
+async def test_missing_certificate_file_is_reported() -> None:
     async with open_http_client() as client:
         with pytest.raises(InvalidEndpoint, match=r"\[ca_bundle\]"):
             await client.send(get("https://127.0.0.1:9", ca_bundle="/nowhere/ca.pem"))

@@ -1,4 +1,4 @@
-"""One connection and servers that mean no good: what they leave behind never meets the next request."""
+"""One connection and misbehaving servers: leftover data never reaches the next request."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def post(url: str, body: bytes = b"{}") -> HttpRequest:
     return HttpRequest(method="POST", url=url, body=body, timeout=20.0)
 
 
-async def test_a_stream_left_with_its_end_untaken_does_not_stop_the_next_reply() -> None:
+async def test_abandoned_stream_does_not_block_the_next_reply() -> None:
     size = 120_000
     long = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, b"x" * size)
     async with asked(long, long, OK) as (client, url, came):
@@ -80,7 +80,7 @@ async def test_a_stream_left_with_its_end_untaken_does_not_stop_the_next_reply()
         assert len(came) == 3
 
 
-async def test_a_server_that_replies_early_and_reads_no_further_is_heard() -> None:
+async def test_early_reply_is_read_even_if_server_stops_reading() -> None:
     early = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
     async with asked(early, OK, reads=False) as (client, url, came):
         assert (await client.send(post(url, b"x" * LARGE))).status == 413
@@ -88,8 +88,8 @@ async def test_a_server_that_replies_early_and_reads_no_further_is_heard() -> No
         assert came == [1, 2], "a connection with half a request on it was used again"
 
 
-async def test_a_connection_on_which_a_server_crashed_is_not_used_again() -> None:
-    """As uvicorn does it: 500, no word of closing, and then it closes."""
+async def test_connection_is_not_reused_after_a_server_crash() -> None:
+    """Like uvicorn: it sends a 500 without `Connection: close`, and then closes."""
     async with asked(OK.replace(b"200 OK", b"500 Internal Server Error"), OK, OK) as (client, url, came):
         assert (await client.send(post(url))).status == 500
         assert (await client.send(post(url))).body == b"ok"
@@ -107,20 +107,20 @@ async def test_a_connection_on_which_a_server_crashed_is_not_used_again() -> Non
     ],
     ids=["reason", "header", "chunk extension", "trailer"],
 )
-async def test_a_line_without_an_end_is_not_gathered(begun: bytes) -> None:
+async def test_endless_line_is_rejected(begun: bytes) -> None:
     async with asked(begun + b"a" * LARGE) as (client, url, _):
         with pytest.raises(UpstreamUnreadable):
             await client.send(post(url))
 
 
-async def test_many_small_headers_are_as_dear_as_a_large_one() -> None:
+async def test_many_small_headers_count_towards_the_header_limit() -> None:
     many = b"a:\r\n" * (MAX_HEADER_BYTES // 16)
     async with asked(OK.replace(b"Content", many + b"Content")) as (client, url, _):
         with pytest.raises(UpstreamUnreadable):
             await client.send(post(url))
 
 
-async def test_an_error_page_is_unpacked_no_further_than_it_is_read() -> None:
+async def test_error_page_is_decompressed_only_as_far_as_it_is_read() -> None:
     packer = zlib.compressobj(wbits=31)
     page = packer.compress(bytes(LARGE)) + packer.flush()
     head = b"HTTP/1.1 500 Oh\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(page)
@@ -128,7 +128,7 @@ async def test_an_error_page_is_unpacked_no_further_than_it_is_read() -> None:
         assert len((await client.send(post(url))).body) == MAX_ERROR_BYTES + 1
 
 
-async def test_a_caller_that_leaves_while_its_body_is_sent_takes_its_connection_along() -> None:
+async def test_cancelling_while_sending_the_body_closes_the_connection() -> None:
     begun, left = asyncio.Event(), asyncio.Event()
 
     async def reads_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -173,7 +173,7 @@ FAILS = {
 
 
 @pytest.mark.parametrize("reply", FAILS.values(), ids=FAILS)
-async def test_a_failed_exchange_is_freed_at_once(reply: bytes) -> None:
+async def test_failed_exchange_is_freed_immediately(reply: bytes) -> None:
     gc.collect()
     gc.disable()
     try:
@@ -187,7 +187,7 @@ async def test_a_failed_exchange_is_freed_at_once(reply: bytes) -> None:
         gc.enable()
 
 
-async def test_a_bomb_is_not_unpacked_beyond_the_bound() -> None:
+async def test_decompression_bomb_is_stopped_at_the_limit() -> None:
     bomb = gzip(bytes(32 * LARGE))
     async with asked(PACKED % (len(bomb), bomb)) as (client, url, _):
         tracemalloc.start()
@@ -200,7 +200,7 @@ async def test_a_bomb_is_not_unpacked_beyond_the_bound() -> None:
     assert peak < 4 * BOUND
 
 
-async def test_a_large_reply_in_pieces_is_put_together() -> None:
+async def test_large_chunked_reply_is_assembled() -> None:
     body = b"0123456789abcdef" * (LARGE // 16)
     async with asked(CHUNKED % (LARGE, body), PACKED % (len(gzip(body)), gzip(body))) as (client, url, came):
         assert (await client.send(post(url))).body == body

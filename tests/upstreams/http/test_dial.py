@@ -1,4 +1,4 @@
-"""Connecting to a server, also on uvloop, on which `hubgate serve` runs where there is one."""
+"""Connecting to a server, also on uvloop, which `hubgate serve` uses where available."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 uvloop = pytest.importorskip("uvloop", reason="there is no uvloop for this platform")
 
 
-def test_the_way_to_a_server_is_gone_on_uvloop_too() -> None:
+def test_reach_works_on_uvloop() -> None:
     async def steps(url: str) -> list[Step]:
         return [step async for step in reach(url, AddressRule())]
 
@@ -30,7 +30,7 @@ def test_the_way_to_a_server_is_gone_on_uvloop_too() -> None:
         assert runner.run(steps(server.url)) == [Step.ADDRESS, Step.DNS, Step.TCP]
 
 
-async def test_a_server_at_the_second_address_of_its_name_is_reached_as_calls_reach_it() -> None:
+async def test_reach_tries_the_second_address_like_calls_do() -> None:
     async def two(host: str, port: int) -> Sequence[str]:
         return ["127.0.0.2", "127.0.0.1"]
 
@@ -45,8 +45,8 @@ def connections() -> int:
 
 
 @pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
-def test_a_cancelled_attempt_leaves_no_connection_behind(new_loop: Callable[[], AbstractEventLoop]) -> None:
-    """Without a run of the garbage collector, whenever the attempt is cancelled: here after 0 to 9 turns of the loop."""
+def test_cancelled_connection_attempt_leaves_no_connection(new_loop: Callable[[], AbstractEventLoop]) -> None:
+    """Without relying on the garbage collector, whenever it is cancelled: here after 0 to 9 loop iterations."""
 
     async def cancel_after(turns: int, port: int) -> None:
         origin = Origin("127.0.0.1", port, is_tls=False, ca_bundle=None)

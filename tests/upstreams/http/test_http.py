@@ -1,4 +1,4 @@
-"""The HTTP client against real sockets: replies, every way in which none comes, and where it refuses to go."""
+"""The HTTP client against real sockets: replies, every kind of failure, and refused addresses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Names:
-    """A name server that gives each name the addresses of its script, one answer after the other."""
+    """A name server that answers each name from its script, one answer after the other."""
 
     def __init__(self, **script: list[str]) -> None:
         self.script = {name.replace("_", "."): list(addresses) for name, addresses in script.items()}
@@ -68,7 +68,7 @@ async def failure(send: Awaitable[HttpReply]) -> HubgateError:
     return caught.value
 
 
-async def test_a_reply_comes_back_with_its_status_headers_and_body() -> None:
+async def test_reply_has_status_headers_and_body() -> None:
     with lookalike("tei", key="k") as server:
         async with open_http_client() as client:
             reply = await client.send(get(server.url + "/health"))
@@ -79,7 +79,7 @@ async def test_a_reply_comes_back_with_its_status_headers_and_body() -> None:
             assert (reply.content_type, reply.is_html) == ("text/plain", False)
 
 
-async def test_it_names_itself_and_asks_for_json() -> None:
+async def test_request_has_user_agent_and_accepts_json() -> None:
     with lookalike("tei") as server:
         async with open_http_client() as client:
             await client.send(get(server.url + "/info"))
@@ -89,7 +89,7 @@ async def test_it_names_itself_and_asks_for_json() -> None:
         assert "cookie" not in headers
 
 
-async def test_connections_are_kept_for_the_next_request() -> None:
+async def test_connections_are_reused() -> None:
     connections = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -109,7 +109,7 @@ async def test_connections_are_kept_for_the_next_request() -> None:
     assert connections == 1
 
 
-async def test_connections_that_nobody_needs_are_closed_after_a_while() -> None:
+async def test_idle_connections_are_closed() -> None:
     closed: list[asyncio.Event] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -130,7 +130,7 @@ async def test_connections_that_nobody_needs_are_closed_after_a_while() -> None:
         assert len(closed) == 4, "a connection that its server may be closing was used"
 
 
-async def test_a_header_that_would_be_two_is_not_sent() -> None:
+async def test_header_with_line_break_is_rejected() -> None:
     with lookalike("tei") as server:
         async with open_http_client() as client:
             request = HttpRequest(method="GET", url=server.url, headers={"Authorization": "Bearer a\r\nX: b"})
@@ -138,7 +138,7 @@ async def test_a_header_that_would_be_two_is_not_sent() -> None:
         assert server.requests == []
 
 
-async def test_a_large_body_arrives_whole() -> None:
+async def test_large_body_is_received_completely() -> None:
     body = b'{"inputs": ["' + b"x" * 1_500_000 + b'"]}'
     with lookalike("tei") as server:
         async with open_http_client() as client:
@@ -146,14 +146,14 @@ async def test_a_large_body_arrives_whole() -> None:
         assert server.requests[0].body == body
 
 
-async def test_gzip_is_unpacked() -> None:
+async def test_gzip_reply_is_decompressed() -> None:
     packed = gzip.compress(b"hello")
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
     async with replying(head + packed) as url, open_http_client() as client:
         assert (await client.send(get(url))).body == b"hello"
 
 
-async def test_what_only_says_it_is_gzip_is_unreadable() -> None:
+async def test_invalid_gzip_reply_is_unreadable() -> None:
     async with (
         replying(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello") as url,
         open_http_client() as client,
@@ -163,7 +163,7 @@ async def test_what_only_says_it_is_gzip_is_unreadable() -> None:
     assert error.cause is Cause.UNREADABLE_REPLY
 
 
-async def test_a_reply_beyond_the_bound_is_refused_and_an_error_page_is_read_in_part() -> None:
+async def test_oversized_reply_is_rejected_and_error_page_read_in_part() -> None:
     head = b"HTTP/1.1 %s\r\nContent-Length: 3000000\r\n\r\n"
     async with open_http_client(max_reply_bytes=1000) as client:
         async with replying(head % b"200 OK" + b"x" * 3_000_000) as url:
@@ -176,7 +176,7 @@ async def test_a_reply_beyond_the_bound_is_refused_and_an_error_page_is_read_in_
             assert MAX_ERROR_BYTES < len(reply.body) < 3_000_000
 
 
-async def test_a_redirect_is_not_followed_and_its_target_is_named_without_its_secrets() -> None:
+async def test_redirect_is_not_followed_and_target_is_named_without_secrets() -> None:
     with lookalike("tei", fault="redirect") as server:
         async with open_http_client() as client:
             error = await failure(client.send(get(server.url)))
@@ -186,7 +186,7 @@ async def test_a_redirect_is_not_followed_and_its_target_is_named_without_its_se
     assert "secret" not in str(error)
 
 
-async def test_a_redirect_to_nowhere_is_an_error_too() -> None:
+async def test_redirect_to_a_malformed_url_is_an_error() -> None:
     async with (
         replying(b"HTTP/1.1 302 Found\r\nLocation: http://[bad\r\nContent-Length: 0\r\n\r\n") as url,
         open_http_client() as client,
@@ -203,9 +203,7 @@ async def test_a_redirect_to_nowhere_is_an_error_too() -> None:
         ("hang", Cause.UPSTREAM_TIMEOUT),
     ],
 )
-async def test_a_broken_connection_and_a_server_that_never_replies_are_different_errors(
-    fault: str, cause: Cause
-) -> None:
+async def test_lost_connection_and_timeout_are_different_errors(fault: str, cause: Cause) -> None:
     with lookalike("tei", fault=fault) as server:
         async with open_http_client() as client:
             error = await failure(client.send(get(server.url, timeout=0.2 if fault == "hang" else None)))
@@ -214,7 +212,7 @@ async def test_a_broken_connection_and_a_server_that_never_replies_are_different
     assert error.remedy
 
 
-async def test_nothing_listening_is_reported() -> None:
+async def test_refused_connection_is_reported() -> None:
     with lookalike("tei") as server:
         pass
     async with open_http_client() as client:
@@ -222,7 +220,7 @@ async def test_nothing_listening_is_reported() -> None:
     assert (error.cause, error.retryable) == (Cause.CONNECTION_REFUSED, True)
 
 
-async def test_a_connection_that_is_never_made_is_a_timeout() -> None:
+async def test_connection_that_is_never_established_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         waiting = [socket.socket() for _ in range(4)]
         for one in waiting:  # the queue of connections is full when they wait in it
@@ -244,10 +242,8 @@ async def test_a_connection_that_is_never_made_is_a_timeout() -> None:
         ("router.huggingface.co", socket.EAI_NONAME, "Check the network connection"),
     ],
 )
-async def test_a_name_that_cannot_be_resolved_comes_with_advice_that_fits(
-    host: str, code: int, remedy: str
-) -> None:
-    """Nobody misspelled a name that hubgate knows by itself, nor one that no name server was asked about."""
+async def test_dns_failure_has_a_fitting_remedy(host: str, code: int, remedy: str) -> None:
+    """It suggests a misspelling neither for names built into hubgate nor when no name server answered."""
 
     async def fail(host: str, port: int) -> Sequence[str]:
         raise socket.gaierror(code, "no")
@@ -259,7 +255,7 @@ async def test_a_name_that_cannot_be_resolved_comes_with_advice_that_fits(
     assert error.remedy.startswith(remedy)
 
 
-async def test_an_unreachable_network_is_reported() -> None:
+async def test_unreachable_network_is_reported() -> None:
     async with open_http_client() as client:
         error = await failure(client.send(get("http://127.255.255.255:9")))
     assert error.cause in {Cause.CONNECTION_REFUSED, Cause.CONNECTION_LOST}
@@ -267,12 +263,12 @@ async def test_an_unreachable_network_is_reported() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://", "http://" + "ä" * 80, "http://a..b", "http://[::1"])
-async def test_a_url_that_cannot_be_asked_is_refused(url: str) -> None:
+async def test_invalid_url_is_rejected(url: str) -> None:
     async with open_http_client() as client:
         assert isinstance(await failure(client.send(get(url))), InvalidEndpoint)
 
 
-async def test_a_certificate_that_is_not_accepted_says_why(tmp_path: Path) -> None:
+async def test_untrusted_certificate_is_reported_with_reason(tmp_path: Path) -> None:
     with lookalike("tei", tls=server_context(write_certificate(tmp_path))) as server:
         async with open_http_client() as client:
             error = await failure(client.send(get(server.url)))
@@ -280,7 +276,7 @@ async def test_a_certificate_that_is_not_accepted_says_why(tmp_path: Path) -> No
     assert "self-signed certificate" in error.message
 
 
-async def test_tls_with_a_server_that_has_none_says_so() -> None:
+async def test_https_to_a_plain_http_server_is_reported() -> None:
     with lookalike("tei") as server:
         async with open_http_client() as client:
             error = await failure(client.send(get(server.url.replace("http:", "https:"))))
@@ -291,13 +287,13 @@ async def test_tls_with_a_server_that_has_none_says_so() -> None:
 @pytest.mark.parametrize(
     "url", ["http://169.254.169.254/latest/meta-data", "http://2852039166", "http://[::ffff:169.254.169.254]"]
 )
-async def test_the_clouds_metadata_is_never_asked(url: str) -> None:
+async def test_cloud_metadata_address_is_never_contacted(url: str) -> None:
     async with open_http_client() as client:
         assert (await failure(client.send(get(url)))).cause is Cause.ADDRESS_REFUSED
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "fd00:ec2::254"])
-async def test_nor_under_a_name_of_its_own(address: str) -> None:
+async def test_name_that_resolves_to_metadata_address_is_refused(address: str) -> None:
     names = Names(innocent_example=[address])
     async with open_http_client(resolve=names) as client:
         error = await failure(client.send(get("http://innocent.example/")))
@@ -305,8 +301,8 @@ async def test_nor_under_a_name_of_its_own(address: str) -> None:
     assert "innocent.example" in error.message
 
 
-async def test_nor_when_the_name_server_changes_its_mind() -> None:
-    """What is checked is what is connected to: a second answer is checked again."""
+async def test_dns_rebinding_to_metadata_address_is_refused() -> None:
+    """The checked address is the one connected to: a second DNS answer is checked again."""
     names = Names(rebinding_example=["127.0.0.1", "169.254.169.254"])
     closing = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     async with replying(closing) as url:
@@ -318,7 +314,7 @@ async def test_nor_when_the_name_server_changes_its_mind() -> None:
     assert names.script["rebinding.example"] == []
 
 
-async def test_every_address_of_a_name_is_checked_before_any_is_asked() -> None:
+async def test_every_resolved_address_is_checked_before_connecting() -> None:
     with lookalike("tei") as server:
         names = Names(innocent_example=["127.0.0.1 169.254.169.254"])
         async with open_http_client(resolve=names) as client:
@@ -327,7 +323,7 @@ async def test_every_address_of_a_name_is_checked_before_any_is_asked() -> None:
         assert server.requests == []
 
 
-async def test_where_nothing_listens_at_one_address_of_a_name_the_next_is_asked() -> None:
+async def test_next_resolved_address_is_tried_when_connection_is_refused() -> None:
     with lookalike("tei") as server:
         names = Names(model_example=["127.255.255.254 127.0.0.1"])
         async with open_http_client(resolve=names) as client:
@@ -335,7 +331,7 @@ async def test_where_nothing_listens_at_one_address_of_a_name_the_next_is_asked(
             assert (await client.send(get(url + "/health"))).status == 200
 
 
-async def test_a_name_without_addresses_and_a_name_server_without_an_answer_are_reported() -> None:
+async def test_dns_without_addresses_or_without_answer_is_reported() -> None:
     async def nothing(host: str, port: int) -> Sequence[str]:
         return []
 
@@ -348,7 +344,7 @@ async def test_a_name_without_addresses_and_a_name_server_without_an_answer_are_
             assert (await failure(client.send(get("http://model.example")))).cause is cause
 
 
-async def test_loopback_is_not_asked_where_private_addresses_are_forbidden() -> None:
+async def test_loopback_is_refused_when_private_addresses_are_forbidden() -> None:
     with lookalike("tei") as server:
         async with open_http_client(AddressRule(allow_private=False)) as client:
             for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
@@ -360,7 +356,7 @@ async def when(server: LookAlike, condition: Callable[[LookAlike], bool]) -> Non
     await asyncio.to_thread(server.wait_until, condition)
 
 
-async def test_a_caller_that_leaves_takes_its_connection_along() -> None:
+async def test_cancelled_request_closes_its_connection() -> None:
     with lookalike("tei", fault="hang") as server:
         async with open_http_client() as client:
             caller = asyncio.create_task(client.send(get(server.url)))
@@ -371,11 +367,11 @@ async def test_a_caller_that_leaves_takes_its_connection_along() -> None:
             await when(server, lambda s: s.abandoned == 1)
 
 
-async def test_a_client_that_never_sent_anything_closes() -> None:
+async def test_unused_client_closes() -> None:
     await PooledClient(AddressRule()).close()
 
 
-def test_neither_a_request_nor_a_reply_shows_what_is_in_it() -> None:
+def test_repr_of_request_and_reply_hides_their_content() -> None:
     request = HttpRequest(
         method="POST", url="http://h", headers={"Authorization": "hunter2"}, body=b"hunter2"
     )

@@ -1,4 +1,4 @@
-"""The way through an HTTP proxy: what it is asked, what it is shown, and what it may do wrong."""
+"""Requests through an HTTP proxy: what it receives, its credentials, and its failures."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ HTTPS = "https://model.example/health"
 
 
 class ForwardProxy:
-    """Answers plain requests itself, `there` for the rest, and tunnels to `there` whatever server is asked for.
+    """Answers plain requests itself, and tunnels to `there` whatever server is requested.
 
     Args:
         there: the port of the server behind the tunnel.
-        word: of the name and the password that it asks for.
-        answer: to CONNECT, instead of a tunnel.
+        word: the `name:password` that it requires.
+        answer: the reply to CONNECT, instead of a tunnel.
     """
 
     def __init__(self, there: int = 0, *, word: str | None = None, answer: bytes | None = None) -> None:
@@ -120,7 +120,7 @@ async def failure(asked: Awaitable[object]) -> HubgateError:
 
 
 class TestPlain:
-    async def test_the_proxy_gets_the_whole_url_and_its_connection_is_kept(self) -> None:
+    async def test_proxy_receives_the_full_url_and_connection_is_reused(self) -> None:
         proxy = ForwardProxy()
         async with proxy.running() as where, open_http_client() as client:
             for _ in range(2):
@@ -130,7 +130,7 @@ class TestPlain:
         assert b"Proxy-Authorization" not in proxy.heads[0]
         assert proxy.connections == 1
 
-    async def test_it_is_shown_the_name_and_the_password_of_its_url(self) -> None:
+    async def test_proxy_receives_credentials_from_its_url(self) -> None:
         proxy = ForwardProxy(word="jo@corp:p:ä/")
         async with proxy.running() as where, open_http_client() as client:
             reply = await client.send(get(HTTP, f"http://jo%40corp:p:%C3%A4%2F@{where}"))
@@ -139,13 +139,13 @@ class TestPlain:
             assert (await client.send(get(HTTP, f"http://jo@{where}"))).status == 407
         assert proxy.connections == 3, "who shows something else is somebody else"
 
-    async def test_a_stream_comes_through(self) -> None:
+    async def test_stream_works_through_proxy(self) -> None:
         async with ForwardProxy().running() as where, open_http_client() as client:
             stream = await client.stream(get(HTTP, f"http://{where}"))
             assert b"".join([piece async for piece in stream]) == b"Ok"
             await stream.aclose()
 
-    async def test_a_proxy_may_speak_tls(self, certificate: Path) -> None:
+    async def test_tls_proxy_forwards_plain_http(self, certificate: Path) -> None:
         proxy = ForwardProxy()
         async with proxy.running(server_context(certificate)) as where, open_http_client() as client:
             reply = await client.send(get(HTTP, f"https://{where}", certificate))
@@ -156,7 +156,7 @@ class TestPlain:
 
 
 class TestTunnel:
-    async def test_tls_goes_on_top_of_it_and_the_connection_is_kept(
+    async def test_tls_runs_through_tunnel_and_connection_is_reused(
         self, secure: LookAlike, certificate: Path
     ) -> None:
         proxy = ForwardProxy(port_of(secure.url), word="u:p")
@@ -170,7 +170,7 @@ class TestTunnel:
         assert proxy.asked == [f"CONNECT 127.0.0.1:{port_of(secure.url)} HTTP/1.1".encode()]
         assert not any("proxy-authorization" in asked.headers for asked in secure.requests)
 
-    async def test_connections_of_other_servers_and_other_proxies_are_not_taken(
+    async def test_connections_are_not_shared_between_servers_or_proxies(
         self, secure: LookAlike, certificate: Path
     ) -> None:
         proxies = [ForwardProxy(port_of(secure.url)) for _ in range(2)]
@@ -180,7 +180,7 @@ class TestTunnel:
                     assert (await client.send(get(url, f"http://{where}", certificate))).status == 200
         assert [proxy.connections for proxy in proxies] == [2, 2]
 
-    async def test_a_proxy_may_speak_tls_itself(self, secure: LookAlike, certificate: Path) -> None:
+    async def test_tunnel_through_tls_proxy_works(self, secure: LookAlike, certificate: Path) -> None:
         async with (
             ForwardProxy(port_of(secure.url)).running(server_context(certificate)) as where,
             open_http_client() as client,
@@ -188,13 +188,13 @@ class TestTunnel:
             reply = await client.send(get(secure.url + "/health", f"https://{where}", certificate))
             assert reply.status == 200
 
-    async def test_a_server_whose_certificate_is_not_accepted_is_named(self, secure: LookAlike) -> None:
+    async def test_server_with_untrusted_certificate_is_named(self, secure: LookAlike) -> None:
         async with ForwardProxy(port_of(secure.url)).running() as where, open_http_client() as client:
             error = await failure(client.send(get(secure.url, f"http://{where}")))
         assert (error.cause, error.retryable) == (Cause.TLS_FAILED, False)
         assert secure.url in error.message
 
-    async def test_a_server_without_tls_behind_it_is_reported(self) -> None:
+    async def test_server_without_tls_behind_proxy_is_reported(self) -> None:
         with lookalike("tei") as server:
             async with ForwardProxy(port_of(server.url)).running() as where, open_http_client() as client:
                 error = await failure(client.send(get(HTTPS, f"http://{where}")))
@@ -219,7 +219,7 @@ class TestTunnel:
         ],
         ids=["403", "502", "nothing", "not http", "more than a tunnel"],
     )
-    async def test_a_proxy_that_opens_none_is_reported(
+    async def test_proxy_that_refuses_the_tunnel_is_reported(
         self, answer: bytes, said: str, retryable: bool
     ) -> None:
         async with ForwardProxy(answer=answer).running() as where, open_http_client() as client:
@@ -227,14 +227,14 @@ class TestTunnel:
                 await client.send(get(HTTPS, f"http://{where}"))
         assert caught.value.retryable is retryable
 
-    async def test_one_that_wants_a_password_is_reported(self) -> None:
+    async def test_proxy_that_requires_a_password_is_reported(self) -> None:
         async with ForwardProxy(word="u:p").running() as where, open_http_client() as client:
             error = await failure(client.send(get(HTTPS, f"http://u:wrong@{where}")))
         assert "The proxy refused the tunnel to https://model.example (407)" in error.message
         assert "wrong" not in str(error)
         assert not error.retryable
 
-    async def test_one_that_never_replies_is_a_timeout_and_one_whose_caller_leaves_is_left(self) -> None:
+    async def test_silent_proxy_times_out_and_cancelling_closes_the_connection(self) -> None:
         asked, left = asyncio.Event(), asyncio.Event()
 
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -261,8 +261,8 @@ class TestTunnel:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_tunnels_are_gone_through_on_uvloop_too(secure: LookAlike, certificate: Path, scheme: str) -> None:
-    """`hubgate serve` runs on it where there is one, and TLS on top of TLS is its own doing."""
+def test_tunnels_work_on_uvloop(secure: LookAlike, certificate: Path, scheme: str) -> None:
+    """`hubgate serve` uses it where available, and it has its own implementation of TLS in TLS."""
     uvloop = pytest.importorskip("uvloop", reason="there is no uvloop for this platform")
 
     async def asked() -> list[int]:
@@ -276,14 +276,14 @@ def test_tunnels_are_gone_through_on_uvloop_too(secure: LookAlike, certificate: 
 
 
 class TestWhichProxies:
-    async def test_one_that_is_not_there_is_named(self) -> None:
+    async def test_unreachable_proxy_is_named(self) -> None:
         async with open_http_client() as client:
             for url in (HTTP, HTTPS):
                 error = await failure(client.send(get(url, "http://127.0.0.1:9")))
                 assert error.cause is Cause.CONNECTION_REFUSED
                 assert "the proxy 127.0.0.1:9" in error.message
 
-    async def test_the_address_rule_holds_for_them_and_their_names(self) -> None:
+    async def test_address_rule_applies_to_proxies_and_their_names(self) -> None:
         async def metadata(host: str, port: int) -> list[str]:
             return ["169.254.169.254"]
 
@@ -297,11 +297,11 @@ class TestWhichProxies:
                 await failure(client.send(get(HTTP, "http://127.0.0.1:9")))
             ).cause is Cause.ADDRESS_REFUSED
 
-    async def test_one_that_is_no_http_proxy_is_refused(self) -> None:
+    async def test_proxy_with_unsupported_scheme_is_rejected(self) -> None:
         async with open_http_client() as client:
             assert isinstance(await failure(client.send(get(HTTP, "socks5://127.0.0.1:9"))), InvalidEndpoint)
 
-    def test_its_password_is_not_shown(self) -> None:
+    def test_proxy_password_is_not_shown(self) -> None:
         proxy = Proxy.of("http://u:hunter2@[::1]", AddressRule(), None)
         assert proxy.name == "the proxy [::1]:80"
         assert "hunter2" not in repr(proxy)
@@ -315,7 +315,7 @@ class TestEnvironment:
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.lower(), raising=False)
 
-    def test_none_is_taken_where_it_names_none(self) -> None:
+    def test_no_proxy_is_used_when_environment_names_none(self) -> None:
         assert environment_proxy("https://huggingface.co/api") is None
 
     @pytest.mark.parametrize(
@@ -336,16 +336,14 @@ class TestEnvironment:
             ({"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, "https://hub.example/a", None),
         ],
     )
-    def test_its_variables_are_read_as_other_programs_read_them(
+    def test_proxy_variables_follow_common_conventions(
         self, environment: dict[str, str], url: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         assert environment_proxy(url) == proxy
 
-    async def test_the_hub_is_asked_through_its_proxy(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_hub_requests_use_the_proxy(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         proxy = ForwardProxy(word="u:p")
         with running_hub_api() as site:
             settings = Settings(home=tmp_path, secret_key_file=tmp_path / "key", hf_endpoint=site.url)

@@ -1,4 +1,4 @@
-"""A permit is for now: where connecting takes long, a request leaves under a new one, and none is lost."""
+"""Permits expire: after a slow connect, a request is sent under a new permit, and none is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
 class SlowNames:
-    """A name server that takes five seconds the first time, by the clock that is told here."""
+    """A name server that takes five seconds the first time, by its own clock."""
 
     def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         self.now = 0.0
@@ -47,7 +47,7 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-async def test_a_permit_that_lapsed_while_connecting_is_replaced_before_anything_is_sent() -> None:
+async def test_permit_that_expires_while_connecting_is_renewed_before_sending() -> None:
     names = SlowNames()
     limiter = RateLimiter(60, clock=names.clock)
     with lookalike("tei") as server:
@@ -63,7 +63,7 @@ async def test_a_permit_that_lapsed_while_connecting_is_replaced_before_anything
     assert limiter.try_acquire() is not None
 
 
-async def test_a_quick_connection_leaves_under_the_first_permit_and_so_does_a_stream() -> None:
+async def test_fast_connection_keeps_the_first_permit() -> None:
     limiter = RateLimiter(60, burst=2, clock=lambda: 0.0)
     with lookalike("tei") as server:
         async with open_http_client() as client:
@@ -77,7 +77,7 @@ async def test_a_quick_connection_leaves_under_the_first_permit_and_so_does_a_st
                 limiter.release(permit)
 
 
-async def test_a_server_that_hangs_up_while_a_permit_is_awaited_is_connected_to_again() -> None:
+async def test_reconnects_when_server_closes_while_waiting_for_a_permit() -> None:
     others: list[Permit | None] = []
     names = SlowNames(lambda: others.append(limiter.try_acquire()))
     limiter = RateLimiter(60, clock=names.clock)
@@ -106,7 +106,7 @@ async def test_a_server_that_hangs_up_while_a_permit_is_awaited_is_connected_to_
     assert connections == 2
 
 
-async def test_who_leaves_while_a_permit_is_awaited_leaves_no_connection() -> None:
+async def test_cancelling_while_waiting_for_a_permit_closes_the_connection() -> None:
     others: list[Permit | None] = []
     names = SlowNames(lambda: others.append(limiter.try_acquire()))
     limiter = RateLimiter(60, clock=names.clock)
@@ -131,8 +131,8 @@ async def test_who_leaves_while_a_permit_is_awaited_leaves_no_connection() -> No
     assert limiter.used() == 1  # the other's
 
 
-async def test_a_server_that_accepts_late_is_sent_one_request_under_a_new_permit() -> None:
-    """Its queue of connections is full at first, so the system tries again after a second."""
+async def test_server_that_accepts_late_gets_one_request_under_a_new_permit() -> None:
+    """Its accept queue is full at first, so the kernel retries after a second."""
     heard: list[bytes] = []
     ended = asyncio.Semaphore(0)
 

@@ -1,4 +1,4 @@
-"""Replies that are read as they come, over real sockets."""
+"""Streamed replies over real sockets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def chunk(data: bytes) -> bytes:
 
 
 class Server:
-    """Does with each request what its script does; counts connections, those that were left, and bytes taken."""
+    """Runs its script for each request; counts connections, closed connections, and bytes accepted."""
 
     def __init__(self, script: Callable[[Write], Awaitable[None]]) -> None:
         self._script = script
@@ -94,7 +94,7 @@ async def read(stream: HttpStream) -> bytes:
     return b"".join([piece async for piece in stream])
 
 
-async def test_pieces_come_as_they_are_sent_and_the_connection_is_used_again(client: PooledClient) -> None:
+async def test_chunks_arrive_as_sent_and_the_connection_is_reused(client: PooledClient) -> None:
     go_on = asyncio.Event()
 
     async def script(write: Write) -> None:
@@ -116,7 +116,7 @@ async def test_pieces_come_as_they_are_sent_and_the_connection_is_used_again(cli
         assert server.connections == 1
 
 
-async def test_closing_a_stream_in_the_middle_closes_its_connection(client: PooledClient) -> None:
+async def test_closing_an_unfinished_stream_closes_its_connection(client: PooledClient) -> None:
     async def script(write: Write) -> None:
         await write(HEAD + chunk(b"data: 1\n\n"))
         await asyncio.Event().wait()
@@ -127,7 +127,7 @@ async def test_closing_a_stream_in_the_middle_closes_its_connection(client: Pool
         await asyncio.wait_for(server.left.wait(), 10)
 
 
-async def test_a_caller_that_leaves_before_the_headers_closes_its_connection(client: PooledClient) -> None:
+async def test_cancelling_before_the_headers_closes_the_connection(client: PooledClient) -> None:
     asked = asyncio.Event()
 
     async def script(write: Write) -> None:
@@ -142,7 +142,7 @@ async def test_a_caller_that_leaves_before_the_headers_closes_its_connection(cli
         await asyncio.wait_for(server.left.wait(), 10)
 
 
-async def test_a_stalled_stream_and_a_broken_one_are_different_errors(client: PooledClient) -> None:
+async def test_stalled_and_broken_streams_are_different_errors(client: PooledClient) -> None:
     stalls = True
 
     async def script(write: Write) -> None:
@@ -165,7 +165,7 @@ async def test_a_stalled_stream_and_a_broken_one_are_different_errors(client: Po
         await stream.aclose()
 
 
-async def test_who_has_read_all_that_matters_waits_for_the_end_to_keep_the_connection(
+async def test_finish_awaits_end_of_stream_to_keep_the_connection(
     client: PooledClient,
 ) -> None:
     done = asyncio.Event()
@@ -185,7 +185,7 @@ async def test_who_has_read_all_that_matters_waits_for_the_end_to_keep_the_conne
         assert server.connections == 1
 
 
-async def test_a_reply_that_does_not_end_after_all_that_matters_is_closed(client: PooledClient) -> None:
+async def test_finish_closes_a_stream_that_does_not_end(client: PooledClient) -> None:
     async def script(write: Write) -> None:
         await write(HEAD + chunk(b"data: [DONE]\n\n"))
         await asyncio.Event().wait()
@@ -197,7 +197,7 @@ async def test_a_reply_that_does_not_end_after_all_that_matters_is_closed(client
         await asyncio.wait_for(server.left.wait(), 10)
 
 
-async def test_a_reader_that_leaves_closes_its_connection(client: PooledClient) -> None:
+async def test_cancelled_reader_closes_its_connection(client: PooledClient) -> None:
     async def script(write: Write) -> None:
         await write(HEAD + chunk(b"data: 1\n\n"))
         await asyncio.Event().wait()
@@ -215,7 +215,7 @@ async def test_a_reader_that_leaves_closes_its_connection(client: PooledClient) 
         await asyncio.wait_for(server.left.wait(), 10)
 
 
-async def test_the_clients_own_patience_holds_where_a_request_has_none() -> None:
+async def test_client_read_timeout_applies_unless_request_sets_one() -> None:
     async def script(write: Write) -> None:
         await write(HEAD + chunk(b"data: 1\n\n"))
         await asyncio.Event().wait()
@@ -230,7 +230,7 @@ async def test_the_clients_own_patience_holds_where_a_request_has_none() -> None
     await client.close()
 
 
-async def test_headers_that_never_come_are_a_timeout(client: PooledClient) -> None:
+async def test_missing_headers_time_out(client: PooledClient) -> None:
     async def script(write: Write) -> None:
         await asyncio.Event().wait()
 
@@ -240,7 +240,7 @@ async def test_headers_that_never_come_are_a_timeout(client: PooledClient) -> No
         assert raised.value.cause is Cause.UPSTREAM_TIMEOUT
 
 
-async def test_a_reader_that_takes_nothing_stops_the_server_and_gets_everything_later(
+async def test_slow_reader_applies_backpressure_and_loses_nothing(
     client: PooledClient,
 ) -> None:
     total = 32 * 1024 * 1024
@@ -266,7 +266,7 @@ async def test_a_reader_that_takes_nothing_stops_the_server_and_gets_everything_
         await stream.aclose()
 
 
-async def test_an_error_is_read_whole_and_a_huge_one_in_part(client: PooledClient) -> None:
+async def test_error_reply_is_read_whole_and_a_huge_one_in_part(client: PooledClient) -> None:
     sizes = [10, 10_000_000]
 
     async def script(write: Write) -> None:
@@ -281,7 +281,7 @@ async def test_an_error_is_read_whole_and_a_huge_one_in_part(client: PooledClien
             assert 10 <= len(reply.body) <= bound
 
 
-async def test_a_body_without_a_length_ends_with_its_connection(client: PooledClient) -> None:
+async def test_body_without_length_ends_with_the_connection(client: PooledClient) -> None:
     async def script(write: Write) -> None:
         await write(b"HTTP/1.1 200 OK\r\n\r\nall of it")
         raise ConnectionError
@@ -293,7 +293,7 @@ async def test_a_body_without_a_length_ends_with_its_connection(client: PooledCl
         await stream.aclose()
 
 
-async def test_the_client_skips_early_hints_and_refuses_a_second_reply_and_endless_headers() -> None:
+async def test_client_skips_early_hints_drops_extra_reply_and_rejects_endless_headers() -> None:
     whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOk"
     replies = [
         b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + whole,
@@ -315,7 +315,7 @@ async def test_the_client_skips_early_hints_and_refuses_a_second_reply_and_endle
         await client.close()
 
 
-async def test_the_client_unpacks_what_nobody_asked_to_be_packed_within_the_bound() -> None:
+async def test_unrequested_gzip_is_decompressed_within_the_limit() -> None:
     packed = gzip.compress(b"x" * 10_000)
     bodies = [packed, packed[:-9], gzip.compress(b"x" * 10_000_000)]
 

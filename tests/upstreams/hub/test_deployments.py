@@ -1,4 +1,4 @@
-"""Hugging Face's Inference Endpoints: listed, matched to a URL, resumed, and what they add to a registration."""
+"""Hugging Face's Inference Endpoints: listing, matching to a URL, resuming, and facts for a registration."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def endpoint(**fields: Any) -> Endpoint:
 
 
 class TestList:
-    async def test_the_endpoints_of_a_namespace_are_listed_by_name(
+    async def test_endpoints_of_a_namespace_are_sorted_by_name(
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         site.items["acme"] = [deployment("b", state="paused"), deployment("a", url=URL)]
@@ -84,7 +84,7 @@ class TestList:
         assert (one.running, one.paused, one.asleep) == (True, False, False)
         assert (other.running, other.paused, other.url) == (False, True, None)
 
-    async def test_without_a_namespace_all_that_the_token_may_see_are_listed(
+    async def test_all_visible_endpoints_are_listed_without_namespace(
         self, client: PooledClient, site: DeploymentsApi, hub_site: HubApi
     ) -> None:
         site.items["acme"] = [deployment("theirs")]
@@ -112,7 +112,7 @@ class TestList:
             ("page", Cause.NOT_AN_API, "a web page"),
         ],
     )
-    async def test_each_fault_has_its_cause(
+    async def test_each_list_error_has_its_cause(
         self, deployments: Deployments, site: DeploymentsApi, fault: str, cause: Cause, told: str
     ) -> None:
         site.fail(fault)
@@ -121,12 +121,14 @@ class TestList:
         assert caught.value.cause is cause
         assert told in str(caught.value)
 
-    async def test_strange_json_lists_nothing(self, deployments: Deployments, site: DeploymentsApi) -> None:
+    async def test_unexpected_json_lists_nothing(
+        self, deployments: Deployments, site: DeploymentsApi
+    ) -> None:
         site.fail("other-json")
         assert await deployments.list("acme", OWNER) == []
 
     @pytest.mark.parametrize("namespace", ["", "..", "a/b", "a?b"])
-    async def test_what_is_no_namespace_is_not_asked_for(
+    async def test_invalid_namespace_is_not_requested(
         self, deployments: Deployments, site: DeploymentsApi, namespace: str
     ) -> None:
         with pytest.raises(InvalidRequest):
@@ -135,7 +137,7 @@ class TestList:
 
 
 class TestResume:
-    async def test_a_paused_endpoint_is_resumed_and_one_that_runs_is_left(
+    async def test_resume_wakes_a_paused_endpoint_and_leaves_a_running_one(
         self, deployments: Deployments, site: DeploymentsApi, client: PooledClient
     ) -> None:
         site.items["acme"] = [deployment("a", state="paused"), deployment("b", url=URL)]
@@ -145,7 +147,7 @@ class TestResume:
         with pytest.raises(UpstreamRefused, match=r"did not find Inference Endpoint \[c\]"):
             await hub.resume("acme", "c", OWNER)
 
-    async def test_a_reply_without_a_state_is_unknown(
+    async def test_reply_without_a_state_is_an_unknown_state(
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         site.fail("other-json")
@@ -172,10 +174,10 @@ class TestReading:
             ({}, None),
         ],
     )
-    def test_the_image_names_the_engine(self, image: dict[str, Any], engine: Engine | None) -> None:
+    def test_image_identifies_the_engine(self, image: dict[str, Any], engine: Engine | None) -> None:
         assert read_deployment(deployment("a", image=image), "acme").engine is engine
 
-    def test_what_is_missing_or_new_is_not_known(self) -> None:
+    def test_missing_or_unexpected_fields_are_unknown(self) -> None:
         bare = read_deployment({"status": {"state": "dreaming"}, "model": 3}, "acme")
         assert (bare.name, bare.state, bare.repository, bare.hardware) == (
             "",
@@ -202,7 +204,7 @@ class TestReading:
         f" {URL}:443/",
     ],
 )
-def test_a_url_is_matched_however_it_was_pasted(pasted: str) -> None:
+def test_pasted_url_is_matched_in_any_form(pasted: str) -> None:
     listed = [
         read_deployment(deployment("other", url=URL.replace("x1", "w1")), "acme"),
         read_deployment(deployment("asleep", state="paused"), "acme"),
@@ -215,7 +217,7 @@ def test_a_url_is_matched_however_it_was_pasted(pasted: str) -> None:
 
 
 class TestFacts:
-    async def test_the_url_is_matched_to_repository_engine_and_revision(
+    async def test_url_yields_repository_engine_and_revision(
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         site.items["acme"] = [deployment("a", url=URL)]
@@ -224,7 +226,7 @@ class TestFacts:
         assert facts.revision == "ffb93f3bd4047442299a41ebb6fa998a38507c52"
         assert facts.warnings == ()
 
-    async def test_without_a_namespace_nobody_is_asked(
+    async def test_lookup_is_skipped_without_namespace_or_token(
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         assert await deployment_facts(deployments, Target(endpoint(namespace=None), OWNER)) == Facts()
@@ -233,7 +235,7 @@ class TestFacts:
         assert site.asked == []
 
     @pytest.mark.parametrize("fault", ["wrong-token", "no-right", "limited", "failing", "page"])
-    async def test_a_list_that_cannot_be_had_is_a_warning(
+    async def test_unavailable_list_gives_a_warning(
         self, deployments: Deployments, site: DeploymentsApi, fault: str
     ) -> None:
         site.fail(fault)
@@ -242,11 +244,11 @@ class TestFacts:
         assert "could not be listed" in facts.warnings[0]
         assert TOKEN not in facts.warnings[0]
 
-    async def test_a_namespace_that_is_not_there_is_refused(self, deployments: Deployments) -> None:
+    async def test_missing_namespace_is_rejected(self, deployments: Deployments) -> None:
         with pytest.raises(InvalidEndpoint, match=r"\[nobody\]"):
             await deployment_facts(deployments, Target(endpoint(namespace="nobody"), OWNER))
 
-    async def test_a_url_that_is_not_the_namespaces_is_refused_with_those_that_are(
+    async def test_url_of_another_namespace_is_rejected_with_alternatives(
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         with pytest.raises(InvalidEndpoint, match="has no Inference Endpoints"):
@@ -269,7 +271,7 @@ class TestFacts:
             ("failed", Cause.UPSTREAM_FAILED, "has failed. It was idle."),
         ],
     )
-    async def test_a_paused_or_failed_one_is_reported_in_its_own_words(
+    async def test_paused_or_failed_endpoint_is_reported_with_its_message(
         self, deployments: Deployments, site: DeploymentsApi, state: str, cause: Cause, told: str
     ) -> None:
         site.items["acme"] = [deployment("a", url=URL, state=state, message="It was idle.")]
@@ -278,12 +280,14 @@ class TestFacts:
         assert caught.value.cause is cause
         assert told in caught.value.message
 
-    async def test_a_failed_update_is_a_warning(self, deployments: Deployments, site: DeploymentsApi) -> None:
+    async def test_failed_update_gives_a_warning(
+        self, deployments: Deployments, site: DeploymentsApi
+    ) -> None:
         site.items["acme"] = [deployment("a", url=URL, state="updateFailed", message="Out of memory")]
         facts = await deployment_facts(deployments, Target(endpoint(), OWNER))
         assert facts.warnings == ("Its last update failed; the previous version is running. Out of memory",)
 
-    async def test_another_embedding_model_than_the_named_one_is_refused_with_both_names(
+    async def test_model_mismatch_is_rejected_with_both_names(
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         site.items["acme"] = [deployment("a", url=URL)]
@@ -297,15 +301,15 @@ class TestFacts:
 
 class TestMerging:
     @pytest.mark.parametrize("reported", [None, "/repository", "bge", "a/b/c", "./model"])
-    def test_a_name_that_is_no_repositorys_refutes_nothing(self, reported: str | None) -> None:
+    def test_reported_name_that_is_not_a_repository_is_ignored(self, reported: str | None) -> None:
         check_model(endpoint(model="BAAI/bge-m3"), reported, "the server")
 
-    def test_a_repository_that_the_server_reports_refutes_a_named_one(self) -> None:
+    def test_repository_reported_by_server_must_match_configured_one(self) -> None:
         with pytest.raises(InvalidEndpoint, match="according to the server"):
             check_model(endpoint(model="BAAI/bge-m3"), MODEL, "the server")
         check_model(endpoint(), MODEL, "the server")
 
-    def test_the_server_is_believed_and_completed(self) -> None:
+    def test_server_facts_take_precedence_and_gaps_are_filled(self) -> None:
         told = Facts(engine=Engine.TEI, model=MODEL, revision="r", warnings=("b",))
         own = Facts(engine=Engine.VLLM, model="own/model", revision="s", warnings=("a",))
         assert merge_facts(own, told) == Facts(

@@ -1,4 +1,4 @@
-"""Finding models on the Hub, reading one's card, and whose a token is: over a socket."""
+"""Searching models on the Hub, reading model cards, and identifying a token's owner, over a socket."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 class Watch:
-    """A clock that goes when it is told to."""
+    """A manually advanced clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -72,7 +72,7 @@ async def refused(hub: HubClient, token: Secret | None = None) -> HubgateError:
 
 
 class TestSearch:
-    async def test_embedding_models_bear_either_tag_and_come_trending_first(self, hub: HubClient) -> None:
+    async def test_embedding_models_with_either_tag_are_listed_trending_first(self, hub: HubClient) -> None:
         assert await names(hub, task=Task.TEXT_EMBEDDING) == ["BAAI/bge-m3", MINILM, "intfloat/e5-small-v2"]
         assert await names(hub, task=Task.TEXT_EMBEDDING, limit=2) == ["BAAI/bge-m3", MINILM]
 
@@ -85,18 +85,16 @@ class TestSearch:
             (Task.CHAT_COMPLETION, ["meta/llama", "org/seer"]),
         ],
     )
-    async def test_each_task_finds_the_models_that_do_it(
+    async def test_search_by_task_finds_matching_models(
         self, hub: HubClient, task: Task, found: list[str]
     ) -> None:
         assert await names(hub, task=task) == found
 
-    async def test_without_a_task_models_of_all_the_gateways_tasks_are_found_and_no_others(
-        self, hub: HubClient
-    ) -> None:
+    async def test_search_without_task_finds_only_models_of_supported_tasks(self, hub: HubClient) -> None:
         found = await names(hub, limit=4)
         assert found == ["BAAI/bge-m3", "meta/llama", MINILM, "org/splade"]
 
-    async def test_text_and_whether_a_model_is_served_narrow_it(self, hub: HubClient) -> None:
+    async def test_search_filters_by_text_and_served_status(self, hub: HubClient) -> None:
         assert await names(hub, text="MINI") == [MINILM]
         assert await names(hub, served=True) == ["meta/llama", MINILM]
         assert await names(hub, task=Task.TEXT_EMBEDDING, served=False) == [
@@ -104,13 +102,11 @@ class TestSearch:
             "intfloat/e5-small-v2",
         ]
 
-    async def test_private_models_are_found_with_the_token_that_may_see_them(self, hub: HubClient) -> None:
+    async def test_private_models_are_found_with_an_authorized_token(self, hub: HubClient) -> None:
         assert await names(hub, text="secret") == []
         assert await names(hub, OWNER, text="secret") == ["org/secret"]
 
-    async def test_a_card_reports_who_serves_the_model_and_nothing_that_the_hub_does_not(
-        self, hub: HubClient
-    ) -> None:
+    async def test_card_reports_providers_and_only_facts_from_the_hub(self, hub: HubClient) -> None:
         cards = {card.name: card for card in await hub.search(ModelSearch(), None)}
         llama, e5, minilm = cards["meta/llama"], cards["intfloat/e5-small-v2"], cards[MINILM]
         assert llama.served_by == (
@@ -123,11 +119,11 @@ class TestSearch:
         assert (e5.dimensions, e5.max_input_tokens, e5.gated) == (None, None, False)
 
     @pytest.mark.parametrize("limit", [0, 101])
-    async def test_a_limit_out_of_range_is_refused(self, hub: HubClient, limit: int) -> None:
+    async def test_limit_out_of_range_is_rejected(self, hub: HubClient, limit: int) -> None:
         with pytest.raises(InvalidRequest, match="from 1 to 100"):
             await hub.search(ModelSearch(limit=limit), None)
 
-    async def test_the_same_search_is_not_asked_twice_within_five_minutes(
+    async def test_search_results_are_cached_for_five_minutes(
         self, hub: HubClient, hub_site: HubApi, watch: Watch
     ) -> None:
         for _ in range(3):
@@ -149,17 +145,15 @@ class TestSearch:
 
 
 class TestModel:
-    async def test_dimensions_and_length_come_from_the_models_own_files(self, hub: HubClient) -> None:
+    async def test_dimensions_and_length_come_from_model_files(self, hub: HubClient) -> None:
         card = await hub.model(MINILM, None)
         assert (card.dimensions, card.max_input_tokens, card.served) == (384, 256, True)
 
-    async def test_a_dense_layer_decides_the_dimensions_and_padding_is_no_position(
-        self, hub: HubClient
-    ) -> None:
+    async def test_dense_layer_sets_dimensions_and_padding_is_not_a_position(self, hub: HubClient) -> None:
         card = await hub.model("BAAI/bge-m3", None)
         assert (card.dimensions, card.max_input_tokens) == (512, 512)
 
-    async def test_what_no_file_reports_is_not_guessed(self, hub: HubClient) -> None:
+    async def test_facts_missing_from_files_are_not_guessed(self, hub: HubClient) -> None:
         reranker = await hub.model("org/reranker", None)
         assert (reranker.dimensions, reranker.max_input_tokens) == (None, 512)
         secret = await hub.model("org/secret", OWNER)
@@ -167,13 +161,15 @@ class TestModel:
         painter = await hub.model("org/painter", None)
         assert (painter.tasks, painter.dimensions) == ((), None)
 
-    async def test_files_that_cannot_be_had_leave_the_card(self, hub: HubClient, hub_site: HubApi) -> None:
+    async def test_card_is_returned_when_files_are_unavailable(
+        self, hub: HubClient, hub_site: HubApi
+    ) -> None:
         hub_site.fail("limited", only="/raw/")
         card = await hub.model(MINILM, None)
         assert (card.name, card.dimensions, card.max_input_tokens) == (MINILM, None, None)
         assert await names(hub, task=Task.RERANK) == ["org/reranker"], "the limit of files is not the API's"
 
-    async def test_a_card_is_kept_for_ten_minutes(
+    async def test_card_is_cached_for_ten_minutes(
         self, hub: HubClient, hub_site: HubApi, watch: Watch
     ) -> None:
         await hub.model(MINILM, None)
@@ -186,25 +182,25 @@ class TestModel:
         assert len(hub_site.asked) == 2 * asked
 
     @pytest.mark.parametrize("name", ["org/none", "org/secret"])
-    async def test_one_that_is_not_there_is_not_found(self, hub: HubClient, name: str) -> None:
+    async def test_missing_model_is_not_found(self, hub: HubClient, name: str) -> None:
         with pytest.raises(NotFound, match="or it is private") as caught:
             await hub.model(name, READER)
         assert caught.value.cause is Cause.MODEL_NOT_FOUND
 
-    async def test_a_gated_one_says_what_to_do(self, hub_site: HubApi, hub: HubClient) -> None:
+    async def test_gated_model_error_has_a_remedy(self, hub_site: HubApi, hub: HubClient) -> None:
         hub_site.reply = lambda seen: _gated(hub_site, seen.path)  # type: ignore[method-assign]
         with pytest.raises(UpstreamRefused, match=r"\[meta/llama\] is gated") as caught:
             await hub.model("meta/llama", None)
         assert caught.value.cause is Cause.GATED_MODEL
         assert "Request access" in caught.value.remedy
 
-    async def test_a_renamed_model_has_an_error_of_its_own(self, hub: HubClient, hub_site: HubApi) -> None:
+    async def test_renamed_model_has_a_distinct_error(self, hub: HubClient, hub_site: HubApi) -> None:
         hub_site.fail("moved")
         with pytest.raises(UpstreamUnreachable, match="it was renamed") as caught:
             await hub.model("gpt2", None)
         assert caught.value.cause is Cause.UPSTREAM_REDIRECTS
 
-    async def test_a_reply_that_names_no_model_is_not_found(self, hub: HubClient, hub_site: HubApi) -> None:
+    async def test_reply_without_a_model_is_not_found(self, hub: HubClient, hub_site: HubApi) -> None:
         hub_site.fail("other-json")
         with pytest.raises(NotFound):
             await hub.model("a/b", None)
@@ -225,18 +221,18 @@ def _gated(hub_site: HubApi, path: str) -> Any:
         ("http://www.hf.co/org/name/blob/main/config.json", "org/name"),
     ],
 )
-def test_a_model_may_be_named_or_linked_to(text: str, repository: str) -> None:
+def test_model_is_accepted_as_name_or_link(text: str, repository: str) -> None:
     assert repository_of(text) == repository
 
 
 @pytest.mark.parametrize("text", ["", "../secret", "a/..", "a/b/c", "a b", "a?b", "ä/b", "https://x.org/a/b"])
-def test_what_is_no_models_name_is_never_asked_for(text: str) -> None:
+def test_invalid_model_name_is_never_requested(text: str) -> None:
     with pytest.raises(InvalidRequest, match="is not a valid model name"):
         repository_of(text)
 
 
 class TestWhoami:
-    async def test_a_fine_grained_token_has_its_scopes(self, hub: HubClient, hub_site: HubApi) -> None:
+    async def test_fine_grained_token_reports_its_scopes(self, hub: HubClient, hub_site: HubApi) -> None:
         user = await hub.whoami(OWNER)
         assert (user.name, user.kind, user.organisations) == ("ada", "user", ("acme",))
         assert (user.role, user.token_name) == ("fineGrained", "gate")
@@ -245,22 +241,22 @@ class TestWhoami:
         await hub.whoami(OWNER)
         assert len(hub_site.asked) == 1
 
-    async def test_a_read_token_may_call_whatever_its_owner_may(self, hub: HubClient) -> None:
+    async def test_read_token_has_its_owners_permissions(self, hub: HubClient) -> None:
         user = await hub.whoami(READER)
         assert (user.name, user.role, user.scopes) == ("bob", "read", ())
         assert (user.calls_providers, user.calls_endpoints) == (True, True)
 
-    async def test_what_is_not_said_is_not_known(self) -> None:
+    async def test_missing_user_fields_are_unknown(self) -> None:
         user = read_user({"name": "eve"})
         assert (user.role, user.calls_providers, user.organisations) == (None, None, ())
 
-    async def test_a_wrong_token_is_reported_without_showing_it(self, hub: HubClient) -> None:
+    async def test_wrong_token_is_reported_without_showing_it(self, hub: HubClient) -> None:
         with pytest.raises(UpstreamRefused, match="rejected the token") as caught:
             await hub.whoami(Secret("hf_wrong_and_secret"))
         assert caught.value.cause is Cause.WRONG_TOKEN
         assert "hf_wrong" not in str(caught.value)
 
-    async def test_a_token_that_can_be_no_token_is_not_sent(self, hub: HubClient, hub_site: HubApi) -> None:
+    async def test_malformed_token_is_not_sent(self, hub: HubClient, hub_site: HubApi) -> None:
         with pytest.raises(InvalidRequest, match="line breaks or non-ASCII characters") as caught:
             await hub.whoami(Secret("hf_two\r\nlines"))
         assert hub_site.asked == []
@@ -281,7 +277,7 @@ class TestErrors:
             ("strange", Cause.UPSTREAM_FAILED, "Server response (418): I am a teapot"),
         ],
     )
-    async def test_each_refusal_has_its_cause_in_plain_words(
+    async def test_each_hub_error_has_its_cause_and_message(
         self, hub: HubClient, hub_site: HubApi, fault: str, cause: Cause, told: str
     ) -> None:
         hub_site.fail(fault)
@@ -292,7 +288,7 @@ class TestErrors:
         assert told in str(error)
 
     @pytest.mark.parametrize("fault", ["wrong-token", "no-right"])
-    async def test_without_a_token_the_error_says_that_one_is_required(
+    async def test_missing_token_error_says_that_one_is_required(
         self, hub: HubClient, hub_site: HubApi, fault: str
     ) -> None:
         hub_site.fail(fault)
@@ -303,7 +299,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("fault", "told"), [("page", "a web page"), ("not-json", "data that is not JSON")]
     )
-    async def test_what_is_no_api_is_reported(
+    async def test_reply_that_is_not_an_api_is_reported(
         self, hub: HubClient, hub_site: HubApi, fault: str, told: str
     ) -> None:
         hub_site.fail(fault)
@@ -312,7 +308,7 @@ class TestErrors:
         assert error.cause is Cause.NOT_AN_API
         assert told in error.message
 
-    async def test_json_of_another_kind_finds_nothing(self, hub: HubClient, hub_site: HubApi) -> None:
+    async def test_unexpected_json_finds_nothing(self, hub: HubClient, hub_site: HubApi) -> None:
         hub_site.fail("other-json")
         assert await names(hub) == []
 
@@ -325,7 +321,7 @@ class TestErrors:
             ("http://[", Cause.INVALID_ENDPOINT),
         ],
     )
-    async def test_without_a_hub_the_cause_is_plain_and_everything_can_be_typed(
+    async def test_unreachable_hub_error_suggests_typing_values(
         self, tmp_path: Path, address: str, cause: Cause
     ) -> None:
         hub = open_hub(Settings(home=tmp_path, secret_key_file=tmp_path / "key", hf_endpoint=address))
@@ -336,7 +332,7 @@ class TestErrors:
         assert "HF_ENDPOINT" in str(error)
         assert error.cause is cause
 
-    async def test_offline_nothing_is_asked(self, hub_site: HubApi, tmp_path: Path) -> None:
+    async def test_offline_mode_sends_no_requests(self, hub_site: HubApi, tmp_path: Path) -> None:
         settings = Settings(
             home=tmp_path, secret_key_file=tmp_path / "key", hf_endpoint=hub_site.url, hf_offline=True
         )
@@ -348,7 +344,7 @@ class TestErrors:
 
 
 class TestLimits:
-    async def test_after_too_many_requests_nobody_asks_until_the_window_is_over(
+    async def test_rate_limited_hub_is_not_queried_until_the_window_ends(
         self, hub: HubClient, hub_site: HubApi, watch: Watch
     ) -> None:
         hub_site.fail("limited")
@@ -364,7 +360,7 @@ class TestLimits:
         watch.now += 6
         assert await names(hub, task=Task.RERANK) == ["org/reranker"]
 
-    async def test_a_window_that_a_reply_says_is_spent_is_respected_before_the_refusal(
+    async def test_exhausted_quota_in_a_reply_stops_requests_before_a_429(
         self, hub: HubClient, hub_site: HubApi
     ) -> None:
         hub_site.fail("last-one")
@@ -374,7 +370,7 @@ class TestLimits:
             "has rate limited requests with this token for 55 seconds."
         )
 
-    async def test_without_a_word_a_minute_is_waited(
+    async def test_rate_limit_without_retry_time_waits_a_minute(
         self, hub: HubClient, hub_site: HubApi, watch: Watch
     ) -> None:
         hub_site.fail("limited-without-a-word")
@@ -385,7 +381,7 @@ class TestLimits:
         watch.now += 1
         assert await names(hub, limit=1) == ["BAAI/bge-m3"]
 
-    async def test_limits_of_many_tokens_that_are_over_are_forgotten(
+    async def test_expired_rate_limits_are_removed(
         self, hub: HubClient, hub_site: HubApi, watch: Watch
     ) -> None:
         hub_site.fail("limited")
@@ -401,7 +397,7 @@ async def _held(hub: HubClient) -> HubgateError:
     return caught.value
 
 
-async def test_what_is_remembered_is_bounded_and_failures_are_not() -> None:
+async def test_cache_is_bounded_and_does_not_store_failures() -> None:
     watch = Watch()
     kept: TtlCache[int] = TtlCache(seconds=10, max_entries=2, clock=watch)
     asked = []
@@ -423,10 +419,10 @@ async def test_what_is_remembered_is_bounded_and_failures_are_not() -> None:
 
 class TestReading:
     @pytest.mark.parametrize("entry", [None, [], {}, {"id": 3}])
-    def test_what_is_no_model_is_none(self, entry: Any) -> None:
+    def test_invalid_card_is_none(self, entry: Any) -> None:
         assert read_card(entry) is None
 
-    def test_a_mapping_of_strange_entries_is_read_as_far_as_it_goes(self) -> None:
+    def test_provider_mapping_with_invalid_entries_is_read_in_part(self) -> None:
         card = read_card({"id": "a/b", "inferenceProviderMapping": {"x": 1, "groq": {}}})
         assert card is not None
         assert card.served_by == (ProviderMapping(provider="groq", task="", status="", provider_model=""),)
@@ -444,10 +440,8 @@ class TestReading:
             (None, None, None),
         ],
     )
-    def test_the_length_is_what_the_files_say(
-        self, config: Any, sentence_bert: Any, length: int | None
-    ) -> None:
+    def test_length_is_read_from_files(self, config: Any, sentence_bert: Any, length: int | None) -> None:
         assert read_length(config, sentence_bert) == length
 
-    def test_every_model_of_the_look_alike_is_readable(self) -> None:
+    def test_every_model_of_the_lookalike_is_readable(self) -> None:
         assert all(read_card(model) for model in MODELS)

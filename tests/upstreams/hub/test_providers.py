@@ -1,4 +1,4 @@
-"""The table of providers gives what Hugging Face's own clients send: golden, against their helpers and a recording."""
+"""The provider table produces what Hugging Face's clients send, compared with their helpers and a recording."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ WRITES = {"stop": ["x"], "temperature": 0.1, "max_new_tokens": 4}
 
 
 @pytest.mark.parametrize(("task", "provider"), ROWS)
-def test_the_table_agrees_with_the_helpers_of_huggingface_hub(task: str, provider: str) -> None:
+def test_provider_table_matches_huggingface_hub_helpers(task: str, provider: str) -> None:
     helper: Any = PROVIDERS[provider][task]  # type: ignore[index] # its keys are spelled out as types
     mapping: Any = type("Mapping", (), {"provider_id": MODEL, "task": task, "provider": provider})()
     inputs = ["a", "b"] if task == "feature-extraction" else "hi"
@@ -66,18 +66,18 @@ def test_the_table_agrees_with_the_helpers_of_huggingface_hub(task: str, provide
     check(task, body, {"model": MODEL, **theirs} if "model" in body else theirs)
 
 
-def test_the_gateway_knows_every_provider_that_the_helpers_know() -> None:
+def test_gateway_knows_every_provider_of_huggingface_hub() -> None:
     for task, table in (("feature-extraction", EMBED_ROUTES), ("text-generation", COMPLETION_ROUTES)):
         known = {str(name) for name, tasks in PROVIDERS.items() if task in tasks}
         assert known == set(table)
 
 
-def test_hugging_faces_own_provider_gets_the_truncation_side() -> None:
+def test_hf_inference_receives_the_truncation_side() -> None:
     body = EMBED_ROUTES["hf-inference"].body(Embed(texts=["a"], truncate_left=True), None)
     assert body == {"inputs": ["a"], "truncate": True, "truncation_direction": "left"}
 
 
-def test_conversations_are_asked_as_openai_writes_them() -> None:
+def test_chat_request_has_openai_format() -> None:
     fields = {name: orjson.dumps(value) for name, value in CHAT_FIELDS.items()}
     body = json.loads(CHAT_ROUTE.body(Chat(fields=fields), f"{MODEL}:groq", stream=False))
     assert ROUTER + CHAT_ROUTE.path == f"{ROUTER}/v1/chat/completions"
@@ -88,7 +88,7 @@ def test_conversations_are_asked_as_openai_writes_them() -> None:
 @pytest.mark.skipif(
     not RECORDED.exists(), reason="the recorded routes of the providers lie beside the project"
 )
-def test_the_table_agrees_with_the_recorded_routes() -> None:
+def test_provider_table_matches_recorded_routes() -> None:
     rows = [row for row in json.loads(RECORDED.read_text("utf-8")) if (row["task"], row["provider"]) in ROWS]
     assert len(rows) == len(ROWS)
     for row in rows:

@@ -1,4 +1,4 @@
-"""Whether a server is known to run: asked of Hugging Face's interface alone, so that nothing wakes."""
+"""Whether a server is known to run, queried only from Hugging Face's API so that no endpoint is woken."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def known_to_run(home: Path, state: str, *, token: str | None = TOKEN, **f
         ("anything", False),
     ],
 )
-async def test_it_is_as_hugging_face_says(tmp_path: Path, state: str, runs: bool) -> None:
+async def test_running_state_follows_hugging_face(tmp_path: Path, state: str, runs: bool) -> None:
     assert await known_to_run(tmp_path, state) is runs
 
 
@@ -58,11 +58,11 @@ async def test_it_is_as_hugging_face_says(tmp_path: Path, state: str, runs: bool
         {"token": None},
     ],
 )
-async def test_where_hugging_face_reports_nothing_it_is_not_known(
+async def test_running_state_is_unknown_without_hugging_face_data(
     tmp_path: Path, fields: dict[str, Any]
 ) -> None:
     assert await known_to_run(tmp_path, "running", **fields) is False
 
 
-async def test_the_first_of_several_tokens_asks(tmp_path: Path) -> None:
+async def test_first_of_several_tokens_is_used_for_the_query(tmp_path: Path) -> None:
     assert await known_to_run(tmp_path, "running", token=f"{TOKEN}\nhf_another") is True

@@ -1,4 +1,4 @@
-"""Tokenizers of models that run elsewhere: where they come from, and what becomes of those that cannot be had."""
+"""Tokenizers of remote models: their sources, and what happens when they are unavailable."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def counts(files: TokenizerFiles, of: Endpoint, *texts: str) -> object:
     return await counter(texts, 256)
 
 
-async def test_the_tokenizer_and_the_limit_come_from_the_model_s_repository(hub: Hub, tmp_path: Path) -> None:
+async def test_tokenizer_and_limit_come_from_the_model_repository(hub: Hub, tmp_path: Path) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
     known = await learned(files, endpoint())
     assert (known.facts.token_counts, known.facts.max_input_tokens) == (TokenCounts.TOKENIZER, 256)
@@ -80,14 +80,14 @@ async def test_the_tokenizer_and_the_limit_come_from_the_model_s_repository(hub:
     assert hub.tokens == {None}
 
 
-async def test_after_a_restart_it_is_there_without_the_hub(hub: Hub, tmp_path: Path) -> None:
+async def test_tokenizer_is_available_after_restart_without_the_hub(hub: Hub, tmp_path: Path) -> None:
     known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint())
     later = TokenizerFiles(tmp_path, hf_endpoint=NO_HUB)
     assert await counts(later, known, "hello world") == [4]
     assert await learned(later, endpoint()) == known
 
 
-async def test_the_limit_that_the_server_reports_stands(hub: Hub, tmp_path: Path) -> None:
+async def test_limit_reported_by_the_server_is_kept(hub: Hub, tmp_path: Path) -> None:
     of = endpoint()
     of = replace(of, facts=replace(of.facts, max_input_tokens=512))
     known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), of)
@@ -103,7 +103,7 @@ async def test_the_limit_that_the_server_reports_stands(hub: Hub, tmp_path: Path
         (endpoint(revision="sha256:1"), "main"),
     ],
 )
-async def test_the_operator_s_word_comes_first_and_the_server_s_revision_counts_for_its_own_model(
+async def test_configured_model_takes_precedence_and_server_revision_fits_only_its_model(
     hub: Hub, tmp_path: Path, of: Endpoint, revision: str
 ) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
@@ -115,21 +115,19 @@ async def test_the_operator_s_word_comes_first_and_the_server_s_revision_counts_
 @pytest.mark.parametrize(
     ("token", "sent"), [(TOKEN, f"Bearer {TOKEN}"), ("sk-of-a-server-of-their-own", None)]
 )
-async def test_only_a_token_of_the_hub_is_sent_to_the_hub(
+async def test_only_a_hub_token_is_sent_to_the_hub(
     hub: Hub, tmp_path: Path, token: str, sent: str | None
 ) -> None:
     await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint(), token)
     assert hub.tokens == {sent}
 
 
-async def test_a_private_model_s_tokenizer_comes_with_the_endpoint_s_own_token(
-    hub: Hub, tmp_path: Path
-) -> None:
+async def test_private_tokenizer_is_downloaded_with_the_endpoint_token(hub: Hub, tmp_path: Path) -> None:
     known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint("private/model"), TOKEN)
     assert known.facts.token_counts is TokenCounts.TOKENIZER
 
 
-async def test_a_packaged_model_needs_no_hub(tmp_path: Path) -> None:
+async def test_packaged_model_needs_no_hub(tmp_path: Path) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=NO_HUB)
     known = await learned(files, endpoint(MINILM))
     assert (known.facts.token_counts, known.facts.max_input_tokens) == (TokenCounts.TOKENIZER, 256)
@@ -148,7 +146,7 @@ async def test_a_packaged_model_needs_no_hub(tmp_path: Path) -> None:
         (None, "does not report a model of the Hub: set [model]"),
     ],
 )
-async def test_without_a_tokenizer_the_endpoint_says_so_and_why(
+async def test_missing_tokenizer_is_reported_with_reason(
     hub: Hub, tmp_path: Path, model: str | None, why: str
 ) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
@@ -160,24 +158,24 @@ async def test_without_a_tokenizer_the_endpoint_says_so_and_why(
     assert files.open(known) is None
 
 
-async def test_a_server_that_counts_needs_no_warning(tmp_path: Path) -> None:
+async def test_server_that_counts_tokens_gives_no_warning(tmp_path: Path) -> None:
     of = endpoint(counts=TokenCounts.ENGINE)
     assert await learned(TokenizerFiles(tmp_path, hf_endpoint=NO_HUB), of) == of
 
 
-async def test_local_models_count_themselves(tmp_path: Path) -> None:
+async def test_local_models_count_their_own_tokens(tmp_path: Path) -> None:
     of = replace(endpoint(), source=Source.LOCAL, model=MINILM, url=None)
     assert await learned(TokenizerFiles(tmp_path, hf_endpoint=NO_HUB), of) == of
 
 
-async def test_a_repository_without_a_tokenizer_file_does_not_help(hub: Hub, tmp_path: Path) -> None:
+async def test_repository_without_tokenizer_file_gives_estimated_counts(hub: Hub, tmp_path: Path) -> None:
     del hub.files["tokenizer.json"]
     known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint())
     assert known.facts.token_counts is TokenCounts.ESTIMATED
     assert "The repository open/model has no tokenizer.json." in known.facts.warnings[0]
 
 
-async def test_a_hub_that_never_replies_holds_a_registration_up_only_so_long(tmp_path: Path) -> None:
+async def test_silent_hub_delays_registration_only_until_timeout(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         known = await learned(TokenizerFiles(tmp_path, hf_endpoint=url, timeout=0.01), endpoint())
@@ -186,18 +184,18 @@ async def test_a_hub_that_never_replies_holds_a_registration_up_only_so_long(tmp
 
 
 @pytest.mark.parametrize("address", [NO_HUB, "no address"])
-async def test_a_hub_that_is_not_there_is_reported(tmp_path: Path, address: str) -> None:
+async def test_unreachable_hub_is_reported(tmp_path: Path, address: str) -> None:
     known = await learned(TokenizerFiles(tmp_path, hf_endpoint=address), endpoint(revision=COMMIT))
     assert "the Hub is unreachable" in known.facts.warnings[0]
 
 
-async def test_whatever_is_in_the_files_the_registration_goes_on(hub: Hub, tmp_path: Path) -> None:
+async def test_registration_succeeds_despite_unreadable_files(hub: Hub, tmp_path: Path) -> None:
     hub.files["sentence_bert_config.json"] = b"[" * 100_000
     known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint())
     assert "sentence_bert_config.json cannot be read" in known.facts.warnings[0]
 
 
-async def test_without_the_library_the_remedy_is_reported(
+async def test_missing_tokenizers_library_is_reported_with_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
@@ -205,7 +203,7 @@ async def test_without_the_library_the_remedy_is_reported(
     assert 'pip install "hubgate[local]"' in known.facts.warnings[0]
 
 
-async def test_a_library_that_went_away_is_reported_once_and_nothing_is_counted(
+async def test_library_removed_later_is_reported_once_and_disables_counting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=NO_HUB)
@@ -216,7 +214,7 @@ async def test_a_library_that_went_away_is_reported_once_and_nothing_is_counted(
     assert "are estimated from now on" in caplog.text
 
 
-async def test_a_broken_file_is_reported_once_and_a_good_one_takes_its_place(
+async def test_broken_tokenizer_file_is_reported_once_and_can_be_replaced(
     hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.files["tokenizer.json"] = b"{"
@@ -236,7 +234,7 @@ async def test_a_broken_file_is_reported_once_and_a_good_one_takes_its_place(
     assert await counts(files, await learned(files, endpoint()), "hello") == [3]
 
 
-async def test_a_file_that_was_deleted_is_reported(
+async def test_deleted_tokenizer_file_is_reported(
     hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
@@ -246,9 +244,7 @@ async def test_a_file_that_was_deleted_is_reported(
     assert "estimated from now on" in caplog.text
 
 
-async def test_endpoints_of_one_model_share_a_counter_until_the_last_is_gone(
-    hub: Hub, tmp_path: Path
-) -> None:
+async def test_endpoints_of_one_model_share_a_counter_until_the_last_closes(hub: Hub, tmp_path: Path) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
     known = await learned(files, endpoint())
     one = files.open(known)
@@ -260,6 +256,6 @@ async def test_endpoints_of_one_model_share_a_counter_until_the_last_is_gone(
     assert len(files._counters) == 0
 
 
-def test_a_gateway_that_does_not_count_pays_for_no_tokenizer() -> None:
+def test_tokenizer_libraries_are_not_imported_at_startup() -> None:
     asked = "import sys, hubgate.wiring; sys.exit(bool({'tokenizers', 'huggingface_hub'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", asked], check=True)

