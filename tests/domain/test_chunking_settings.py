@@ -22,7 +22,7 @@ RECURSIVE: dict[str, Any] = {"strategy": "recursive", "max_chunk_size": 10}
 
 
 @pytest.mark.parametrize("given", [None, {}])
-def test_no_settings_mean_250_words_of_sentences_that_overlap_by_one(given: dict[str, Any] | None) -> None:
+def test_defaults_to_sentences_of_250_words_with_overlap_of_one(given: dict[str, Any] | None) -> None:
     assert parse_chunking_settings(given) is DEFAULT_CHUNKING
     assert DEFAULT_CHUNKING.as_dict() == {
         "strategy": "sentence",
@@ -51,7 +51,7 @@ def test_no_settings_mean_250_words_of_sentences_that_overlap_by_one(given: dict
         ),
     ],
 )
-def test_good_settings_come_back_with_the_options_of_their_strategy_alone(
+def test_valid_settings_return_only_options_of_their_strategy(
     given: dict[str, Any], returned: dict[str, Any]
 ) -> None:
     settings = parse_chunking_settings(given)
@@ -162,14 +162,14 @@ TYPE = "is not of the expected type. The value"
         ),
     ],
 )
-def test_all_that_is_wrong_is_told_at_once(given: dict[str, Any], problems: list[str]) -> None:
+def test_reports_all_problems_at_once(given: dict[str, Any], problems: list[str]) -> None:
     with pytest.raises(InvalidChunking) as caught:
         parse_chunking_settings(given)
     assert list(caught.value.problems) == problems
     assert caught.value.message == "; ".join(problems)
 
 
-def test_an_unknown_strategy_names_the_known_ones() -> None:
+def test_unknown_strategy_error_lists_known_ones() -> None:
     with pytest.raises(InvalidEndpoint, match="sentence, word, recursive, none") as caught:
         parse_chunking_settings({"strategy": "x" * 10_000})
     assert caught.value.cause is Cause.INVALID_ENDPOINT
@@ -188,13 +188,13 @@ def test_an_unknown_strategy_names_the_known_ones() -> None:
         {"strategy": "page"},
     ],
 )
-def test_invalid_settings_cannot_be_built(options: dict[str, Any]) -> None:
+def test_rejects_invalid_settings(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidChunking):
         ChunkingSettings(**options)
 
 
 @pytest.mark.parametrize("given", [SENTENCE, WORD, RECURSIVE, {"strategy": "none"}])
-def test_settings_survive_being_stored_as_json(given: dict[str, Any]) -> None:
+def test_settings_survive_json_round_trip(given: dict[str, Any]) -> None:
     settings = parse_chunking_settings(given)
     stored = msgspec.json.encode(msgspec.to_builtins(settings))
     assert msgspec.convert(msgspec.json.decode(stored), ChunkingSettings) == settings

@@ -29,12 +29,12 @@ def endpoint(**changes: object) -> Endpoint:
 
 
 @pytest.mark.parametrize("name", ["e5", "a", "my-model_2.1", "0"])
-def test_a_name_of_lower_case_letters_digits_and_inner_marks_is_good(name: str) -> None:
+def test_accepts_valid_endpoint_names(name: str) -> None:
     assert endpoint(name=name).name == name
 
 
 @pytest.mark.parametrize("name", ["", "E5", "-e5", "e5-", "a/b", "a b", "_all", "é", "e5\n", ".."])
-def test_another_name_cannot_be_built(name: str) -> None:
+def test_rejects_invalid_endpoint_names(name: str) -> None:
     with pytest.raises(InvalidEndpoint, match="lowercase alphanumeric"):
         endpoint(name=name)
 
@@ -50,12 +50,12 @@ def test_another_name_cannot_be_built(name: str) -> None:
         {"source": Source.LOCAL, "model": None},
     ],
 )
-def test_an_endpoint_that_cannot_work_cannot_be_built(changes: dict[str, object]) -> None:
+def test_rejects_endpoints_that_cannot_work(changes: dict[str, object]) -> None:
     with pytest.raises(InvalidEndpoint):
         endpoint(**changes)
 
 
-def test_an_error_reads_as_what_is_wrong_and_what_to_do() -> None:
+def test_error_has_message_and_cause_of_its_class() -> None:
     error = EndpointNotFound("e5")
     assert str(error) == "No endpoint is named [e5]."
     assert error.cause is Cause.ENDPOINT_NOT_FOUND
@@ -63,26 +63,26 @@ def test_an_error_reads_as_what_is_wrong_and_what_to_do() -> None:
     assert str(HubgateError("Alone.")) == "Alone."
 
 
-def test_an_error_can_be_more_exact_than_its_class() -> None:
+def test_error_instance_overrides_class_defaults() -> None:
     error = UpstreamRefused("Paused.", status=400, cause=Cause.PAUSED, retryable=True, retry_after=3.0)
     assert (error.cause, error.retryable, error.retry_after, error.status) == (Cause.PAUSED, True, 3.0, 400)
     assert QueueFull("Full.").retryable
 
 
-def test_a_secret_shows_at_most_its_last_four_characters() -> None:
+def test_secret_shows_at_most_its_last_four_characters() -> None:
     secret = Secret("hf_abcdefghijkl")
     assert secret.reveal() == "hf_abcdefghijkl"
     assert repr(secret) == str(secret) == f"{secret}" == "Secret('…ijkl')"
     assert Secret("short").hint == "…"
 
 
-def test_a_target_shows_no_more_of_its_token_than_the_secret_does() -> None:
+def test_target_repr_masks_its_token() -> None:
     shown = repr(Target(endpoint(), Secret("hf_abcdefghijklmnop")))
     assert "Secret('…mnop')" in shown
     assert "hf_abc" not in shown
 
 
-def test_secrets_compare_by_value_and_cannot_be_copied_out() -> None:
+def test_secrets_compare_by_value_and_cannot_be_pickled_or_copied() -> None:
     assert Secret("a") == Secret("a") != Secret("b")
     assert Secret("a") != "a"
     assert len({Secret("a"), Secret("a")}) == 1
@@ -102,7 +102,7 @@ def test_secrets_compare_by_value_and_cannot_be_copied_out() -> None:
         ("clustering", InputType.CLUSTERING),
     ],
 )
-def test_input_types_are_read_in_every_faces_words(word: str, meant: InputType) -> None:
+def test_parses_input_type_names_of_every_api(word: str, meant: InputType) -> None:
     assert InputType.parse(word) is meant
     with pytest.raises(ValueError, match="nonsense"):
         InputType.parse("nonsense")

@@ -1,4 +1,4 @@
-"""`examples/coalescing.py`, in a short form."""
+"""`examples/coalescing.py` with few texts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/coalescing.py"
 TEXTS, AT_BEST = 160, 5
 
 
-def test_with_the_gateway_every_text_is_answered_in_close_to_the_fewest_requests_and_without_it_most_fail() -> (
-    None
-):
+def test_hubgate_answers_all_texts_in_few_requests_and_direct_calls_mostly_fail() -> None:
     played = subprocess.run(
         [sys.executable, EXAMPLE, str(TEXTS)], capture_output=True, text=True, timeout=100, check=False
     )

@@ -1,4 +1,4 @@
-"""`examples/search.py` on texts of the project's own, with the local model."""
+"""`examples/search.py` on sample texts of the project, with the local model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXTS = sorted((ROOT / "tests/data/texts").glob("*.md"))
         ("cleaning the glass of the lamp", "Every Saturday the great lens"),
     ],
 )
-def test_a_question_in_other_words_finds_its_paragraph(
+def test_finds_paragraph_for_paraphrased_question(
     local_gateway: RunningGateway, question: str, paragraph: str
 ) -> None:
     found = search(local_gateway, question, *TEXTS)
@@ -40,7 +40,7 @@ def test_a_question_in_other_words_finds_its_paragraph(
     assert len(others) == 2
 
 
-def test_a_folder_of_thousands_of_paragraphs_is_searched_and_what_is_not_text_is_skipped(
+def test_searches_thousands_of_paragraphs_and_skips_binary_files(
     local_gateway: RunningGateway, tmp_path: Path
 ) -> None:
     """More paragraphs than fit in one request, and files that are not text."""
@@ -63,7 +63,7 @@ def test_a_folder_of_thousands_of_paragraphs_is_searched_and_what_is_not_text_is
     assert "ladder" in rest
 
 
-def test_what_the_gateway_refuses_and_a_missing_gateway_are_one_line_each(
+def test_errors_are_printed_as_one_line(
     local_gateway: RunningGateway,
 ) -> None:
     wrong_key = search(local_gateway, "question", *TEXTS, HUBGATE_KEY="hg_wrong")

@@ -1,4 +1,4 @@
-"""The user guide in its four languages: headings, blocks, links and pictures, as a reader of Markdown finds them."""
+"""Parses the user guide in its four languages: headings, blocks, links and pictures."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ class Heading(NamedTuple):
 
 @dataclass(frozen=True)
 class Guide:
-    """One language."""
+    """The guide in one language."""
 
     language: str
     source: str
 
     @property
     def blocks(self) -> list[Block]:
-        """All fenced blocks, from the first to the last."""
+        """All fenced blocks, in order."""
         return [Block(*found) for found in _BLOCK.findall(self.source)]
 
     @property
     def prose(self) -> str:
-        """What is not in a block."""
+        """The text outside fenced blocks."""
         return _BLOCK.sub("", self.source)
 
     @property
     def headings(self) -> list[Heading]:
-        """Its structure."""
+        """All headings, in order."""
         return [
             Heading(len(found["marks"]), found["anchor"], found["text"])
             for found in _HEADING.finditer(self.prose)
@@ -61,32 +61,32 @@ class Guide:
 
     @property
     def links(self) -> list[str]:
-        """Where it points to, without the other languages."""
+        """Link targets, except those of the other languages."""
         found = [one or other for one, other in _LINK.findall(self.prose)]
         return [link for link in found if not re.fullmatch(r"guide\.\w+\.md", link)]
 
     @property
     def pictures(self) -> list[tuple[str, str]]:
-        """The words for who cannot see it, and the file."""
+        """Alternative text and file of each picture."""
         return _PICTURE.findall(self.prose)
 
     @property
     def code(self) -> list[str]:
-        """What is set as code within the text."""
+        """Inline code."""
         return [one or other for one, other in _CODE.findall(self.prose)]
 
     @property
     def bold(self) -> list[str]:
-        """What is set in bold."""
+        """Bold text."""
         return _BOLD.findall(self.prose)
 
 
 @cache
 def guide(language: str) -> Guide:
-    """The guide of a language."""
+    """The guide in a language."""
     return Guide(language, (DOCS / f"guide.{language}.md").read_text("utf-8"))
 
 
 def on_github(title: str) -> str:
-    """The anchor that GitHub makes of a title."""
+    """The anchor that GitHub generates for a title."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")

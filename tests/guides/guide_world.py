@@ -1,4 +1,4 @@
-"""What the guide's reader has: a checkout, an account at Hugging Face with endpoints, and a shell.
+"""The environment of the guide's reader: a checkout, a Hugging Face account with endpoints, and a shell.
 
 Hugging Face and the servers are look-alikes on loopback. The gateway is the one that the guide's `make serve` starts.
 """
@@ -34,10 +34,10 @@ _STARTS_WITHIN = 60.0
 
 
 class GuideHub(HubApi):
-    """A Hub whose only hosted model is the guide's."""
+    """A Hub with the guide's model as its only hosted one."""
 
     def reply(self, seen: Seen) -> Answer:
-        """The model's page, or what any look-alike of the Hub says."""
+        """The model's page, or the reply of any look-alike of the Hub."""
         if seen.path != f"/api/models/{HOSTED}":
             return super().reply(seen)
         serving = {"provider": "together", "task": "conversational", "status": "live", "providerId": HOSTED}
@@ -46,14 +46,14 @@ class GuideHub(HubApi):
 
 @dataclass
 class World:
-    """A reader's machine, and what is written in place of the guide's placeholders."""
+    """A reader's machine, and the values of the guide's placeholders."""
 
     folder: Path
     env: dict[str, str]
     written: dict[str, str] = field(default_factory=dict)
 
     def run(self, block: str) -> str:
-        """What a block prints in a shell; what it exports stays for the next."""
+        """Run a block in a shell and return its output; exported variables persist."""
         script = f"set -euo pipefail\ntouch state && . ./state\n{self.filled(block)}\nexport -p > state\n"
         done = subprocess.run(
             ["bash", "-c", script],
@@ -68,14 +68,14 @@ class World:
         return done.stdout
 
     def filled(self, text: str) -> str:
-        """A block with what a reader would write in place of the placeholders."""
+        """A block with its placeholders replaced."""
         for placeholder, real in self.written.items():
             text = text.replace(placeholder, real)
         return text
 
     @contextmanager
     def serving(self, command: str) -> Iterator[str]:
-        """Run the command that starts the gateway, and stop it in the end; gives all it says until it is ready."""
+        """Run the gateway with its start command; yields its output until it is ready."""
         words = command.split()
         # What is installed is not installed again.
         process = subprocess.Popen(
@@ -112,7 +112,7 @@ class World:
 
 @contextmanager
 def world(folder: Path) -> Iterator[World]:
-    """Hugging Face, three Inference Endpoints, and a checkout in which nothing has been done yet."""
+    """Hugging Face, three Inference Endpoints, and a fresh checkout."""
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "Makefile").symlink_to(ROOT / "Makefile")
     hub, deployments = GuideHub(), DeploymentsApi()

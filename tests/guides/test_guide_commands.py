@@ -1,4 +1,4 @@
-"""The guide is done from its first line to its last: `make serve`, every command, every request and every snippet."""
+"""Runs the guide from start to end: `make serve`, every command, every request and every snippet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ for code in json.load(sys.stdin):
     print("\\n=====", flush=True)
     exec(compile(code, "<guide>", "exec"), {"__name__": "__main__"})
 """
-SAID = {
+PRINTED = {
     "OpenAI(": "You said: Good morning",
     'input_type="search"': "[",
     "put_hugging_face": "",
@@ -47,10 +47,10 @@ COMMANDS = {
 """By what a block is known: something that it prints."""
 
 
-def test_all_that_the_guide_says_to_do_works(tmp_path: Path) -> None:
+def test_every_step_of_the_guide_works(tmp_path: Path) -> None:
     start, *blocks = guide("en").blocks
-    with world(tmp_path) as reader, reader.serving(start.text.strip()) as said:
-        assert "Your admin key, shown only this once:" in said
+    with world(tmp_path) as reader, reader.serving(start.text.strip()) as output:
+        assert "Your admin key, shown only this once:" in output
         commands = [block.text for block in blocks if block.language == "sh"]
         for known, command in zip(COMMANDS, commands, strict=True):
             assert known in command
@@ -72,15 +72,15 @@ def test_all_that_the_guide_says_to_do_works(tmp_path: Path) -> None:
         snippets = [
             block.text for block in blocks if block.language == "python" and ELSEWHERE not in block.text
         ]
-        _, *told = printed([reader.filled(snippet) for snippet in snippets]).split("=====\n")
-        for known, snippet, answer in zip(SAID, snippets, told, strict=True):
+        _, *outputs = printed([reader.filled(snippet) for snippet in snippets]).split("=====\n")
+        for known, snippet, answer in zip(PRINTED, snippets, outputs, strict=True):
             assert known in snippet
-            assert SAID[known] in answer, snippet
+            assert PRINTED[known] in answer, snippet
         assert TOKEN not in (tmp_path / "hubgate.yaml").read_text()
 
 
 def send(reader: World, request: str, key: str) -> None:
-    """What Kibana's console does with a block: method and path, then the body."""
+    """Send a block as Kibana's console does: method and path, then the body."""
     first, _, body = reader.filled(request).partition("\n")
     method, path = first.split()
     headers = {"Authorization": f"ApiKey {key}", "Content-Type": "application/json"}
@@ -90,7 +90,7 @@ def send(reader: World, request: str, key: str) -> None:
 
 
 def printed(snippets: list[str]) -> str:
-    """What snippets print, one after the other in one interpreter."""
+    """Output of snippets that run in sequence in one interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", RUNNER],
         input=json.dumps(snippets),

@@ -1,4 +1,4 @@
-"""The guide says the same in all four languages, and all that it names exists."""
+"""The guide is the same in all four languages, and everything it names exists."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DIFY = {
 
 
 def words(language: str) -> dict[str, str]:
-    """What the console says in a language, by key."""
+    """The console's texts in a language, by key."""
     found: dict[str, str] = {}
     for path in (LOCALES / f"{language}.json", *LOCALES.glob(f"*.{language}.json")):
         found |= json.loads(path.read_text("utf-8"))
@@ -46,7 +46,7 @@ def words(language: str) -> dict[str, str]:
 
 
 def tables(language: str) -> list[list[list[str]]]:
-    """The cells of each table's rows, without its head."""
+    """The cells of each table's rows, without its header."""
     found = re.findall(r"(?:^\|.*\|\n)+", guide(language).source, re.MULTILINE)
     return [
         [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
@@ -55,7 +55,7 @@ def tables(language: str) -> list[list[list[str]]]:
 
 
 @pytest.mark.parametrize("language", OTHERS)
-def test_each_language_has_the_same_headings_blocks_links_and_names(language: str) -> None:
+def test_translations_have_the_same_headings_blocks_links_and_names(language: str) -> None:
     one, english = guide(language), guide("en")
     assert [(head.level, head.anchor) for head in one.headings] == [
         (head.level, head.anchor) for head in english.headings
@@ -73,7 +73,7 @@ def test_each_language_has_the_same_headings_blocks_links_and_names(language: st
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_section_has_an_anchor_and_every_link_leads_somewhere(language: str) -> None:
+def test_sections_have_anchors_and_links_are_valid(language: str) -> None:
     one = guide(language)
     anchors = {head.anchor for head in one.headings}
     assert all(head.anchor for head in one.headings if head.level == 2)
@@ -91,22 +91,22 @@ def test_every_section_has_an_anchor_and_every_link_leads_somewhere(language: st
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_word_in_bold_stands_on_the_console(language: str) -> None:
-    said = set(words(language).values())
-    assert [label for label in guide(language).bold if label not in said] == []
+def test_bold_words_are_console_labels(language: str) -> None:
+    texts = set(words(language).values())
+    assert [label for label in guide(language).bold if label not in texts] == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_cause_is_one_and_told_in_the_words_of_the_console(language: str) -> None:
-    said = words(language)
+def test_causes_exist_and_match_the_console_texts(language: str) -> None:
+    texts = words(language)
     (rows,) = [table for table in tables(language) if table[0][0] == "`not_authenticated`"]
     for cause, meaning, remedy in rows:
         key = f"cause.{Cause(cause.strip('`'))}"
-        assert (meaning, remedy) == (said[key], said[f"{key}.remedy"])
+        assert (meaning, remedy) == (texts[key], texts[f"{key}.remedy"])
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_field_of_dify_has_its_name_there(language: str) -> None:
+def test_dify_fields_have_their_names_in_dify(language: str) -> None:
     labels = set(DIFY.values()) if language == "zh" else set(DIFY)
     forms = [table for table in tables(language) if any("YOUR_HUBGATE_KEY" in str(row) for row in table)]
     assert len(forms) == 3
@@ -114,23 +114,23 @@ def test_every_field_of_dify_has_its_name_there(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_picture_is_there_small_and_told_in_words(language: str) -> None:
+def test_pictures_exist_are_small_and_have_alt_text(language: str) -> None:
     pictures = guide(language).pictures
     assert [path.removesuffix(f"{language}.png") for _, path in pictures] == [
         path.removesuffix("en.png") for _, path in guide("en").pictures
     ]
-    for told, path in pictures:
-        assert told
+    for alt_text, path in pictures:
+        assert alt_text
         assert path.endswith(f".{language}.png")
         assert (DOCS / path).stat().st_size <= MOST_BYTES, path
 
 
-def test_no_picture_is_left_over() -> None:
+def test_every_picture_is_used() -> None:
     shown = {path for language in LANGUAGES for _, path in guide(language).pictures}
     assert {f"images/{path.name}" for path in (DOCS / "images").iterdir()} == shown
 
 
-def test_persian_stands_from_right_to_left_and_code_from_left_to_right() -> None:
+def test_persian_is_right_to_left_and_its_code_left_to_right() -> None:
     one = guide("fa")
     outside = re.sub(r'^<div dir="rtl">\n.*?^</div>$', "", one.source, flags=re.MULTILINE | re.DOTALL)
     assert re.sub(r"^```\w*\n.*?^```$", "", outside, flags=re.MULTILINE | re.DOTALL).strip() == ""
@@ -140,7 +140,7 @@ def test_persian_stands_from_right_to_left_and_code_from_left_to_right() -> None
     )
 
 
-def test_every_path_is_served(gateway: RunningGateway) -> None:
+def test_paths_in_the_guide_are_served(gateway: RunningGateway) -> None:
     for name in ("e5", "chat", "ranker", "writer"):
         gateway.add(name)
     paths = {code.removeprefix("http://GATE:8080") for code in guide("en").code}
@@ -149,7 +149,7 @@ def test_every_path_is_served(gateway: RunningGateway) -> None:
     assert [path for path in sorted(paths) if gateway.request("POST", path, {}).status == 404] == []
 
 
-def test_every_command_and_option_in_the_text_exists() -> None:
+def test_commands_and_options_in_the_guide_exist() -> None:
     commands = [code for code in guide("en").code if code.startswith("hubgate ")]
     assert commands
     for code in commands:
@@ -160,7 +160,7 @@ def test_every_command_and_option_in_the_text_exists() -> None:
 
 
 def found(arguments: list[str]) -> tuple[Any, list[str]]:
-    """A command, and what is left of its arguments."""
+    """A command and its remaining arguments."""
     command: Any = get_command(app)
     while getattr(command, "commands", None):
         command, arguments = command.commands[arguments[0]], arguments[1:]
@@ -172,7 +172,7 @@ def known(command: Any) -> set[str]:
     return {option for parameter in command.params for option in parameter.opts}
 
 
-def test_every_setting_in_the_text_exists() -> None:
+def test_settings_in_the_guide_exist() -> None:
     settings = (DOCS / "settings.md").read_text("utf-8")
     named = {code.partition("=")[0] for code in guide("en").code if code.startswith("HUBGATE_")}
     assert named

@@ -1,4 +1,4 @@
-"""The README: its snippets run, its routes are served, its links lead somewhere."""
+"""The README's snippets run, its routes are served, and its links are valid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ README = Guide("en", (ROOT / "README.md").read_text("utf-8"))
 BELOW = {"Elasticsearch": "/_inference", "Hugging Face": "/hf/{endpoint}"}
 
 
-def test_its_three_snippets_print_the_same_vector(local_gateway: RunningGateway) -> None:
+def test_readme_snippets_print_the_same_vector(local_gateway: RunningGateway) -> None:
     printed = []
     for block in README.blocks:
         assert block.language == "python"
@@ -34,7 +34,7 @@ def test_its_three_snippets_print_the_same_vector(local_gateway: RunningGateway)
     assert all(other == pytest.approx(first, abs=1e-6) for other in others)
 
 
-def test_every_route_of_its_table_is_served(gateway: RunningGateway) -> None:
+def test_routes_in_the_readme_table_are_served(gateway: RunningGateway) -> None:
     gateway.add("e5")
     rows = re.findall(
         r"^\| \[(OpenAI|Elasticsearch|Hugging Face)'s\]\(.*?\|(.*)$", README.source, re.MULTILINE
@@ -47,7 +47,7 @@ def test_every_route_of_its_table_is_served(gateway: RunningGateway) -> None:
             assert gateway.request("POST", whole, {}).status not in {404, 405}, whole
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_readme_links_are_valid() -> None:
     for link in [*README.links, *(path for _, path in README.pictures)]:
         path, _, anchor = link.partition("#")
         assert (ROOT / path).is_file(), link

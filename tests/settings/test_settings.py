@@ -7,7 +7,7 @@ import pytest
 from hubgate.settings import InvalidSetting, Settings
 
 
-def test_an_empty_environment_gives_the_documented_defaults() -> None:
+def test_empty_environment_gives_documented_defaults() -> None:
     settings = Settings.from_env({"HOME": "/home/ada"})
     assert settings.home == Path("/home/ada/.local/share/hubgate")
     assert settings.secret_key_file == Path("/home/ada/.config/hubgate/secret.key")
@@ -20,7 +20,7 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
     assert settings.cache_bytes == 1 << 30
 
 
-def test_every_variable_is_honoured() -> None:
+def test_reads_every_variable() -> None:
     settings = Settings.from_env(
         {
             "HUBGATE_HOME": "/data",
@@ -63,13 +63,13 @@ def test_every_variable_is_honoured() -> None:
     assert settings.drain_delay == 15
 
 
-def test_all_bodies_together_may_be_at_least_as_large_as_one() -> None:
+def test_total_body_limit_is_at_least_the_single_body_limit() -> None:
     one = 1 << 30
     assert Settings.from_env({"HUBGATE_MAX_BODY_BYTES": str(one)}).max_total_body_bytes == one
 
 
 @pytest.mark.parametrize("trusted", ["*", "::1", "10.0.0.0/8, 127.0.0.1"])
-def test_addresses_networks_and_all_can_be_trusted(trusted: str) -> None:
+def test_accepts_addresses_networks_and_wildcard_as_trusted_proxies(trusted: str) -> None:
     assert Settings.from_env({"HUBGATE_TRUSTED_PROXIES": trusted}).trusted_proxies == trusted
 
 
@@ -102,18 +102,18 @@ def test_addresses_networks_and_all_can_be_trusted(trusted: str) -> None:
         ("HUBGATE_TRUSTED_PROXIES", "10.0.0.1/8"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_refused_by_the_variables_name(variable: str, value: str) -> None:
+def test_rejects_invalid_value_and_names_its_variable(variable: str, value: str) -> None:
     with pytest.raises(InvalidSetting, match=variable) as refused:
         Settings.from_env({variable: value})
     assert len(str(refused.value)) < 250
 
 
-def test_a_base_folder_of_nobody_is_refused() -> None:
+def test_rejects_home_of_unknown_user() -> None:
     with pytest.raises(InvalidSetting, match=r"The home folder in '~no-such-user' .* set HUBGATE_HOME"):
         Settings.from_env({"XDG_DATA_HOME": "~no-such-user"})
 
 
-def test_a_refused_admin_key_and_the_settings_themselves_do_not_show_secrets() -> None:
+def test_errors_and_repr_do_not_show_secrets() -> None:
     with pytest.raises(InvalidSetting) as refused:
         Settings.from_env({"HUBGATE_ADMIN_KEY": "s3cret"})
     assert "s3cret" not in str(refused.value)

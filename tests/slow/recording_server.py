@@ -1,6 +1,6 @@
-"""A server as a process, so that it can be stopped: prints its URL; with each line it reads it prints what came since.
+"""A server process that can be suspended: prints its URL, then two counts for each input line.
 
-That is the number of requests in the fullest minute, and of all.
+The counts are the most requests in any minute and all requests, both since the previous line.
 """
 
 from __future__ import annotations

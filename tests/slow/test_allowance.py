@@ -1,6 +1,6 @@
-"""What a real server receives in its fullest minute, whatever happens to it or to the gateway.
+"""The most requests that a real server receives in a minute, whatever happens to it or to the gateway.
 
-A hundred callers ask without a pause, and one in five of their calls is given up. All rows of the table run at the
+A hundred callers send calls without a pause, and cancel one in five. All rows of the table run at the
 same time, each with a gateway and a server of its own; together they take about three minutes.
 """
 
@@ -61,7 +61,7 @@ class RecordingServer:
         self._process.send_signal(which)
 
     def fullest_minute(self) -> tuple[int, int]:
-        """The most requests in any 60 seconds since this was last asked, and all of them."""
+        """The most requests in any 60 seconds since the last call, and their total."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -75,7 +75,7 @@ class RecordingServer:
 
 @dataclass
 class World:
-    """One row's gateway, which may be restarted, and its server."""
+    """The gateway of one row, which may be restarted, and its server."""
 
     home: Home
     server: RecordingServer
@@ -84,7 +84,7 @@ class World:
     began: float = 0.0
 
     def wait_until(self, seconds: float) -> None:
-        """Since the callers began."""
+        """Wait until so many seconds after the callers began."""
         time.sleep(max(0.0, self.began + seconds - time.monotonic()))
 
     def restart(self, how: signal.Signals) -> None:
@@ -94,7 +94,7 @@ class World:
 
 
 def nothing(world: World) -> None:
-    """Happens."""
+    """Nothing happens."""
 
 
 def kill_at(*times: float) -> Callable[[World], None]:
@@ -112,7 +112,7 @@ def stop_in_order(world: World) -> None:
 
 
 def stand_still(world: World) -> None:
-    """The server stops before the second minute's burst, and goes on ten seconds later."""
+    """Suspend the server before the second minute's burst, and resume it ten seconds later."""
     world.wait_until(56)
     world.server.signal(signal.SIGSTOP)
     world.wait_until(66)
@@ -120,7 +120,7 @@ def stand_still(world: World) -> None:
 
 
 class Row(NamedTuple):
-    """Of the table."""
+    """A row of the table."""
 
     per_minute: int
     burst: int
@@ -140,7 +140,7 @@ ROWS: Mapping[str, Row] = {
 
 
 async def call(world: World, session: aiohttp.ClientSession, chance: random.Random) -> None:
-    """One call; its caller may leave."""
+    """One call, which may be cancelled."""
     leaves = chance.random() < LEAVING
     url = f"{world.gateway.url}/_inference/completion/writer?timeout=40s"
     try:
@@ -155,7 +155,7 @@ async def call(world: World, session: aiohttp.ClientSession, chance: random.Rand
 
 
 async def ask_all(world: World) -> None:
-    """Until the time is over."""
+    """Send calls until the time is over."""
     until = world.began + SECONDS
 
     async def ask(number: int) -> None:
@@ -174,7 +174,7 @@ async def ask_all(world: World) -> None:
 
 
 def run(row: Row, folder: Path) -> tuple[int, int]:
-    """The most requests in a minute, and all of them."""
+    """The most requests in a minute, and their total."""
     home = Home(folder)
     home.env["HUBGATE_ADMIN_KEY"] = KEY
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as asking:
@@ -196,7 +196,7 @@ def run(row: Row, folder: Path) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def fullest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Future[tuple[int, int]]]]:
-    """All rows, at the same time."""
+    """Results of all rows, which run at the same time."""
     with ThreadPoolExecutor(len(ROWS)) as pool:
         yield {
             name: pool.submit(run, row, tmp_path_factory.mktemp(f"row{number}"))
@@ -205,7 +205,7 @@ def fullest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, F
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_no_minute_holds_more_than_the_rate_limit(
+def test_server_never_receives_more_than_the_limit_per_minute(
     name: str, fullest: Mapping[str, Future[tuple[int, int]]]
 ) -> None:
     most, every = fullest[name].result()
