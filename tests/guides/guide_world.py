@@ -90,19 +90,19 @@ class World:
         assert process.stdout is not None
         guard = threading.Timer(_STARTS_WITHIN, process.kill)
         guard.start()
-        said = ""
+        output = ""
         for line in process.stdout:
-            said += line
+            output += line
             if line.lstrip().startswith("curl "):
                 break
         guard.cancel()
         rest = threading.Thread(target=process.stdout.read)
         rest.start()
         try:
-            found = re.search(r"serves on (http://[^\s,]+)", said)
-            assert found, said
+            found = re.search(r"serves on (http://[^\s,]+)", output)
+            assert found, output
             self.written[GATE] = found[1]
-            yield said
+            yield output
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(60)
