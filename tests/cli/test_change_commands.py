@@ -43,10 +43,10 @@ def test_an_endpoint_is_switched_off_listed_so_and_switched_on(
     gateway: RunningGateway, hubgate: Command
 ) -> None:
     gateway.add("words")
-    assert hubgate("disable", "words").out == "words is switched off.\n"
+    assert hubgate("disable", "words").out == "words is disabled.\n"
     assert hubgate("list").rows[0][1] == "off"
     assert gateway.request("POST", "/hf/words/embed", {"inputs": "a"}).status == 424
-    assert hubgate("enable", "words").out == "words is switched on.\n"
+    assert hubgate("enable", "words").out == "words is enabled.\n"
     assert gateway.request("POST", "/hf/words/embed", {"inputs": "a"}).status == 200
 
 
@@ -64,7 +64,7 @@ def test_a_clone_is_registered_and_what_is_used_is_removed_by_force_alone(
 def test_what_fails_its_test_is_kept_where_that_is_asked(gateway: RunningGateway, hubgate: Command) -> None:
     kept = hubgate("add", "later", "--url", "http://127.0.0.1:9", "--save-anyway")
     assert kept.status == 0, kept.err
-    assert "switched off." in kept.out.splitlines()[0]
+    assert "disabled." in kept.out.splitlines()[0]
     assert kept.out.splitlines()[1].startswith("Its test failed (connection_refused): ")
     assert hubgate("enable", "later").status == 1
     both = hubgate("add", "far", "--hosted", "org/model", "--model", "other")

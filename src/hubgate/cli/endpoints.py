@@ -65,7 +65,7 @@ _RATE_LIMIT = tuple(field.name for field in FIELDS if field.in_rate_limit)
     ),
     option(
         "save_anyway",
-        Annotated[bool, Option("--save-anyway", help="If its test fails, keep it, switched off.")],
+        Annotated[bool, Option("--save-anyway", help="If its test fails, keep it, disabled.")],
         default=False,
     ),
 )
@@ -126,13 +126,13 @@ def edit(name: str, *, unset: list[str] | None, **options: Any) -> None:
 def enable(name: Name) -> None:
     """Switch an endpoint on. One that was never tested is tested first."""
     api("PATCH", f"/api/endpoints/{segment(name)}", {"enabled": True})
-    print(f"{name} is switched on.")
+    print(f"{name} is enabled.")
 
 
 def disable(name: Name) -> None:
     """Switch an endpoint off: calls to it are refused, and a local model is unloaded."""
     api("PATCH", f"/api/endpoints/{segment(name)}", {"enabled": False})
-    print(f"{name} is switched off.")
+    print(f"{name} is disabled.")
 
 
 def clone(name: Name, new_name: Annotated[str, Argument(help="Name of the clone.")]) -> None:

@@ -45,7 +45,7 @@ def print_result(action: str, shown: Mapping[str, Any]) -> None:
         " ".join(filter(None, (facts.get("engine"), facts.get("engine_version")))),
         f"{dimensions} dimensions" if dimensions else None,
         f"up to {limit} tokens" if limit else None,
-        None if shown["enabled"] else "switched off",
+        None if shown["enabled"] else "disabled",
     )
     print(f"{action} {name}: {', '.join(filter(None, details))}.")
     if failure := shown.get("failure"):

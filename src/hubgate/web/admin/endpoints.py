@@ -27,7 +27,7 @@ _EXAMPLE = {"name": "e5", "url": "https://x1.us-east-1.aws.endpoints.huggingface
 
 class RegistrationForm(EndpointForm, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     save_anyway: bool = False
-    """Whether to store it, switched off, if its validation call fails."""
+    """Whether to store it, disabled, if its validation call fails."""
 
 
 class CloneForm(msgspec.Struct, forbid_unknown_fields=True):

@@ -84,7 +84,7 @@ FULL: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleClient]:
-    """At a gateway that has these endpoints, switched off, as nothing runs there."""
+    """At a gateway that has these endpoints, disabled, as nothing runs there."""
     folder = tmp_path_factory.mktemp("gate")
     settings = Settings(home=folder / "home", secret_key_file=folder / "key", port=0, hf_offline=True)
     with RunningGateway(settings) as gateway:

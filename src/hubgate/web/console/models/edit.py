@@ -94,7 +94,7 @@ class Editing:
         )
 
     async def save(self, context: PageContext) -> Response:
-        """Register or change the model; one that fails its test can be kept, switched off."""
+        """Register or change the model; one that fails its test can be kept, disabled."""
         old = self._old(context)
         form = self._completed(await context.form(RAW_FIELDS), old)
         try:

@@ -121,7 +121,7 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
 
     Args:
         form: the submitted fields.
-        old: the endpoint to change; its name, whether it is switched on, and unedited separators stay.
+        old: the endpoint to change; its name, whether it is enabled, and unedited separators stay.
 
     Raises:
         Faults: fields are invalid.
