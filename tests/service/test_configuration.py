@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RIGHTS = {"endpoints": (), "default_endpoint": None, "expires_at": None}
 
 
-async def test_a_new_key_is_told_though_an_endpoint_is_removed_before_its_fallback_is_there(
+async def test_new_key_is_returned_though_an_endpoint_is_removed_while_applying(
     store: SqlStore, sources: StubSources
 ) -> None:
     gateway = Gateway(store, sources, Pipelines(None, time.monotonic))

@@ -50,7 +50,7 @@ async def stored(store: SqlStore) -> list[str]:
 
 
 class TestRegister:
-    async def test_what_is_learned_is_stored_with_the_token(
+    async def test_detected_facts_are_stored_with_the_token(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         registered = await gateway.registry.register(dedicated(), TOKEN)
@@ -61,7 +61,7 @@ class TestRegister:
         assert gateway.registry.token_hint("e5") == "…_all"
         assert (sources.detections, sources.call_count) == (1, 1)
 
-    async def test_a_name_that_is_taken_is_refused_before_the_model_is_asked(
+    async def test_rejects_a_taken_endpoint_name_before_calling_the_model(
         self, gateway: Gateway, sources: StubSources
     ) -> None:
         await gateway.registry.register(dedicated(), None)
@@ -69,7 +69,7 @@ class TestRegister:
             await gateway.registry.register(dedicated(), None)
         assert sources.detections == 1
 
-    async def test_nothing_is_stored_when_nothing_is_detected(
+    async def test_nothing_is_stored_when_detection_fails(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         sources.absence = UpstreamUnreachable("Nothing listens.")
@@ -83,7 +83,7 @@ class TestRegister:
         [((float("nan"), 1.0), UpstreamUnreadable), ((0.6, 0.8, 0.0), InvalidEndpoint)],
         ids=["no number", "other dimensions than expected"],
     )
-    async def test_nothing_is_stored_and_the_upstream_closed_when_its_answer_will_not_do(
+    async def test_invalid_answer_stores_nothing_and_closes_the_upstream(
         self,
         gateway: Gateway,
         store: SqlStore,
@@ -98,7 +98,7 @@ class TestRegister:
         assert gateway.registry.endpoints() == []
         assert sources.open_upstreams == []
 
-    async def test_a_model_that_does_not_answer_in_time_is_told_with_the_time(
+    async def test_validation_timeout_is_reported_with_its_seconds(
         self, gateway: Gateway, sources: StubSources
     ) -> None:
         sources.hold()
@@ -106,7 +106,7 @@ class TestRegister:
             await gateway.registry.register(dedicated(), None, within=0.01)
         assert sources.open_upstreams == []
 
-    async def test_nothing_is_served_and_the_upstream_closed_when_it_cannot_be_stored(
+    async def test_store_failure_serves_nothing_and_closes_the_upstream(
         self, gateway: Gateway, sources: StubSources, settings: Settings
     ) -> None:
         with sqlite3.connect(settings.database) as other:
@@ -117,7 +117,7 @@ class TestRegister:
         assert gateway.registry.endpoints() == []
         assert sources.open_upstreams == []
 
-    async def test_of_two_at_once_one_wins_and_the_other_asks_nothing(
+    async def test_concurrent_registrations_of_one_name_succeed_once_and_validate_once(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         one, other = await asyncio.gather(
@@ -130,7 +130,7 @@ class TestRegister:
         assert await stored(store) == ["e5"]
         assert (sources.detections, len(sources.open_upstreams)) == (1, 1)
 
-    async def test_who_leaves_during_the_proof_leaves_nothing_behind(
+    async def test_cancelling_during_validation_leaves_nothing_behind(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         sources.hold()
@@ -142,7 +142,7 @@ class TestRegister:
         assert await stored(store) == []
         assert sources.open_upstreams == []
 
-    async def test_who_leaves_while_it_is_stored_finds_it_both_stored_and_served(
+    async def test_cancelling_while_storing_leaves_the_endpoint_stored_and_served(
         self, gateway: Gateway, store: SqlStore, sources: StubSources, settings: Settings
     ) -> None:
         other = sqlite3.connect(settings.database, isolation_level=None)
@@ -164,13 +164,15 @@ class TestRegister:
 
 
 class TestUpdate:
-    async def test_an_equal_endpoint_asks_nobody(self, gateway: Gateway, sources: StubSources) -> None:
+    async def test_update_to_an_equal_endpoint_sends_no_requests(
+        self, gateway: Gateway, sources: StubSources
+    ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
         assert await gateway.registry.update(endpoint) == endpoint
         assert await gateway.registry.update(endpoint, Secret(TOKEN.reveal())) == endpoint
         assert (sources.detections, sources.call_count) == (1, 1)
 
-    async def test_the_old_token_stays_unless_there_is_a_new_one(
+    async def test_token_is_kept_unless_a_new_one_is_given(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
@@ -181,7 +183,7 @@ class TestUpdate:
         assert await store.endpoints() == [Target(changed, another)]
         assert sources.upstreams[-1].token == another
 
-    async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
+    async def test_settings_that_fail_validation_leave_the_old_ones_in_force(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
@@ -194,7 +196,7 @@ class TestUpdate:
         await gateway.inference.embed("e5", CALL)
         assert sources.upstreams[0].calls[-1] == sources.upstreams[0].calls[1]
 
-    async def test_who_is_being_answered_and_who_waits_is_answered_by_the_old_one_which_then_closes(
+    async def test_running_and_queued_calls_finish_on_the_old_upstream_which_then_closes(
         self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(max_concurrent_requests=1, burst=9), None)
@@ -217,11 +219,11 @@ class TestUpdate:
         await gateway.inference.embed("e5", CALL)
         assert len(sources.upstreams[1].calls) == 2
 
-    async def test_an_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
+    async def test_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
         with pytest.raises(EndpointNotFound):
             await gateway.registry.update(dedicated())
 
-    async def test_one_that_is_removed_meanwhile_is_not_found(self, gateway: Gateway) -> None:
+    async def test_updating_an_endpoint_being_removed_raises_not_found(self, gateway: Gateway) -> None:
         endpoint = await gateway.registry.register(dedicated(), None)
         removing = asyncio.create_task(gateway.registry.remove("e5"))
         await asyncio.sleep(0)
@@ -231,7 +233,7 @@ class TestUpdate:
 
 
 class TestRemove:
-    async def test_calls_in_flight_are_answered_and_later_ones_refused(
+    async def test_removal_finishes_calls_in_flight_and_rejects_later_ones(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         await gateway.registry.register(dedicated(), None)
@@ -247,13 +249,13 @@ class TestRemove:
         assert isinstance(await call, Vectors)
         await until(lambda: not sources.open_upstreams)
 
-    async def test_an_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
+    async def test_unknown_endpoint_is_not_found(self, gateway: Gateway) -> None:
         with pytest.raises(EndpointNotFound):
             await gateway.registry.remove("none")
 
 
 class TestClose:
-    async def test_everything_is_closed_once_and_who_waits_is_sent_away(
+    async def test_closing_closes_everything_once_and_rejects_queued_calls(
         self, store: SqlStore, sources: StubSources
     ) -> None:
         gateway = Gateway(store, sources, Pipelines(None, time.monotonic))
@@ -274,7 +276,7 @@ class TestClose:
         assert sources.closed
 
 
-async def test_an_endpoint_of_another_task_is_told_apart(gateway: Gateway, store: SqlStore) -> None:
+async def test_call_for_another_task_is_rejected_with_both_tasks(gateway: Gateway, store: SqlStore) -> None:
     await store.add_endpoint(Target(dedicated("ranker", task=Task.RERANK)))
     await gateway.registry.load()
     with pytest.raises(WrongTask, match="serves rerank, not text_embedding"):

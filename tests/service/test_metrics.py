@@ -17,7 +17,7 @@ def lines(meter: Meter, name: str) -> list[str]:
     return [line for line in exposed.splitlines() if re.match(rf"{name}(?:\{{|\s)", line)]
 
 
-def test_requests_are_counted_by_face_endpoint_and_cause() -> None:
+def test_requests_are_counted_by_api_endpoint_and_cause() -> None:
     meter = Meter(lambda: LIVE)
     meter.observe("openai", "e5", "ok", seconds=0.2, texts=3, tokens=12)
     meter.observe("openai", "e5", "ok", seconds=0.3, texts=1, tokens=4)
@@ -32,7 +32,7 @@ def test_requests_are_counted_by_face_endpoint_and_cause() -> None:
     assert 'hubgate_tokens_total{endpoint="e5"} 16.0' in lines(meter, "hubgate_tokens_total")
 
 
-def test_times_are_histograms_in_seconds() -> None:
+def test_durations_are_histograms_in_seconds() -> None:
     meter = Meter(lambda: LIVE)
     meter.observe("openai", "e5", "ok", seconds=0.2, waited=0.04)
     meter.observe("openai", "e5", "ok", seconds=0.3)
@@ -54,7 +54,7 @@ def test_requests_in_flight_go_up_and_down() -> None:
     assert lines(meter, "hubgate_requests_in_flight") == ["hubgate_requests_in_flight 1.0"]
 
 
-def test_queues_and_caches_are_read_when_somebody_looks() -> None:
+def test_queues_and_caches_are_read_at_scrape_time() -> None:
     queue = SimpleNamespace(queued_texts=7, queued_calls=5, in_flight=2, requests=11, shared=3)
     live: dict[str, Any] = {
         "e5": SimpleNamespace(queue=queue, cached=SimpleNamespace(hits=13, misses=17)),
@@ -75,7 +75,7 @@ def test_queues_and_caches_are_read_when_somebody_looks() -> None:
     assert lines(meter, "hubgate_queue_texts") == []
 
 
-def test_the_number_of_series_is_bounded_however_many_endpoints_come_and_go() -> None:
+def test_number_of_series_is_bounded() -> None:
     meter = Meter(lambda: LIVE, max_series=10)
     for number in range(25):
         meter.observe("openai", f"e{number}", "ok", seconds=0.1)
@@ -85,7 +85,7 @@ def test_the_number_of_series_is_bounded_however_many_endpoints_come_and_go() ->
     assert len(lines(meter, "hubgate_texts_total")) <= 5
 
 
-def test_the_memory_of_each_loaded_local_model_is_told() -> None:
+def test_exposes_the_memory_of_each_loaded_local_model() -> None:
     memory = {("org/model", "f32"): 93_000_000}
     meter = Meter(lambda: LIVE, lambda: memory)
     assert lines(meter, "hubgate_local_model_bytes") == [

@@ -71,7 +71,7 @@ def called(usage: Usage, endpoint: str = "e5", key: str = "k1", cause: str = "ok
     )
 
 
-async def test_a_call_is_counted_in_all_its_numbers(store: SqlStore) -> None:
+async def test_every_field_of_a_call_is_counted(store: SqlStore) -> None:
     usage = opened(store, Hands())
     called(usage, texts=2, completion_tokens=5, waited=0.5)
     called(usage, cause="overloaded", texts=0, prompt_tokens=0)
@@ -84,7 +84,7 @@ async def test_a_call_is_counted_in_all_its_numbers(store: SqlStore) -> None:
     assert [(row.group, row.tally.requests) for row in causes] == [(("overloaded",), 1)]
 
 
-async def test_a_call_whose_caller_left_is_cancelled_and_not_failed(store: SqlStore) -> None:
+async def test_call_of_a_disconnected_client_is_cancelled_not_failed(store: SqlStore) -> None:
     usage = opened(store, Hands())
     called(usage)
     called(usage, cause="client_left")
@@ -93,7 +93,7 @@ async def test_a_call_whose_caller_left_is_cancelled_and_not_failed(store: SqlSt
     assert await usage.report(asked("cause")) == []
 
 
-async def test_bulk_calls_have_a_latency_of_their_own(store: SqlStore) -> None:
+async def test_bulk_calls_have_a_separate_latency(store: SqlStore) -> None:
     usage = opened(store, Hands())
     called(usage, seconds=0.02)
     called(usage, seconds=57.0, bulk=True)
@@ -102,7 +102,7 @@ async def test_bulk_calls_have_a_latency_of_their_own(store: SqlStore) -> None:
     assert row.tally.bulk_latency.percentile(0.5) == 57.0
 
 
-async def test_the_extremes_of_several_hours_are_those_of_all_of_them(store: SqlStore) -> None:
+async def test_min_and_max_cover_all_hours_of_the_range(store: SqlStore) -> None:
     hands = Hands()
     usage = opened(store, hands)
     for seconds in (2.0, 0.5, 3.0):
@@ -130,7 +130,7 @@ async def test_calls_are_counted_by_endpoint_key_and_hour(store: SqlStore) -> No
     ]
 
 
-async def test_old_hours_are_rolled_once_an_hour(store: SqlStore) -> None:
+async def test_old_hours_are_rolled_up_once_an_hour(store: SqlStore) -> None:
     hands = Hands()
     usage = opened(store, hands)
     called(usage)
@@ -141,7 +141,7 @@ async def test_old_hours_are_rolled_once_an_hour(store: SqlStore) -> None:
     assert (group, tally.requests) == ((NOON // DAY * DAY,), 1)
 
 
-async def test_a_locked_database_loses_nothing_and_is_written_to_when_it_is_free(settings: Settings) -> None:
+async def test_locked_database_loses_no_counts_and_is_written_when_free(settings: Settings) -> None:
     store = await SqlStore.open(settings, patience=0.0)
     usage = opened(store, Hands())
     with closing(sqlite3.connect(os.fspath(settings.database))) as other:
@@ -164,7 +164,7 @@ async def test_a_locked_database_loses_nothing_and_is_written_to_when_it_is_free
     await store.close()
 
 
-async def test_who_leaves_while_the_database_refuses_takes_no_count_along(settings: Settings) -> None:
+async def test_cancelling_during_a_failed_flush_loses_no_counts(settings: Settings) -> None:
     store = await SqlStore.open(settings, patience=0.0)
     usage = opened(store, Hands())
     with closing(sqlite3.connect(os.fspath(settings.database))) as other:
@@ -181,7 +181,7 @@ async def test_who_leaves_while_the_database_refuses_takes_no_count_along(settin
     await store.close()
 
 
-async def test_what_comes_while_the_database_refuses_is_added_to_what_it_refused(
+async def test_counts_during_a_failed_flush_are_added_to_the_pending_ones(
     settings: Settings,
 ) -> None:
     store = await SqlStore.open(settings, patience=0.0)
@@ -203,7 +203,7 @@ async def test_what_comes_while_the_database_refuses_is_added_to_what_it_refused
     await store.close()
 
 
-async def test_what_queues_count_is_taken_once_and_outlives_their_endpoint(
+async def test_queue_counts_are_taken_once_and_survive_their_endpoint(
     store: SqlStore, sources: StubSources
 ) -> None:
     gateway = Gateway(store, sources, Pipelines(None, time.monotonic))
@@ -232,7 +232,7 @@ async def test_what_queues_count_is_taken_once_and_outlives_their_endpoint(
     await gateway.close()
 
 
-async def test_the_gateways_own_use_is_kept_over_a_restart(store: SqlStore, sources: StubSources) -> None:
+async def test_gateways_usage_survives_a_restart(store: SqlStore, sources: StubSources) -> None:
     first = Gateway(store, sources, Pipelines(None, time.monotonic))
     called(first.usage)
     await first.usage.flush()
@@ -242,7 +242,7 @@ async def test_the_gateways_own_use_is_kept_over_a_restart(store: SqlStore, sour
     await first.close()
 
 
-async def test_what_cannot_be_grouped_or_is_too_much_is_refused(store: SqlStore) -> None:
+async def test_rejects_an_unknown_grouping_and_too_many_rows(store: SqlStore) -> None:
     usage = opened(store, Hands())
     with pytest.raises(InvalidRequest, match=r"by \[moon\]"):
         await usage.report(asked("moon"))
@@ -252,7 +252,7 @@ async def test_what_cannot_be_grouped_or_is_too_much_is_refused(store: SqlStore)
         await usage.report(asked("key"))
 
 
-async def test_pages_tell_every_group_once_however_many_there_are(store: SqlStore) -> None:
+async def test_pages_return_every_group_exactly_once(store: SqlStore) -> None:
     hands = Hands()
     usage = opened(store, hands)
     with pytest.raises(InvalidRequest, match=r"by \[moon\]"):
@@ -284,17 +284,17 @@ def latency_of(*seconds: float) -> Latency:
 
 
 class TestPercentile:
-    def test_of_nothing_there_is_none(self) -> None:
+    def test_percentile_of_no_calls_is_none(self) -> None:
         assert Latency().percentile(0.5) is None
 
-    def test_of_one_call_it_is_what_that_call_took(self) -> None:
+    def test_percentile_of_one_call_is_its_duration(self) -> None:
         assert [latency_of(2.65).percentile(share) for share in (0.5, 0.95, 0.99)] == [2.65] * 3
 
-    def test_what_took_longer_than_the_last_bound_is_told_as_the_slowest(self) -> None:
+    def test_percentile_over_the_last_bound_is_the_maximum(self) -> None:
         assert latency_of(*[LATENCY_BOUNDS[-1] * 2] * 9).percentile(0.5) == LATENCY_BOUNDS[-1] * 2
 
     @given(st.lists(st.floats(0, 2000), min_size=1, max_size=50), st.sampled_from([50, 90, 95, 99]))
-    def test_it_is_near_the_true_one_and_never_beyond_the_slowest(
+    def test_percentile_is_close_to_exact_and_never_above_the_maximum(
         self, seconds: list[float], share: int
     ) -> None:
         told = latency_of(*seconds).percentile(share / 100)
@@ -307,7 +307,7 @@ class TestPercentile:
         assert ordered[0] <= told <= ordered[-1]
 
     @given(st.lists(st.floats(0, 100)), st.lists(st.floats(0, 100)))
-    def test_two_together_are_as_if_they_had_been_counted_as_one(
+    def test_adding_two_latencies_equals_counting_them_as_one(
         self, some: list[float], others: list[float]
     ) -> None:
         both = latency_of(*some)

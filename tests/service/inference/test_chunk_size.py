@@ -88,7 +88,7 @@ def expected(room: int) -> dict[str, int]:
     }
 
 
-async def test_the_most_words_are_those_of_the_language_with_most_tokens_a_word() -> None:
+async def test_max_words_is_limited_by_the_language_with_most_tokens_per_word() -> None:
     words = expected(LIMIT - 2)
     fit = await fit_of(Model())
     assert fit.words == min(words.values())
@@ -97,7 +97,7 @@ async def test_the_most_words_are_those_of_the_language_with_most_tokens_a_word(
     assert fit.words_in_english == words["English"]
 
 
-async def test_the_longest_prefix_and_the_special_tokens_are_counted_too() -> None:
+async def test_longest_prefix_and_special_tokens_reduce_the_chunk_size() -> None:
     front = tokens_of("one two three: a") - 1
     learned = endpoint(prefixes=PREFIXES)
     assert (await fit_of(Model(), learned)).words == min(expected(LIMIT - front).values())
@@ -106,23 +106,23 @@ async def test_the_longest_prefix_and_the_special_tokens_are_counted_too() -> No
     assert (await fit_of(Model(), of_the_operator)).words == min(expected(LIMIT - front).values())
 
 
-async def test_the_operators_limit_counts_where_there_is_one() -> None:
+async def test_operators_token_limit_overrides_the_models() -> None:
     fit = await fit_of(Model(), replace(endpoint(), max_input_tokens=52))
     assert fit.words == min(expected(50).values())
 
 
-async def test_a_prefix_that_fills_the_model_leaves_room_for_no_word() -> None:
+async def test_prefix_that_fills_the_model_leaves_room_for_zero_words() -> None:
     assert (await fit_of(Model(), endpoint(4, prefixes=PREFIXES))).words == 0
 
 
-async def test_tokens_are_asked_for_in_batches_that_the_server_takes() -> None:
+async def test_tokenize_requests_respect_max_batch_texts() -> None:
     model = Model()
     assert await fit_of(model, endpoint(max_batch_texts=4)) == await fit_of(Model())
     assert max(len(call.texts) for call in model.calls) == 4
     assert all(isinstance(call, Tokenize) for call in model.calls)
 
 
-async def test_a_counter_is_asked_before_the_model() -> None:
+async def test_token_counter_is_used_before_the_model() -> None:
     async def counter(texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
         return list(map(tokens_of, texts))
 
@@ -132,7 +132,7 @@ async def test_a_counter_is_asked_before_the_model() -> None:
     assert model.calls == []
 
 
-async def test_a_counter_that_cannot_count_leaves_it_to_the_model() -> None:
+async def test_falls_back_to_the_model_when_the_counter_returns_none() -> None:
     async def counter(texts: Sequence[str], limit: int | None) -> Sequence[int] | None:
         return None
 
@@ -140,7 +140,7 @@ async def test_a_counter_that_cannot_count_leaves_it_to_the_model() -> None:
     assert known.facts.chunk_fit == await fit_of(Model())
 
 
-async def test_a_server_that_cannot_tokenize_tells_by_its_exact_usage_one_text_at_a_time() -> None:
+async def test_server_without_tokenize_is_measured_by_exact_usage_one_text_at_a_time() -> None:
     model = Model(tokenizes=False)
     assert await fit_of(model) == await fit_of(Model())
     embeds = [call for call in model.calls if isinstance(call, Embed)]
@@ -156,7 +156,7 @@ async def test_a_server_that_cannot_tokenize_tells_by_its_exact_usage_one_text_a
     ],
     ids=["inexact", "fails"],
 )
-async def test_where_tokens_cannot_be_counted_the_size_is_an_estimate_that_says_so(model: Model) -> None:
+async def test_chunk_size_is_a_marked_estimate_when_tokens_cannot_be_counted(model: Model) -> None:
     known = await fitted(endpoint(), model)
     assert known.facts.chunk_fit == ChunkFit(words=90)  # (202 - 2) / 2.2
     [warning] = known.facts.warnings
@@ -165,23 +165,23 @@ async def test_where_tokens_cannot_be_counted_the_size_is_an_estimate_that_says_
     assert with_prefix == ChunkFit(words=88)  # fifteen more bytes are five more tokens
 
 
-async def test_what_was_maybe_cut_is_not_counted() -> None:
+async def test_possibly_truncated_samples_are_not_counted() -> None:
     assert await fit_of(Model(tokenizes=False, most=60), endpoint(60)) == ChunkFit(words=26)
 
 
-async def test_a_model_that_does_not_answer_is_not_waited_for() -> None:
+async def test_does_not_wait_for_a_model_that_does_not_answer() -> None:
     known = await fitted(endpoint(), Model(hangs=True), within=0)
     assert known.facts.chunk_fit == ChunkFit(words=90)
 
 
-async def test_nothing_is_asked_where_the_limit_is_not_known() -> None:
+async def test_sends_no_requests_when_the_limit_is_unknown() -> None:
     model, asked = Model(), endpoint(None)
     assert await fitted(asked, model) is asked
     assert model.calls == []
     assert size_warning(asked, asked.chunking) is None
 
 
-async def test_an_endpoint_whose_chunks_fit_has_no_warning() -> None:
+async def test_no_warning_when_chunks_fit() -> None:
     words = (await fit_of(Model())).words
     fits = replace(endpoint(), chunking=ChunkingSettings(strategy="word", max_chunk_size=words, overlap=1))
     assert (await fitted(fits, Model())).facts.warnings == ()
@@ -192,25 +192,25 @@ async def test_an_endpoint_whose_chunks_fit_has_no_warning() -> None:
     assert (await fitted(whole, Model())).facts.warnings == ()
 
 
-async def test_earlier_warnings_stay() -> None:
+async def test_earlier_warnings_are_kept() -> None:
     known = await fitted(endpoint(warnings=("mind the gap",)), Model())
     assert known.facts.warnings[0] == "mind the gap"
     assert len(known.facts.warnings) == 2
 
 
-async def test_no_size_is_proposed_that_elasticsearch_would_refuse() -> None:
+async def test_never_proposes_a_size_that_elasticsearch_rejects() -> None:
     known = await fitted(endpoint(22), Model())
     [warning] = known.facts.warnings
     assert "No max_chunk_size is certain to fit" in warning
 
 
-async def test_an_endpoint_without_settings_needs_no_warning() -> None:
+async def test_no_warning_without_chunking_settings() -> None:
     known = await fitted(replace(endpoint(), chunking=None), Model())
     assert known.facts.warnings == ()
     assert known.facts.chunk_fit is not None
 
 
-def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gateway: RunningGateway) -> None:
+def test_minilm_fits_141_english_words_and_warns_of_250(local_gateway: RunningGateway) -> None:
     facts = local_gateway.request("GET", f"/api/endpoints/{NAME}").json()["facts"]
     assert facts["chunk_fit"] == {"words": 36, "language": "Korean", "words_in_english": 141}
     assert facts["warnings"] == []
@@ -225,9 +225,7 @@ def test_minilm_reads_141_words_of_english_and_250_are_warned_of(local_gateway: 
 
 
 @pytest.mark.parametrize("language", SAMPLES)
-def test_minilm_reads_all_of_chunks_of_the_size_that_fits(
-    local_gateway: RunningGateway, language: str
-) -> None:
+def test_minilm_reads_whole_chunks_of_the_measured_size(local_gateway: RunningGateway, language: str) -> None:
     words = 141 if language == "English" else 36
     body = {
         "input": "\n".join([SAMPLES[language]] * 8),
@@ -238,7 +236,7 @@ def test_minilm_reads_all_of_chunks_of_the_size_that_fits(
     assert reply.headers["x-hubgate-truncated"] is None
 
 
-def test_a_server_is_measured_when_it_is_registered_and_not_when_it_is_checked(
+def test_server_is_measured_at_registration_but_not_at_check(
     gateway: RunningGateway,
 ) -> None:
     with lookalike("tei", max_tokens=128) as server:
@@ -258,7 +256,7 @@ def test_vllm_is_measured_by_its_usage(gateway: RunningGateway) -> None:
         assert len(server.posts) > len(SAMPLES)
 
 
-def test_infinity_which_counts_characters_is_estimated(gateway: RunningGateway) -> None:
+def test_infinity_is_estimated_because_it_counts_characters(gateway: RunningGateway) -> None:
     with lookalike("infinity", max_tokens=128) as server:
         form = {"max_input_tokens": 128, "chunking_settings": DEFAULT_CHUNKING.as_dict()}
         facts = gateway.add("infinity", url=server.url, **form)["facts"]
@@ -279,7 +277,7 @@ def test_infinity_which_counts_characters_is_estimated(gateway: RunningGateway) 
         ({"auto_truncate": False}, False, None),
     ],
 )
-def test_where_no_cut_can_be_seen_there_is_a_warning(
+def test_warns_when_truncation_cannot_be_detected(
     facts: dict[str, Any], counted: bool, told: str | None
 ) -> None:
     async def count(texts: Sequence[str], limit: int | None) -> Sequence[int]:

@@ -51,7 +51,7 @@ class Model:
         )
 
 
-async def test_the_chunks_of_all_texts_leave_in_one_call_and_come_back_to_their_texts() -> None:
+async def test_chunks_of_all_texts_are_sent_in_one_call_and_reassigned_to_their_texts() -> None:
     texts = ["One two three. " * 30, "short", "词语和句子。" * 40]
     model = Model()
     call = Embed(texts=texts, input_type=InputType.INGEST)
@@ -67,7 +67,7 @@ async def test_the_chunks_of_all_texts_leave_in_one_call_and_come_back_to_their_
     assert answer.vectors.tokens == 5
 
 
-async def test_places_slice_the_text_in_code_points_and_in_utf16_units() -> None:
+async def test_offsets_slice_the_text_in_code_points_and_in_utf16_units() -> None:
     text = "Wie schön 🙂🙂 ist es hier 👩‍👩‍👧! " * 30
     answer = await embed_chunks(ENDPOINT, TEN_WORDS, Embed(texts=[text]), Model(), encoding=Encoding.F32)
     units = text.encode("utf-16-le")
@@ -77,7 +77,7 @@ async def test_places_slice_the_text_in_code_points_and_in_utf16_units() -> None
         assert units[2 * one.place.start_utf16 : 2 * one.place.end_utf16].decode("utf-16-le") == one.text
 
 
-async def test_json_vectors_pass_as_they_came() -> None:
+async def test_json_vectors_are_passed_through_unchanged() -> None:
     answer = await embed_chunks(
         ENDPOINT, WHOLE, Embed(texts=["abc", "d"]), Model(Encoding.JSON), encoding=Encoding.JSON
     )
@@ -85,7 +85,7 @@ async def test_json_vectors_pass_as_they_came() -> None:
 
 
 def merged_as_elasticsearch_does(numbers: Sequence[float]) -> list[float]:
-    """Slot j*512//total; each further one is averaged with what is there."""
+    """Slot j*512//total; each further vector is averaged with those already in the slot."""
     slots: dict[int, float] = {}
     for j, number in enumerate(numbers):
         slot = j * 512 // len(numbers)
@@ -95,7 +95,9 @@ def merged_as_elasticsearch_does(numbers: Sequence[float]) -> list[float]:
 
 @pytest.mark.parametrize("words", [2560, 2570, 2600, 8000])
 @pytest.mark.parametrize("encoding", Encoding)
-async def test_of_more_than_512_chunks_neighbours_are_merged_into_512(words: int, encoding: Encoding) -> None:
+async def test_more_than_512_chunks_are_merged_with_neighbors_into_512(
+    words: int, encoding: Encoding
+) -> None:
     text, other = " ".join(["word"] * words), "two words"
     total = len(chunk(text, TEN_WORDS))
     answer = await embed_chunks(
@@ -115,7 +117,7 @@ async def test_of_more_than_512_chunks_neighbours_are_merged_into_512(words: int
         assert text[one.place.start : one.place.end] == one.text
 
 
-async def test_a_text_of_five_megabytes_is_cut_while_the_loop_goes_on() -> None:
+async def test_chunking_five_megabytes_does_not_block_the_event_loop() -> None:
     turns = 0
 
     async def turn() -> None:
@@ -135,7 +137,7 @@ async def test_a_text_of_five_megabytes_is_cut_while_the_loop_goes_on() -> None:
     assert len(answer.texts) > 3000
 
 
-async def test_more_characters_than_a_request_may_have_are_refused_before_they_are_cut() -> None:
+async def test_rejects_too_many_characters_before_chunking() -> None:
     texts = ["a" * chunks_module.MAX_CHARACTERS, "b"]
     model = Model()
     with pytest.raises(BodyTooLarge, match=r"6000001 characters in total; the maximum .* is 6000000"):
@@ -143,7 +145,7 @@ async def test_more_characters_than_a_request_may_have_are_refused_before_they_a
     assert model.calls == []
 
 
-async def test_more_chunks_than_a_request_may_have_are_refused() -> None:
+async def test_rejects_too_many_chunks_in_one_request() -> None:
     most = chunks_module.MAX_CHUNKS
     fits = ["a b"] * most
     answer = await embed_chunks(ENDPOINT, WHOLE, Embed(texts=fits), Model(), encoding=Encoding.F32)
@@ -154,13 +156,13 @@ async def test_more_chunks_than_a_request_may_have_are_refused() -> None:
     assert model.calls == []
 
 
-async def test_a_separator_that_cannot_be_used_is_told() -> None:
+async def test_rejects_an_invalid_separator() -> None:
     settings = ChunkingSettings(strategy="recursive", max_chunk_size=10, separators=("(",))
     with pytest.raises(InvalidChunking, match="separators"):
         await embed_chunks(ENDPOINT, settings, Embed(texts=["a"]), Model(), encoding=Encoding.F32)
 
 
-async def test_it_warns_of_chunks_that_can_be_too_long_and_of_those_that_were() -> None:
+async def test_warns_of_chunks_that_may_be_or_were_too_long() -> None:
     measured = ChunkFit(words=9, language="Thai", words_in_english=99)
     endpoint = replace(ENDPOINT, facts=Facts(max_input_tokens=64, chunk_fit=measured))
     call = Embed(texts=["word " * 30])
@@ -171,7 +173,7 @@ async def test_it_warns_of_chunks_that_can_be_too_long_and_of_those_that_were() 
     assert cut == "2 of 5 chunks were longer than the model reads, and were cut."
 
 
-async def test_it_does_not_warn_where_all_fits() -> None:
+async def test_does_not_warn_when_all_chunks_fit() -> None:
     measured = ChunkFit(words=10, language="Thai", words_in_english=99)
     endpoint = replace(ENDPOINT, facts=Facts(max_input_tokens=64, chunk_fit=measured))
     call = Embed(texts=["word " * 30])
@@ -179,15 +181,15 @@ async def test_it_does_not_warn_where_all_fits() -> None:
     assert answer.warnings == ("w",)
 
 
-async def test_the_texts_of_one_call_share_the_patience_for_their_separators() -> None:
-    """Else two thousand texts of a second each would hold a thread for half an hour."""
+async def test_texts_of_one_call_share_the_time_budget_for_separators() -> None:
+    """Otherwise 2,000 texts of one second each would block a thread for half an hour."""
     hostile = ChunkingSettings(strategy="recursive", max_chunk_size=10, separators=("(a|aa)+X",))
     patience, text = TimeBudget(0.2), "a" * 25 + " b" * 12
     with pytest.raises(InvalidChunking):
         [chunk(text, hostile, patience) for _ in range(1000)]
 
 
-async def test_hostile_separators_hold_up_nothing_but_other_cutting() -> None:
+async def test_slow_separators_block_only_other_chunking() -> None:
     hostile = ChunkingSettings(strategy="recursive", max_chunk_size=10, separators=("(a|aa)+X",))
     call = Embed(texts=["a" * 60 + " b" * 12])
     cutting = [

@@ -55,7 +55,7 @@ def check_whole(text: str, chunks: Sequence[Chunk]) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(3, 40))
-async def test_every_chunk_fits_and_all_of_the_text_is_in_one(text: str, limit: int) -> None:
+async def test_every_chunk_fits_and_chunks_cover_the_whole_text(text: str, limit: int) -> None:
     count = Letters()
     (chunks,) = await chunks_of([text], endpoint(limit), None, count)
     check_whole(text, chunks)
@@ -67,7 +67,7 @@ async def test_every_chunk_fits_and_all_of_the_text_is_in_one(text: str, limit: 
 @pytest.mark.parametrize(
     "text", [SENTENCES * 200, "x" * 20_000, f"{SENTENCES * 9}{'𝔸' * 999} {SENTENCES * 9}"]
 )
-async def test_long_texts_words_without_an_end_and_letters_of_two_units_are_divided(text: str) -> None:
+async def test_splits_long_texts_endless_words_and_surrogate_pairs(text: str) -> None:
     count = Letters()
     (chunks,) = await chunks_of([text], endpoint(), None, count)
     check_whole(text, chunks)
@@ -76,7 +76,7 @@ async def test_long_texts_words_without_an_end_and_letters_of_two_units_are_divi
     assert max(lengths) <= 100
 
 
-async def test_what_fits_is_cut_as_elasticsearch_cuts_it_and_counted_once() -> None:
+async def test_text_that_fits_is_chunked_like_elasticsearch_and_counted_once() -> None:
     count = Letters()
     texts = [SENTENCES * 50, "short"]
     assert await chunks_of(texts, endpoint(2000), None, count) == [
@@ -85,7 +85,7 @@ async def test_what_fits_is_cut_as_elasticsearch_cuts_it_and_counted_once() -> N
     assert len(count.asked) == 1
 
 
-async def test_only_the_stretch_that_is_too_long_is_divided() -> None:
+async def test_splits_only_the_chunk_that_is_too_long() -> None:
     text = f"{SENTENCES * 100}{'x' * 3000}. {SENTENCES * 100}"
     before = chunk(text, DEFAULT_CHUNKING)
     (chunks,) = await chunks_of([text], endpoint(600), None, Letters())
@@ -94,7 +94,7 @@ async def test_only_the_stretch_that_is_too_long_is_divided() -> None:
     assert too_long
 
 
-async def test_settings_are_kept_whatever_the_model_reads() -> None:
+async def test_explicit_settings_are_kept_whatever_the_models_limit() -> None:
     settings = ChunkingSettings(strategy="word", max_chunk_size=100, overlap=10)
     count = Letters()
     (chunks,) = await chunks_of([SENTENCES * 50], endpoint(), settings, count)
@@ -103,24 +103,24 @@ async def test_settings_are_kept_whatever_the_model_reads() -> None:
 
 
 @pytest.mark.parametrize(("fit", "size"), [(None, 250), (36, 36), (3, 20), (9000, 250)])
-async def test_where_nobody_counts_the_size_is_the_estimated_one(fit: int | None, size: int) -> None:
+async def test_uses_the_estimated_size_without_a_token_counter(fit: int | None, size: int) -> None:
     settings = ChunkingSettings(strategy="sentence", max_chunk_size=size, sentence_overlap=1)
     text = SENTENCES * 50
     assert await chunks_of([text], endpoint(fit=fit), None, nobody) == [chunk(text, settings)]
     assert await chunks_of([text], endpoint(None, fit), None, Letters()) == [chunk(text, settings)]
 
 
-async def test_more_parts_than_a_request_may_have_are_refused() -> None:
+async def test_rejects_more_default_chunks_than_a_request_may_have() -> None:
     with pytest.raises(BodyTooLarge, match="more than 8192 chunks"):
         await chunks_of(["x" * 40_000], endpoint(3), None, Letters())
 
 
-def test_halves_part_between_words_where_one_ends_near_the_middle() -> None:
+def test_halves_split_at_a_word_boundary_near_the_middle() -> None:
     assert split_in_half("aaaa bbbb")[0] == Chunk(0, 4, 0, 4)
     assert [one[:2] for one in split_in_half(f"a {'b' * 20}")] == [(0, 11), (11, 22)]
 
 
-async def test_a_very_long_text_is_counted_in_slices_and_by_its_beginning() -> None:
+async def test_very_long_text_is_counted_in_slices_and_estimated_from_its_beginning() -> None:
     count = Letters()
     most = chunks_module.MAX_COUNTED
     lengths = await count_long(count, ["a" * 2 * most, "abc"])

@@ -69,7 +69,7 @@ def counted(tokenizer: Tokenizer, text: str) -> int:
 
 
 @pytest.mark.parametrize("engine", ["infinity", "sglang"])
-def test_the_model_s_tokens_are_told_where_its_server_counts_otherwise(
+def test_reports_the_models_tokens_when_the_server_counts_differently(
     settings: Settings, hub: Hub, tokenizer: Tokenizer, engine: str
 ) -> None:
     with lookalike(engine) as server, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gateway:
@@ -87,7 +87,7 @@ def test_the_model_s_tokens_are_told_where_its_server_counts_otherwise(
 
 
 @pytest.mark.parametrize("engine", ["infinity", "vllm"])
-def test_calls_that_share_a_request_are_each_told_their_own_tokens(
+def test_batched_calls_each_report_their_own_tokens(
     settings: Settings, hub: Hub, tokenizer: Tokenizer, engine: str
 ) -> None:
     # Words that are one token each: of a call that went alone vLLM's own number is taken, and it must be the same.
@@ -106,9 +106,7 @@ def test_calls_that_share_a_request_are_each_told_their_own_tokens(
         assert max(map(len, batches)) > 1
 
 
-def test_what_the_server_cut_in_silence_is_counted_up_to_the_limit_and_told(
-    settings: Settings, hub: Hub
-) -> None:
+def test_silent_truncation_is_counted_up_to_the_limit_and_reported(settings: Settings, hub: Hub) -> None:
     with lookalike("infinity") as server, RunningGateway(replace(settings, hf_endpoint=hub.url)) as gateway:
         assert gateway.add("e5", url=server.url)["max_input_tokens"] == LIMIT
         assert usage(gateway, ["hello", "word " * 300]) == {**exactly(3, LIMIT), "truncated_inputs": 1}
@@ -116,8 +114,8 @@ def test_what_the_server_cut_in_silence_is_counted_up_to_the_limit_and_told(
         assert reply.headers["x-hubgate-truncated"] == "1"
 
 
-def test_the_path_of_a_file_is_no_repository_of_the_hub(settings: Settings, hub: Hub) -> None:
-    """llama.cpp calls its model by the file that it was started with."""
+def test_file_path_is_not_used_as_a_hub_repository(settings: Settings, hub: Hub) -> None:
+    """llama.cpp names its model by the file that it was started with."""
     with (
         lookalike("llamacpp", name="gguf/bert.gguf") as server,
         RunningGateway(replace(settings, hf_endpoint=hub.url)) as gateway,
@@ -127,7 +125,7 @@ def test_the_path_of_a_file_is_no_repository_of_the_hub(settings: Settings, hub:
     assert not any("bert.gguf" in path for path in hub.asked)
 
 
-def test_after_a_restart_tokens_are_counted_without_the_hub(
+def test_tokens_are_counted_after_a_restart_without_the_hub(
     settings: Settings, files: dict[str, bytes]
 ) -> None:
     with lookalike("infinity") as server:
@@ -137,7 +135,7 @@ def test_after_a_restart_tokens_are_counted_without_the_hub(
             assert usage(gateway, "hello world") == exactly(4)
 
 
-def test_without_the_hub_a_model_is_registered_all_the_same_and_its_usage_is_labelled(
+def test_model_is_registered_without_the_hub_and_its_usage_marked_as_estimated(
     settings: Settings,
 ) -> None:
     with lookalike("infinity") as server, RunningGateway(settings) as gateway:
@@ -150,7 +148,7 @@ def test_without_the_hub_a_model_is_registered_all_the_same_and_its_usage_is_lab
 
 
 @pytest.mark.parametrize("engine", ["tei", "vllm", "llamacpp"])
-def test_a_server_that_counts_truly_is_believed(settings: Settings, engine: str) -> None:
+def test_exact_server_token_counts_are_used(settings: Settings, engine: str) -> None:
     with lookalike(engine) as server, RunningGateway(settings) as gateway:
         shown = gateway.add("e5", url=server.url)
         assert shown["facts"]["token_counts"] == "engine"
@@ -160,7 +158,7 @@ def test_a_server_that_counts_truly_is_believed(settings: Settings, engine: str)
 
 
 class Closing(Script):
-    """A model that says when it was closed."""
+    """A model that records when it is closed."""
 
     closed = False
 
@@ -183,7 +181,7 @@ class Waiting:
         return None
 
 
-async def test_who_leaves_while_the_hub_is_asked_leaves_no_model_open() -> None:
+async def test_cancelling_while_the_hub_is_requested_closes_the_model() -> None:
     script, counters = Closing(), Waiting()
     draft = Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
     asking = asyncio.create_task(validate_endpoint(script, Target(draft), None, counters=counters))

@@ -170,7 +170,7 @@ async def pair(gateway: Gateway, task: Task) -> None:
 
 
 class TestTasks:
-    async def test_each_task_answers_its_own_calls_and_no_other(self, gateway: Gateway) -> None:
+    async def test_each_task_serves_only_its_own_calls(self, gateway: Gateway) -> None:
         for task in Task:
             await gateway.registry.register(dedicated(str(task), task=task), None)
         embed, sparse = Embed(texts=["a"]), SparseEmbed(texts=["a"])
@@ -194,7 +194,7 @@ class TestTasks:
         with pytest.raises(InvalidRequest):
             await gateway.inference.infer("completion", Tokenize(texts=["a"]))
 
-    async def test_both_writing_tasks_take_both_writing_calls(self, gateway: Gateway) -> None:
+    async def test_both_generation_tasks_serve_both_generation_calls(self, gateway: Gateway) -> None:
         for task in (Task.COMPLETION, Task.CHAT_COMPLETION):
             await gateway.registry.register(dedicated(str(task), task=task), None)
             for call in (CHAT, Complete(prompt="a", fields={})):
@@ -203,7 +203,7 @@ class TestTasks:
                 assert [part async for part in events] == [[task.encode()]]
                 await events.aclose()
 
-    async def test_it_is_learned_whether_a_model_that_writes_chats(
+    async def test_detects_whether_a_generation_model_supports_chat(
         self, gateway: Gateway, town: Town
     ) -> None:
         town.chats = NO_TEMPLATE
@@ -212,7 +212,7 @@ class TestTasks:
         with pytest.raises(UpstreamRefused, match="No chat template"):
             await gateway.registry.register(dedicated("chat", task=Task.CHAT_COMPLETION), None)
 
-    async def test_a_wrong_token_is_told_at_once_and_not_taken_for_a_missing_template(
+    async def test_wrong_token_is_reported_and_not_mistaken_for_a_missing_template(
         self, gateway: Gateway, town: Town
     ) -> None:
         town.errors["main"] = UpstreamRefused("No.", status=401, cause=Cause.WRONG_TOKEN)
@@ -220,7 +220,7 @@ class TestTasks:
             await gateway.registry.register(dedicated("main", task=Task.COMPLETION), None)
         assert len(town.houses["main"].calls) == 1
 
-    async def test_an_endpoint_that_is_switched_off_answers_nothing(self, gateway: Gateway) -> None:
+    async def test_disabled_endpoint_rejects_calls(self, gateway: Gateway) -> None:
         await gateway.registry.register(dedicated("main", task=Task.COMPLETION), None)
         await gateway.registry.edit(replace(gateway.registry.find("main"), enabled=False))
         with pytest.raises(EndpointDisabled):
@@ -230,9 +230,7 @@ class TestTasks:
 
 
 class TestFallback:
-    async def test_the_other_endpoint_answers_when_this_one_cannot(
-        self, gateway: Gateway, town: Town
-    ) -> None:
+    async def test_fallback_answers_when_the_endpoint_fails(self, gateway: Gateway, town: Town) -> None:
         await pair(gateway, Task.CHAT_COMPLETION)
         assert (await gateway.inference.generate("main", CHAT)).body == b"main"
         town.errors["main"] = DOWN
@@ -242,7 +240,7 @@ class TestFallback:
         await events.aclose()
 
     @pytest.mark.parametrize("task", [Task.CHAT_COMPLETION, Task.RERANK])
-    async def test_who_would_wait_in_vain_goes_to_the_other_endpoint(
+    async def test_fallback_answers_when_the_queue_wait_exceeds_the_deadline(
         self, gateway: Gateway, town: Town, task: Task
     ) -> None:
         async def ask() -> None:
@@ -259,13 +257,13 @@ class TestFallback:
         await ask()
         assert len(town.houses["main"].calls) == asked
 
-    async def test_embeddings_come_from_the_same_model(self, gateway: Gateway, town: Town) -> None:
+    async def test_embedding_fallback_serves_the_same_model(self, gateway: Gateway, town: Town) -> None:
         await pair(gateway, Task.TEXT_EMBEDDING)
         town.errors["main"] = DOWN
         assert len((await gateway.inference.embed("main", Embed(texts=["a", "b"]))).items) == 2
         assert isinstance(town.houses["spare"].calls[-1], Embed)
 
-    async def test_embeddings_of_another_model_are_refused_with_the_reason(
+    async def test_rejects_an_embedding_fallback_of_another_model_with_the_reason(
         self, gateway: Gateway, town: Town
     ) -> None:
         town.vectors["spare"] = (0.8, 0.6)
@@ -274,16 +272,14 @@ class TestFallback:
             await gateway.registry.register(dedicated("main", fallback="spare"), None)
         assert "another vector" in raised.value.message
 
-    async def test_one_that_became_another_model_stands_in_no_more(
-        self, gateway: Gateway, town: Town
-    ) -> None:
+    async def test_fallback_whose_model_changed_is_no_longer_used(self, gateway: Gateway, town: Town) -> None:
         await pair(gateway, Task.TEXT_EMBEDDING)
         town.errors["main"], town.vectors["spare"] = DOWN, (0.8, 0.6)
         await gateway.registry.accept("spare")
         with pytest.raises(UpstreamRefused, match="paused"):
             await gateway.inference.embed("main", Embed(texts=["a"]))
 
-    async def test_one_that_is_switched_off_or_refused_stands_in_for_nobody(
+    async def test_disabled_or_rejected_endpoint_is_not_used_as_fallback(
         self, gateway: Gateway, town: Town
     ) -> None:
         await pair(gateway, Task.TEXT_EMBEDDING)
@@ -298,7 +294,7 @@ class TestFallback:
         with pytest.raises(UpstreamRefused, match="paused"):
             await gateway.inference.embed("main", Embed(texts=["a"]))
 
-    async def test_another_task_or_a_missing_endpoint_is_refused(self, gateway: Gateway) -> None:
+    async def test_rejects_a_fallback_of_another_task_or_a_missing_one(self, gateway: Gateway) -> None:
         await gateway.registry.register(dedicated("ranker", task=Task.RERANK), None)
         with pytest.raises(InvalidEndpoint, match="its task is rerank, not text_embedding"):
             await gateway.registry.register(dedicated("main", fallback="ranker"), None)
@@ -307,15 +303,13 @@ class TestFallback:
         ):
             await gateway.registry.register(dedicated("main", fallback="nobody"), None)
 
-    async def test_what_the_caller_did_wrong_is_told_and_not_asked_elsewhere(
-        self, gateway: Gateway, town: Town
-    ) -> None:
+    async def test_client_error_is_returned_without_fallback(self, gateway: Gateway, town: Town) -> None:
         await pair(gateway, Task.RERANK)
         town.errors["main"] = REFUSED
         with pytest.raises(UpstreamRefused, match="Too long"):
             await gateway.inference.rerank("main", Rerank(query="q", texts=["a"]))
 
-    async def test_when_the_other_one_is_removed_nobody_names_it(self, gateway: Gateway, town: Town) -> None:
+    async def test_removing_the_fallback_clears_references_to_it(self, gateway: Gateway, town: Town) -> None:
         await pair(gateway, Task.CHAT_COMPLETION)
         await gateway.registry.remove("spare")
         assert gateway.registry.find("main").fallback is None
@@ -325,7 +319,7 @@ class TestFallback:
 
 
 class TestStreams:
-    async def test_an_endpoint_that_is_replaced_still_serves_its_streams(self, gateway: Gateway) -> None:
+    async def test_replaced_endpoint_still_serves_its_open_streams(self, gateway: Gateway) -> None:
         await gateway.registry.register(dedicated("main", task=Task.COMPLETION), None)
         events = await gateway.inference.stream("main", CHAT)
         assert isinstance(events, ManagedStream)
@@ -335,7 +329,7 @@ class TestStreams:
 
 
 class TestDiagnosis:
-    async def test_each_step_is_told_in_order(self, gateway: Gateway) -> None:
+    async def test_diagnosis_reports_each_step_in_order(self, gateway: Gateway) -> None:
         findings = [f async for f in await gateway.registry.diagnose(dedicated("main"))]
         assert [f.step for f in findings] == list(Step)
         assert {f.step for f in findings if f.outcome is Outcome.SKIPPED} == {Step.TLS}
@@ -352,7 +346,7 @@ class TestDiagnosis:
             (Cause.NAME_NOT_RESOLVED, Step.ANSWER),
         ],
     )
-    async def test_the_step_that_fails_has_the_cause_and_those_after_it_are_skipped(
+    async def test_failed_step_has_the_cause_and_later_steps_are_skipped(
         self, gateway: Gateway, town: Town, cause: Cause, step: Step
     ) -> None:
         town.absent["main"] = UpstreamRefused("It fails.", status=400, cause=cause, remedy="Mend it.")
@@ -369,7 +363,7 @@ class TestDiagnosis:
         before = {f.step for f in findings[: findings.index(failed)] if f.outcome is Outcome.PASSED}
         assert before == set(list(Step)[: list(Step).index(step)]) - {Step.TLS}
 
-    async def test_a_server_that_only_chats_is_told_of_where_texts_were_to_be_completed(
+    async def test_chat_only_server_is_reported_when_the_task_is_completion(
         self, gateway: Gateway, town: Town
     ) -> None:
         town.completes = UpstreamRefused("No such route.", status=404, cause=Cause.WRONG_TASK)
@@ -378,7 +372,7 @@ class TestDiagnosis:
             assert all(f.outcome is not Outcome.FAILED for f in findings)
             assert {f.step for f in findings if "only chat" in f.message} == said
 
-    async def test_a_server_that_does_not_answer_is_told_of_at_the_answer(
+    async def test_unresponsive_server_is_reported_at_the_answer_step(
         self, gateway: Gateway, town: Town
     ) -> None:
         town.errors["main"] = UpstreamUnreachable("It broke.")

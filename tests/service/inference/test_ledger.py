@@ -78,10 +78,10 @@ async def send_many(limiter: RateLimiter, server: SlowServer, requests: int) -> 
     lives=st.lists(st.tuples(st.floats(0, 100), st.booleans()), min_size=1, max_size=4),
     write=st.sampled_from([0.0, 0.01, 0.9]),
 )
-def test_no_restart_and_no_crash_lets_more_than_the_rate_limit_through(
+def test_restarts_and_crashes_never_exceed_the_rate_limit(
     seed: int, limit: int, burst: int, lives: list[tuple[float, bool]], write: float
 ) -> None:
-    """Each process lives for a while under calls that come at random, then stops in order or crashes."""
+    """Each process runs for a while under random calls, then stops cleanly or crashes."""
     chance = random.Random(seed)
     server = SlowServer(chance, chance.choice([0.0, 0.5, 20.0]))
     set_back = 0.0
@@ -119,7 +119,7 @@ def test_no_restart_and_no_crash_lets_more_than_the_rate_limit_through(
     assert max_per_minute(server.arrivals) <= limit
 
 
-def test_a_crash_costs_what_was_reserved_and_not_used_and_a_stop_costs_nothing() -> None:
+def test_crash_costs_the_unused_reservation_and_a_clean_stop_costs_nothing() -> None:
     async def main(*, crashes: bool) -> list[int]:
         notes, server = Notes(), SlowServer(random.Random(1))
         ledger = await opened(notes)
@@ -139,7 +139,7 @@ def test_a_crash_costs_what_was_reserved_and_not_used_and_a_stop_costs_nothing()
     assert arrived == 100 + left
 
 
-def test_a_new_gateway_sends_at_once_and_so_does_one_that_rested() -> None:
+def test_new_and_idle_gateways_send_immediately() -> None:
     async def main() -> list[float]:
         notes, server = Notes(seconds=0.002), SlowServer(random.Random(1))
         first = limiter(await opened(notes), 60, 60)
@@ -154,7 +154,7 @@ def test_a_new_gateway_sends_at_once_and_so_does_one_that_rested() -> None:
     assert second < 1 + PERMIT_SECONDS + 600 + 1
 
 
-def test_an_endpoint_that_is_removed_and_added_again_begins_with_what_was_sent() -> None:
+def test_endpoint_that_is_readded_starts_with_the_requests_already_sent() -> None:
     async def main() -> int:
         ledger, server = await opened(Notes()), SlowServer(random.Random(1))
         await send_many(limiter(ledger, 60, 60), server, 40)
@@ -163,7 +163,7 @@ def test_an_endpoint_that_is_removed_and_added_again_begins_with_what_was_sent()
     assert run(main()) == 40
 
 
-def test_little_is_written_and_nobody_waits_for_it() -> None:
+def test_ledger_writes_rarely_and_never_blocks_calls() -> None:
     async def main() -> tuple[int, float]:
         notes, server = Notes(seconds=0.01), SlowServer(random.Random(1))
         shared = limiter(await opened(notes), 3000, 1)
@@ -176,7 +176,7 @@ def test_little_is_written_and_nobody_waits_for_it() -> None:
     assert seconds == pytest.approx(60, abs=1.2)
 
 
-def test_what_ended_long_ago_is_not_kept() -> None:
+def test_long_expired_entries_are_not_kept() -> None:
     async def main() -> list[str]:
         notes, server = Notes(), SlowServer(random.Random(1))
         ledger = await opened(notes)
@@ -192,7 +192,7 @@ def test_what_ended_long_ago_is_not_kept() -> None:
     assert run(main()) == ["20"]
 
 
-def test_a_gateway_that_sends_nothing_writes_nothing_and_keeps_what_was_written() -> None:
+def test_idle_gateway_writes_nothing_and_keeps_stored_entries() -> None:
     async def main() -> tuple[int, int]:
         notes, server = Notes(), SlowServer(random.Random(1))
         ledger = await opened(notes)
@@ -208,7 +208,7 @@ def test_a_gateway_that_sends_nothing_writes_nothing_and_keeps_what_was_written(
 
 
 @pytest.mark.parametrize("seconds", [0.0, 30.0])
-def test_a_store_that_fails_or_is_busy_is_logged_once_and_holds_up_nobody_for_long(
+def test_failing_or_slow_store_is_logged_once_and_delays_calls_only_briefly(
     caplog: pytest.LogCaptureFixture, seconds: float
 ) -> None:
     async def main() -> float:
@@ -227,7 +227,7 @@ def test_a_store_that_fails_or_is_busy_is_logged_once_and_holds_up_nobody_for_lo
     assert [record.message for record in caplog.records if "may exceed rate limits" in record.message]
 
 
-def test_a_note_that_cannot_be_read_is_logged_and_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_entry_is_logged_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> int:
         notes = Notes()
         notes.kept["requests sent"] = "{"
@@ -237,7 +237,7 @@ def test_a_note_that_cannot_be_read_is_logged_and_forgotten(caplog: pytest.LogCa
     assert "cannot be read" in caplog.text
 
 
-async def test_it_is_kept_in_the_database(settings: Settings) -> None:
+async def test_ledger_is_stored_in_the_database(settings: Settings) -> None:
     for spent in (0, 1):
         store = await SqlStore.open(settings)
         ledger = await Ledger.load(store, asyncio.get_running_loop().time)

@@ -54,14 +54,14 @@ def texts(sources: StubSources) -> list[list[str]]:
 
 
 class TestOrder:
-    async def test_the_cache_knows_a_text_by_its_prefix(self, sources: StubSources) -> None:
+    async def test_cache_key_includes_the_prefix(self, sources: StubSources) -> None:
         answer = build(sources, E5, cache=MemoryCache(1 << 20)).answer
         await answer(CALL)
         await answer(replace(CALL, input_type=InputType.INGEST))
         await answer(Embed(texts=["query: one", "query: two"]))
         assert texts(sources) == [["query: one", "query: two"], ["passage: one", "passage: two"]]
 
-    async def test_what_is_remembered_takes_no_place_in_the_queue(self, sources: StubSources) -> None:
+    async def test_cached_texts_skip_the_queue(self, sources: StubSources) -> None:
         pipeline = build(sources, E5, cache=MemoryCache(1 << 20))
         await pipeline.answer(CALL)
         await pipeline.answer(CALL)
@@ -70,7 +70,7 @@ class TestOrder:
         assert pipeline.cached is not None
         assert (pipeline.cached.hits, pipeline.cached.misses) == (2, 2)
 
-    async def test_a_vector_that_is_not_right_is_never_remembered(self, sources: StubSources) -> None:
+    async def test_invalid_vector_is_never_cached(self, sources: StubSources) -> None:
         cache = MemoryCache(1 << 20)
         answer = build(sources, E5, cache=cache).answer
         sources.vector = (0.6, 0.8, 0.0)
@@ -78,9 +78,7 @@ class TestOrder:
             await answer(CALL)
         assert len(cache) == 0
 
-    async def test_a_further_try_is_below_the_queue_and_takes_a_permit_of_its_own(
-        self, sources: StubSources
-    ) -> None:
+    async def test_retry_happens_below_the_queue_and_takes_its_own_permit(self, sources: StubSources) -> None:
         endpoint = replace(E5, requests_per_minute=1)
         pipeline = build(sources, endpoint)
         sources.failure = UpstreamRefused("Busy.", status=503, cause=Cause.WAKING, retryable=True)
@@ -89,28 +87,26 @@ class TestOrder:
         assert pipeline.queue is not None
         assert (pipeline.queue.requests, sources.call_count) == (1, 1)
 
-    async def test_nobody_waits_for_ever_in_the_queue(self, sources: StubSources) -> None:
+    async def test_queue_wait_is_limited_by_a_default_deadline(self, sources: StubSources) -> None:
         answer = build(sources, replace(E5, requests_per_minute=1)).answer
         await answer(CALL)
         with pytest.raises(DeadlineExceeded, match="its deadline is in 45 s"):
             await answer(CALL)
 
-    async def test_a_caller_s_own_deadline_wins(self, sources: StubSources) -> None:
+    async def test_callers_deadline_overrides_the_default(self, sources: StubSources) -> None:
         answer = build(sources, replace(E5, requests_per_minute=1)).answer
         await answer(CALL)
         context = Context(deadline=time.monotonic() + 5.0)
         with pytest.raises(DeadlineExceeded, match="its deadline is in 5 s"):
             await answer(replace(CALL, context=context))
 
-    async def test_the_operator_s_prefixes_win(self, sources: StubSources) -> None:
+    async def test_operators_prefixes_override_the_models(self, sources: StubSources) -> None:
         await build(sources, replace(E5, prefixes={})).answer(CALL)
         assert texts(sources) == [["one", "two"]]
 
 
 class TestLocal:
-    async def test_a_local_model_has_no_queue_and_its_calls_go_side_by_side(
-        self, sources: StubSources
-    ) -> None:
+    async def test_local_model_has_no_queue_and_runs_calls_concurrently(self, sources: StubSources) -> None:
         pipeline = build(sources, HERE)
         assert pipeline.queue is None
         sources.hold()
@@ -120,28 +116,28 @@ class TestLocal:
         assert len(await asyncio.gather(*calls)) == 3
         await pipeline.close()
 
-    async def test_a_deadline_is_kept_there_too(self, sources: StubSources) -> None:
+    async def test_local_model_call_respects_the_deadline(self, sources: StubSources) -> None:
         answer = build(sources, HERE).answer
         sources.hold()
         with pytest.raises(DeadlineExceeded, match="did not answer before the caller's deadline"):
             await answer(replace(CALL, context=Context(deadline=time.monotonic() + 0.01)))
         assert sources.upstreams[0].cancelled == 1
 
-    async def test_a_call_within_its_deadline_is_answered(self, sources: StubSources) -> None:
+    async def test_local_model_answers_within_the_deadline(self, sources: StubSources) -> None:
         answer = build(sources, HERE).answer
         context = Context(deadline=time.monotonic() + 60)
         assert isinstance(await answer(replace(CALL, context=context)), Vectors)
 
 
 class TestCache:
-    async def test_the_cache_is_off_where_the_endpoint_says_so(self, sources: StubSources) -> None:
+    async def test_cache_is_off_when_the_endpoint_disables_it(self, sources: StubSources) -> None:
         pipeline = build(sources, replace(E5, cached=False), cache=MemoryCache(1 << 20))
         assert pipeline.cached is None
         await pipeline.answer(CALL)
         await pipeline.answer(CALL)
         assert sources.call_count == 2
 
-    async def test_a_call_may_pass_it_by_in_both_directions(self, sources: StubSources) -> None:
+    async def test_uncached_call_neither_reads_nor_writes_the_cache(self, sources: StubSources) -> None:
         cache = MemoryCache(1 << 20)
         answer = build(sources, E5, cache=cache).answer
         await answer(replace(CALL, cached=False))
@@ -150,9 +146,7 @@ class TestCache:
         await answer(replace(CALL, cached=False))
         assert sources.call_count == 3
 
-    async def test_endpoints_of_one_model_share_their_vectors_wherever_it_runs(
-        self, sources: StubSources
-    ) -> None:
+    async def test_endpoints_of_the_same_model_share_cached_vectors(self, sources: StubSources) -> None:
         cache = MemoryCache(1 << 20)
         await build(sources, E5, cache=cache).answer(CALL)
         other = replace(E5, name="other", url="http://127.0.0.1:2/", requests_per_minute=7)
@@ -171,7 +165,7 @@ class TestCache:
         ],
         ids=lambda fact: next(iter(fact)),
     )
-    async def test_endpoints_of_different_models_never_share(
+    async def test_endpoints_of_different_models_do_not_share_cached_vectors(
         self, sources: StubSources, fact: dict[str, object]
     ) -> None:
         cache = MemoryCache(1 << 20)
@@ -180,7 +174,7 @@ class TestCache:
         await build(sources, other, cache=cache).answer(CALL)
         assert sources.call_count == 2
 
-    def test_where_no_revision_is_known_the_fingerprint_tells_models_apart(self) -> None:
+    def test_fingerprint_distinguishes_models_without_a_revision(self) -> None:
         def of(fingerprint: str | None) -> list[str | None]:
             return identity(replace(E5, facts=replace(E5.facts, revision=None, fingerprint=fingerprint)))
 
@@ -189,7 +183,7 @@ class TestCache:
 
 
 class TestAllowance:
-    """Two endpoints of one rate limit of 1 a minute: the second call has to wait longer than anybody does."""
+    """Two endpoints share a rate limit of 1 per minute: the second call exceeds the longest wait."""
 
     @staticmethod
     async def _shared(first: Endpoint, second: Endpoint, tokens: tuple[str | None, str | None]) -> bool:
@@ -206,7 +200,7 @@ class TestAllowance:
         return False
 
     @pytest.mark.parametrize("tokens", [(None, None), ("hf_one", "hf_one")])
-    async def test_endpoints_of_one_url_token_and_rate_share_it(
+    async def test_endpoints_with_equal_url_token_and_rate_share_the_rate_limit(
         self, tokens: tuple[str | None, str | None]
     ) -> None:
         slow = replace(E5, requests_per_minute=1)
@@ -225,13 +219,13 @@ class TestAllowance:
         ],
         ids=["url", "requests", "tokens", "concurrency", "burst", "token", "no token"],
     )
-    async def test_all_others_have_their_own(
+    async def test_endpoints_that_differ_have_separate_rate_limits(
         self, other: dict[str, object], tokens: tuple[str | None, str | None]
     ) -> None:
         slow = replace(E5, requests_per_minute=1)
         assert not await self._shared(slow, replace(slow, **other), tokens)  # type: ignore[arg-type]
 
-    async def test_it_outlives_an_update_of_other_settings(self, sources: StubSources) -> None:
+    async def test_rate_limit_state_survives_an_update_of_other_settings(self, sources: StubSources) -> None:
         both = pipelines()
         slow = replace(E5, requests_per_minute=1)
         old = both.build(Target(slow), sources.open(Target(slow)))
@@ -242,7 +236,7 @@ class TestAllowance:
             await new.answer(CALL)
 
 
-async def test_tokens_of_a_shared_request_are_divided_and_not_exact_any_more(sources: StubSources) -> None:
+async def test_tokens_of_a_batched_request_are_divided_and_marked_inexact(sources: StubSources) -> None:
     pipeline = build(sources, E5)
     one, two = await asyncio.gather(
         pipeline.answer(Embed(texts=["one"])), pipeline.answer(Embed(texts=["two", "three"]))
@@ -257,7 +251,7 @@ async def test_tokens_of_a_shared_request_are_divided_and_not_exact_any_more(sou
     assert (alone.tokens, alone.exact) == (6, True)
 
 
-async def test_a_model_on_this_machine_has_the_rate_limit_that_is_set_and_no_other(
+async def test_local_model_has_only_the_configured_rate_limit(
     sources: StubSources,
 ) -> None:
     for _ in range(10):

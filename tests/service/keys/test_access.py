@@ -112,14 +112,14 @@ WRONG: dict[str, Callable[[str], str]] = {
 }
 
 
-async def test_every_spelling_in_use_carries_a_key(settings: Settings) -> None:
+async def test_accepts_a_key_in_every_supported_header_form(settings: Settings) -> None:
     async with opened(settings) as gateway:
         key, plain = await gateway.access.create("dify")
         for spelling, spell in SPELLINGS.items():
             assert gateway.access.authenticate(spell(plain)).id == key.id, spelling
 
 
-async def test_all_else_is_refused_without_being_repeated(settings: Settings) -> None:
+async def test_rejects_other_credentials_without_repeating_them(settings: Settings) -> None:
     async with opened(settings) as gateway:
         _, plain = await gateway.access.create("dify")
         for spelling, spell in WRONG.items():
@@ -131,7 +131,7 @@ async def test_all_else_is_refused_without_being_repeated(settings: Settings) ->
 
 
 @pytest.mark.parametrize("nothing", [None, ""])
-async def test_a_request_without_a_key_is_told_how_to_send_one(
+async def test_error_for_a_missing_key_explains_how_to_send_one(
     settings: Settings, nothing: str | None
 ) -> None:
     async with opened(settings) as gateway:
@@ -140,7 +140,7 @@ async def test_a_request_without_a_key_is_told_how_to_send_one(
         assert "Authorization: Bearer" in refused.value.remedy
 
 
-async def test_a_hugging_face_token_is_recognised_and_not_repeated(settings: Settings) -> None:
+async def test_hugging_face_token_is_recognized_and_not_repeated(settings: Settings) -> None:
     async with opened(settings) as gateway:
         for header in ("Bearer hf_abcdefghijklmnop", f"Basic {b64('user:hf_abcdefghijklmnop')}"):
             with pytest.raises(NotAuthenticated, match="Hugging Face token") as refused:
@@ -148,7 +148,7 @@ async def test_a_hugging_face_token_is_recognised_and_not_repeated(settings: Set
             assert "hf_abc" not in str(refused.value)
 
 
-async def test_garbage_never_authenticates_and_never_breaks(settings: Settings) -> None:
+async def test_random_credentials_never_authenticate_or_raise(settings: Settings) -> None:
     async with opened(settings) as gateway:
         access = gateway.access
 
@@ -168,14 +168,14 @@ async def test_garbage_never_authenticates_and_never_breaks(settings: Settings) 
         check()
 
 
-async def test_a_key_beyond_ascii_is_found_in_the_bytes_that_clients_send(settings: Settings) -> None:
+async def test_non_ascii_key_matches_the_bytes_that_clients_send(settings: Settings) -> None:
     own = "schlüssel-中文-مفتاح-0123456789"
     async with opened(settings, own) as gateway:
         assert gateway.access.authenticate(f"Bearer {own}".encode().decode("latin-1")).admin
         assert gateway.access.authenticate(f"Basic {b64(f'elastic:{own}')}").admin
 
 
-async def test_the_first_start_makes_an_admin_key_and_shows_it_once(settings: Settings) -> None:
+async def test_first_start_creates_an_admin_key_and_shows_it_once(settings: Settings) -> None:
     async with opened(settings) as gateway:
         first = gateway.first_admin_key
         assert first is not None
@@ -187,7 +187,7 @@ async def test_the_first_start_makes_an_admin_key_and_shows_it_once(settings: Se
         assert (key.admin, key.name, key.id) == (True, "admin", first[3:11])
 
 
-async def test_an_admin_key_of_ones_own_is_neither_stored_nor_shown_and_replaces_the_stored_one_for_the_run(
+async def test_configured_admin_key_replaces_the_stored_one_and_is_never_stored_or_shown(
     settings: Settings,
 ) -> None:
     async with opened(settings) as gateway:
@@ -211,7 +211,7 @@ async def test_an_admin_key_of_ones_own_is_neither_stored_nor_shown_and_replaces
             gateway.access.authenticate(bearer(OWN))
 
 
-async def test_an_admin_key_of_ones_own_at_the_first_start_makes_no_other(settings: Settings) -> None:
+async def test_no_admin_key_is_created_when_one_is_configured(settings: Settings) -> None:
     async with opened(settings, OWN) as gateway:
         assert gateway.first_admin_key is None
         assert await gateway.store.keys() == []
@@ -219,7 +219,7 @@ async def test_an_admin_key_of_ones_own_at_the_first_start_makes_no_other(settin
         assert gateway.first_admin_key, "without it, someone must still be able to get in"
 
 
-async def test_a_key_is_listed_by_what_may_be_known_of_it(settings: Settings) -> None:
+async def test_listed_key_shows_only_public_fields(settings: Settings) -> None:
     async with opened(settings) as gateway:
         key, plain = await gateway.access.create("dify", default_endpoint="e5")
         assert key == Key(
@@ -234,7 +234,9 @@ async def test_a_key_is_listed_by_what_may_be_known_of_it(settings: Settings) ->
         assert repr(key.digest) not in repr(key)
 
 
-async def test_a_created_key_survives_a_restart_and_a_revoked_one_stops_at_once(settings: Settings) -> None:
+async def test_created_key_survives_a_restart_and_a_revoked_one_is_rejected_at_once(
+    settings: Settings,
+) -> None:
     async with opened(settings) as gateway:
         by_name, first = await gateway.access.create("by name")
         by_id, second = await gateway.access.create("by id")
@@ -251,7 +253,7 @@ async def test_a_created_key_survives_a_restart_and_a_revoked_one_stops_at_once(
             gateway.access.authenticate(bearer(first))
 
 
-async def test_what_is_not_there_cannot_be_revoked_and_is_not_repeated(settings: Settings) -> None:
+async def test_revoking_an_unknown_key_fails_without_repeating_it(settings: Settings) -> None:
     async with opened(settings) as gateway:
         _, plain = await gateway.access.create("dify")
         for which in ("nobody", "", plain):
@@ -260,7 +262,7 @@ async def test_what_is_not_there_cannot_be_revoked_and_is_not_repeated(settings:
             assert plain not in str(refused.value)
 
 
-async def test_the_last_admin_key_stays(settings: Settings) -> None:
+async def test_last_admin_key_cannot_be_revoked(settings: Settings) -> None:
     async with opened(settings) as gateway:
         gateway.access.admit_cli("the-command-lines-own")
         with pytest.raises(InvalidRequest, match="last admin key"):
@@ -275,7 +277,7 @@ async def test_the_last_admin_key_stays(settings: Settings) -> None:
         assert gateway.first_admin_key is None
 
 
-async def test_of_ten_who_choose_the_same_name_at_once_one_wins(settings: Settings) -> None:
+async def test_concurrent_creation_with_the_same_name_succeeds_once(settings: Settings) -> None:
     async with opened(settings) as gateway:
         results = await asyncio.gather(
             *(gateway.access.create("dify") for _ in range(10)), return_exceptions=True
@@ -307,20 +309,20 @@ async def test_of_ten_who_choose_the_same_name_at_once_one_wins(settings: Settin
         "hf_x",
     ],
 )
-async def test_a_name_that_could_mislead_is_refused(settings: Settings, name: str) -> None:
+async def test_rejects_a_misleading_key_name(settings: Settings, name: str) -> None:
     async with opened(settings) as gateway:
         with pytest.raises(InvalidRequest):
             await gateway.access.create(name)
 
 
 @pytest.mark.parametrize("name", ["dify", "Dify, production (2)", "جستجو", "検索", "x" * 100])
-async def test_a_name_may_be_in_any_language(settings: Settings, name: str) -> None:
+async def test_key_name_may_be_in_any_language(settings: Settings, name: str) -> None:
     async with opened(settings) as gateway:
         key, _ = await gateway.access.create(name)
         assert key.name == name
 
 
-async def test_last_use_is_known_at_once_and_written_by_flush_alone(settings: Settings) -> None:
+async def test_last_use_is_visible_at_once_and_written_only_by_flush(settings: Settings) -> None:
     async with opened(settings) as gateway:
         _, plain = await gateway.access.create("dify")
         for now in (3_000.0, 4_000.0):
@@ -337,7 +339,7 @@ async def test_last_use_is_known_at_once_and_written_by_flush_alone(settings: Se
         assert [listed.last_used_at for listed in gateway.access.list()] == [None, 4_000.0]
 
 
-async def test_calls_are_let_in_while_the_database_cannot_be_used(settings: Settings) -> None:
+async def test_keys_authenticate_while_the_database_is_locked(settings: Settings) -> None:
     async with opened(settings) as gateway:
         key, plain = await gateway.access.create("dify")
         with locked(settings):
@@ -350,7 +352,7 @@ async def test_calls_are_let_in_while_the_database_cannot_be_used(settings: Sett
         assert [stored.last_used_at for stored in await gateway.store.keys()] == [9_000.0, 2_000.0]
 
 
-async def test_a_change_that_cannot_be_stored_is_taken_back_unless_it_revokes_a_key(
+async def test_change_that_cannot_be_stored_is_rolled_back_unless_it_revokes_a_key(
     settings: Settings,
 ) -> None:
     async with opened(settings) as gateway:
@@ -368,7 +370,7 @@ async def test_a_change_that_cannot_be_stored_is_taken_back_unless_it_revokes_a_
         assert [key.name for key in await gateway.store.keys()] == ["admin"]
 
 
-async def test_a_change_whose_asker_goes_away_holds_in_memory_and_in_the_store(settings: Settings) -> None:
+async def test_change_is_applied_and_stored_when_its_caller_is_cancelled(settings: Settings) -> None:
     async with opened(settings) as gateway:
         _, plain = await gateway.access.create("old")
         for change in (gateway.access.revoke("old"), gateway.access.create("new")):
@@ -383,7 +385,7 @@ async def test_a_change_whose_asker_goes_away_holds_in_memory_and_in_the_store(s
         assert [key.name for key in await gateway.store.keys()] == ["admin", "new"]
 
 
-async def test_a_name_that_is_refused_twice_at_once_is_taken_back(settings: Settings) -> None:
+async def test_concurrent_rename_that_fails_is_rolled_back(settings: Settings) -> None:
     async with opened(settings) as gateway:
         await gateway.access.create("dify")
         _, plain = await gateway.access.create("kibana")
@@ -393,7 +395,7 @@ async def test_a_name_that_is_refused_twice_at_once_is_taken_back(settings: Sett
         assert gateway.access.authenticate(bearer(plain)).name == "kibana"
 
 
-async def test_a_refused_change_brings_no_revoked_key_back(settings: Settings) -> None:
+async def test_failed_rename_does_not_restore_a_revoked_key(settings: Settings) -> None:
     async with opened(settings) as gateway:
         await gateway.access.create("dify")
         _, plain = await gateway.access.create("kibana")
@@ -406,7 +408,7 @@ async def test_a_refused_change_brings_no_revoked_key_back(settings: Settings) -
             gateway.access.authenticate(bearer(plain))
 
 
-async def test_what_is_refused_is_taken_back_though_its_asker_went_away(settings: Settings) -> None:
+async def test_failed_change_is_rolled_back_when_its_caller_is_cancelled(settings: Settings) -> None:
     async with opened(settings) as gateway:
         await gateway.access.create("dify")
         _, plain = await gateway.access.create("kibana")
@@ -420,7 +422,7 @@ async def test_what_is_refused_is_taken_back_though_its_asker_went_away(settings
         assert gateway.access.authenticate(bearer(plain)).name == "kibana"
 
 
-async def test_the_command_lines_key_works_for_this_run_and_is_no_ones_business(settings: Settings) -> None:
+async def test_cli_key_is_valid_for_this_run_and_not_listed(settings: Settings) -> None:
     async with opened(settings) as gateway:
         gateway.access.admit_cli("the-command-lines-own")
         assert gateway.access.authenticate("Bearer the-command-lines-own").admin

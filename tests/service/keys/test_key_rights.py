@@ -33,7 +33,7 @@ async def access(store: SqlStore, hands: Hands) -> Access:
     return loaded
 
 
-async def test_rights_outlive_a_restart(access: Access, store: SqlStore) -> None:
+async def test_rights_survive_a_restart(access: Access, store: SqlStore) -> None:
     rights: dict[str, Any] = {
         "endpoints": ("e5", "e6"),
         "default_endpoint": "e6",
@@ -49,7 +49,7 @@ async def test_rights_outlive_a_restart(access: Access, store: SqlStore) -> None
     assert {name: getattr(again.find(key.id), name) for name in rights} == rights
 
 
-async def test_an_expired_key_is_told_so(access: Access, hands: Hands) -> None:
+async def test_expired_key_is_rejected_with_its_expiry(access: Access, hands: Hands) -> None:
     _, plain = await access.create("dify", expires_at=1500.0)
     assert access.authenticate(f"Bearer {plain}").name == "dify"
     hands.now = 1500.0
@@ -57,7 +57,7 @@ async def test_an_expired_key_is_told_so(access: Access, hands: Hands) -> None:
         access.authenticate(f"Bearer {plain}")
 
 
-async def test_a_changed_key_is_the_same_key_with_other_rights_at_once(
+async def test_changed_key_keeps_its_secret_and_gets_its_new_rights_at_once(
     access: Access, store: SqlStore
 ) -> None:
     key, plain = await access.create("dify")
@@ -68,7 +68,7 @@ async def test_a_changed_key_is_the_same_key_with_other_rights_at_once(
     assert (stored.name, stored.bulk, stored.endpoints) == ("dify two", True, ("e5",))
 
 
-async def test_an_expired_key_can_be_changed_and_given_another_end(access: Access, hands: Hands) -> None:
+async def test_expired_key_can_be_changed_and_given_a_new_expiry(access: Access, hands: Hands) -> None:
     _, plain = await access.create("dify", expires_at=1500.0)
     hands.now = 1600.0
     await access.change("dify", bulk=True)
@@ -91,9 +91,7 @@ async def test_an_expired_key_can_be_changed_and_given_another_end(access: Acces
         ({"expires_at": float("nan")}, "must be before the year"),
     ],
 )
-async def test_rights_that_do_not_fit_together_are_refused(
-    access: Access, rights: dict[str, Any], told: str
-) -> None:
+async def test_rejects_conflicting_rights(access: Access, rights: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidRequest, match=told):
         await access.create("dify", **rights)
     await access.create("dify", admin=rights.get("admin", False))
@@ -102,7 +100,7 @@ async def test_rights_that_do_not_fit_together_are_refused(
     assert access.find("dify").endpoints == ()
 
 
-async def test_what_cannot_be_changed_stays_as_it_was(access: Access, store: SqlStore) -> None:
+async def test_rejected_key_change_leaves_the_key_unchanged(access: Access, store: SqlStore) -> None:
     await access.create("one")
     await access.create("two")
     with pytest.raises(InvalidRequest, match="exists already"):

@@ -31,7 +31,7 @@ def waits(limits: KeyLimits, asker: Key, now: float) -> float:
     return 0.0
 
 
-def test_a_key_without_limits_leaves_no_trace() -> None:
+def test_key_without_limits_uses_no_memory() -> None:
     limits = KeyLimits()
     for _ in range(5):
         limits.admit(key(), 0.0)
@@ -39,7 +39,7 @@ def test_a_key_without_limits_leaves_no_trace() -> None:
     assert limits._minutes == {}
 
 
-def test_the_request_beyond_the_limit_is_told_how_long_to_wait() -> None:
+def test_request_over_the_limit_reports_retry_after() -> None:
     limits = KeyLimits()
     for at in (0.0, 10.0):
         limits.admit(key(2), at)
@@ -53,7 +53,7 @@ def test_the_request_beyond_the_limit_is_told_how_long_to_wait() -> None:
     limits.admit(key(2), 70.0)
 
 
-def test_a_limit_that_was_lowered_counts_what_was_asked_before() -> None:
+def test_lowered_limit_counts_earlier_requests() -> None:
     limits = KeyLimits()
     for at in (0.0, 1.0, 2.0):
         limits.admit(key(3), at)
@@ -63,7 +63,7 @@ def test_a_limit_that_was_lowered_counts_what_was_asked_before() -> None:
 
 
 @given(st.lists(st.floats(0, 40), min_size=1, max_size=60), st.integers(1, 5))
-def test_no_minute_holds_more_than_the_limit(gaps: list[float], limit: int) -> None:
+def test_no_minute_exceeds_the_request_limit(gaps: list[float], limit: int) -> None:
     limits, now, admitted = KeyLimits(), 0.0, []
     for gap in gaps:
         now += gap
@@ -75,7 +75,7 @@ def test_no_minute_holds_more_than_the_limit(gaps: list[float], limit: int) -> N
         assert sum(at - MINUTE < other <= at for other in admitted) <= limit
 
 
-def test_who_has_spent_the_tokens_waits_until_enough_are_a_minute_old() -> None:
+def test_key_over_its_token_limit_waits_until_enough_tokens_expire() -> None:
     limits = KeyLimits()
     spender = key(tokens=100)
     for at, tokens in ((0.0, 60), (10.0, 30), (20.0, 40)):
@@ -92,7 +92,7 @@ def test_who_has_spent_the_tokens_waits_until_enough_are_a_minute_old() -> None:
     assert full.value.retry_after == pytest.approx(9.85)
 
 
-def test_a_busy_minute_has_a_bounded_number_of_entries_and_a_revoked_key_none() -> None:
+def test_entries_per_minute_are_bounded_and_removed_with_a_revoked_key() -> None:
     limits = KeyLimits()
     spender = key(tokens=10**9)
     for number in range(10_000):

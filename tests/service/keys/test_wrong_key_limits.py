@@ -24,7 +24,7 @@ class Tries:
         return [self._wrong_keys.count(address, key_id) for address, key_id in tries]
 
 
-def test_beyond_the_bound_an_address_waits_for_the_rest_of_its_minute() -> None:
+def test_address_over_the_limit_waits_for_the_rest_of_the_minute() -> None:
     tries = Tries()
     assert not any(tries.waits([("192.0.2.1", "")] * MAX_WRONG_KEYS))
     tries.now += 20
@@ -33,7 +33,7 @@ def test_beyond_the_bound_an_address_waits_for_the_rest_of_its_minute() -> None:
     assert tries.waits([("192.0.2.1", "")]) == [0]
 
 
-def test_a_key_id_is_bounded_over_all_addresses() -> None:
+def test_key_id_is_limited_across_all_addresses() -> None:
     tries = Tries()
     assert not any(tries.waits((f"192.0.2.{n}", "0123abcd") for n in range(MAX_WRONG_KEYS)))
     assert tries.waits([("198.51.100.1", "0123abcd"), ("198.51.100.1", "4567abcd")]) == [60, 0]
@@ -48,27 +48,27 @@ def test_a_key_id_is_bounded_over_all_addresses() -> None:
         ("-", "-", True),
     ],
 )
-def test_an_ipv6_address_counts_with_its_network(one: str, other: str, *, same: bool) -> None:
+def test_ipv6_address_is_limited_by_its_network(one: str, other: str, *, same: bool) -> None:
     tries = Tries()
     tries.waits([(one, "")] * MAX_WRONG_KEYS)
     assert bool(tries.waits([(other, "")])[0]) is same
 
 
-def test_many_addresses_take_bounded_memory_and_the_latest_are_kept() -> None:
+def test_many_addresses_use_bounded_memory_and_the_latest_are_kept() -> None:
     tries = Tries()
     spread = [f"10.{n // 65536}.{n // 256 % 256}.{n % 256}" for n in range(10_001)]
     tries.waits((address, "") for address in spread for _ in range(MAX_WRONG_KEYS))
     assert tries.waits([(spread[0], ""), (spread[-1], "")]) == [0, 60]
 
 
-def test_a_clock_that_is_set_back_does_not_make_anybody_wait_longer() -> None:
+def test_clock_set_back_does_not_extend_the_wait() -> None:
     tries = Tries()
     tries.waits([("192.0.2.1", "")] * (MAX_WRONG_KEYS + 1))
     tries.now -= 3600
     assert tries.waits([("192.0.2.1", "")]) == [0]
 
 
-def test_an_operator_finds_in_the_log_whose_keys_were_wrong(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_shows_the_address_and_key_id_of_wrong_keys(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         Tries().waits([("192.0.2.1", "0123abcd")] * 3 * MAX_WRONG_KEYS)
     assert caplog.messages == [

@@ -35,7 +35,7 @@ async def gateway(store: SqlStore, sources: StubSources) -> AsyncIterator[Gatewa
     await opened.close()
 
 
-async def test_an_endpoint_is_reached_with_its_connections_token_and_stores_none(
+async def test_endpoint_uses_its_connections_token_and_stores_none(
     gateway: Gateway, store: SqlStore, sources: StubSources
 ) -> None:
     await gateway.connections.add("team", TOKEN)
@@ -52,7 +52,9 @@ async def test_an_endpoint_is_reached_with_its_connections_token_and_stores_none
     await again.close()
 
 
-async def test_a_new_token_is_used_at_once_by_all_who_name_it(gateway: Gateway, sources: StubSources) -> None:
+async def test_replaced_token_is_used_at_once_by_all_endpoints_of_the_connection(
+    gateway: Gateway, sources: StubSources
+) -> None:
     made = await gateway.connections.add("team", TOKEN)
     for name in ("one", "two"):
         await gateway.registry.register(dedicated(name, connection="team"), None)
@@ -65,7 +67,7 @@ async def test_a_new_token_is_used_at_once_by_all_who_name_it(gateway: Gateway, 
     await gateway.inference.embed("one", CALL)
 
 
-async def test_a_token_that_comes_while_an_endpoint_is_proved_is_the_one_that_it_uses(
+async def test_endpoint_uses_a_token_replaced_during_its_validation(
     gateway: Gateway, sources: StubSources
 ) -> None:
     await gateway.connections.add("team", TOKEN)
@@ -80,7 +82,7 @@ async def test_a_token_that_comes_while_an_endpoint_is_proved_is_the_one_that_it
     assert len(sources.upstreams[-1].calls) == 1
 
 
-async def test_a_connection_that_goes_while_an_endpoint_is_proved_is_missed_before_it_is_stored(
+async def test_connection_removed_during_validation_is_detected_before_storing(
     gateway: Gateway, store: SqlStore, sources: StubSources
 ) -> None:
     await gateway.connections.add("team", TOKEN)
@@ -95,7 +97,7 @@ async def test_a_connection_that_goes_while_an_endpoint_is_proved_is_missed_befo
     assert [actor.closed for actor in sources.upstreams] == [1]
 
 
-async def test_an_endpoint_changes_between_a_connection_and_a_token_of_its_own(
+async def test_endpoint_switches_between_a_connection_and_its_own_token(
     gateway: Gateway, store: SqlStore, sources: StubSources
 ) -> None:
     await gateway.connections.add("team", TOKEN)
@@ -111,7 +113,7 @@ async def test_an_endpoint_changes_between_a_connection_and_a_token_of_its_own(
     assert await store.endpoints() == [Target(updated, ANOTHER)]
 
 
-async def test_a_connection_in_use_stays_and_says_by_whom(gateway: Gateway) -> None:
+async def test_removing_a_connection_in_use_fails_and_names_its_endpoints(gateway: Gateway) -> None:
     await gateway.connections.add("team", TOKEN)
     for name in ("one", "two"):
         await gateway.registry.register(dedicated(name, connection="team"), None)
@@ -126,7 +128,7 @@ async def test_a_connection_in_use_stays_and_says_by_whom(gateway: Gateway) -> N
             await verb
 
 
-async def test_a_token_and_a_connection_or_one_that_is_not_there_are_refused(gateway: Gateway) -> None:
+async def test_rejects_a_token_together_with_a_connection_and_an_unknown_connection(gateway: Gateway) -> None:
     await gateway.connections.add("team", TOKEN)
     with pytest.raises(InvalidEndpoint, match="a token and a connection"):
         await gateway.registry.register(dedicated(connection="team"), TOKEN)
@@ -135,13 +137,13 @@ async def test_a_token_and_a_connection_or_one_that_is_not_there_are_refused(gat
 
 
 @pytest.mark.parametrize("text", ["", " \n ", "hf_with space", "hf_ü", "hf_one\nhf_\ttwo"])
-async def test_what_no_header_can_carry_is_no_token(gateway: Gateway, text: str) -> None:
+async def test_rejects_a_token_that_no_header_can_carry(gateway: Gateway, text: str) -> None:
     with pytest.raises(InvalidRequest, match="Invalid token") as refused:
         await gateway.connections.add("team", Secret(text))
     assert text not in str(refused.value) or not text.strip()
 
 
-async def test_several_tokens_stand_one_a_line_and_a_name_is_taken_once(gateway: Gateway) -> None:
+async def test_connection_takes_one_token_per_line_and_a_unique_name(gateway: Gateway) -> None:
     made = await gateway.connections.add("team", Secret("hf_one\n hf_two\n"))
     assert made.token is not None
     assert [one.reveal() for one in made.token.each()] == ["hf_one", "hf_two"]
@@ -153,7 +155,7 @@ async def test_several_tokens_stand_one_a_line_and_a_name_is_taken_once(gateway:
 
 
 @pytest.mark.parametrize("turns", range(12))
-async def test_no_endpoint_is_left_with_a_connection_that_is_removed_while_it_is_stored(
+async def test_no_endpoint_keeps_a_connection_removed_while_it_is_stored(
     gateway: Gateway, sources: StubSources, turns: int
 ) -> None:
     await gateway.connections.add("team", TOKEN)

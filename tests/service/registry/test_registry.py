@@ -55,7 +55,7 @@ class TestEdit:
         ],
         ids=lambda given: next(iter(given)),
     )
-    async def test_what_changes_nothing_of_the_model_is_in_force_without_asking_it(
+    async def test_edit_that_does_not_affect_the_model_is_applied_without_calling_it(
         self, gateway: Gateway, store: SqlStore, sources: StubSources, given: dict[str, object]
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
@@ -74,14 +74,14 @@ class TestEdit:
         ],
         ids=lambda given: next(iter(given)),
     )
-    async def test_what_may_change_the_model_asks_it(
+    async def test_edit_that_may_affect_the_model_calls_it(
         self, gateway: Gateway, sources: StubSources, given: dict[str, object]
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
         await gateway.registry.edit(replace(endpoint, **given))  # type: ignore[arg-type]
         assert sources.detections == 2
 
-    async def test_settings_that_do_not_work_leave_the_old_ones_in_force(
+    async def test_settings_that_fail_validation_leave_the_old_ones_in_force(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
@@ -94,7 +94,9 @@ class TestEdit:
             == [Target(endpoint, TOKEN)]
         )
 
-    async def test_a_token_stays_is_replaced_or_goes(self, gateway: Gateway, store: SqlStore) -> None:
+    async def test_token_is_kept_replaced_or_removed_by_an_edit(
+        self, gateway: Gateway, store: SqlStore
+    ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
         await gateway.registry.edit(replace(endpoint, burst=2))
         assert (await store.endpoints())[0].token == TOKEN
@@ -104,13 +106,13 @@ class TestEdit:
         assert (await store.endpoints())[0].token is None
         assert gateway.registry.token_hint("e5") is None
 
-    async def test_nothing_changed_is_nothing_done(self, gateway: Gateway, sources: StubSources) -> None:
+    async def test_edit_without_changes_does_nothing(self, gateway: Gateway, sources: StubSources) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
         assert await gateway.registry.edit(endpoint) == endpoint
         assert len(sources.upstreams) == 1
 
     @pytest.mark.parametrize("verb", ["edit", "update", "accept"])
-    async def test_what_waits_for_another_change_does_not_take_it_back(
+    async def test_change_that_waits_for_another_does_not_revert_it(
         self, gateway: Gateway, store: SqlStore, sources: StubSources, verb: str
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), TOKEN)
@@ -129,7 +131,7 @@ class TestEdit:
         assert await store.endpoints() == [Target(there, TOKEN)]
         assert gateway.registry.find("e5") == there
 
-    async def test_a_local_model_stays_loaded_and_the_last_to_leave_frees_it(
+    async def test_edited_local_model_stays_loaded_until_its_last_user_leaves(
         self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(local(), None)
@@ -140,7 +142,7 @@ class TestEdit:
         await gateway.registry.remove("minilm")
         await until(lambda: sources.upstreams[0].closed == 1)
 
-    async def test_the_warning_of_chunks_that_are_too_long_comes_and_goes_with_them(
+    async def test_warning_of_too_long_chunks_follows_the_settings(
         self, gateway: Gateway, sources: StubSources
     ) -> None:
         fit = ChunkFit(words=40)
@@ -157,7 +159,7 @@ class TestEdit:
         assert short.facts.warnings == ("another",)
         assert sources.detections == 1
 
-    async def test_a_changed_model_stays_refused_whatever_else_is_edited(
+    async def test_changed_model_stays_rejected_after_other_edits(
         self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), None)
@@ -170,13 +172,13 @@ class TestEdit:
             with pytest.raises(EndpointChanged):
                 await gateway.inference.embed(name, CALL)
 
-    async def test_an_endpoint_that_is_not_there_is_not_found(self, gateway: Gateway) -> None:
+    async def test_editing_an_unknown_endpoint_raises_not_found(self, gateway: Gateway) -> None:
         with pytest.raises(EndpointNotFound):
             await gateway.registry.edit(dedicated())
 
 
 class TestSwitchedOff:
-    async def test_calls_are_refused_and_the_model_is_freed(
+    async def test_disabled_endpoint_rejects_calls_and_frees_its_model(
         self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(local(), None)
@@ -188,11 +190,11 @@ class TestSwitchedOff:
         await gateway.inference.embed("minilm", CALL)
         assert (sources.detections, len(sources.open_upstreams)) == (1, 1)
 
-    async def test_in_the_place_of_its_model_nothing_answers(self) -> None:
+    async def test_disabled_model_rejects_every_call(self) -> None:
         with pytest.raises(EndpointDisabled):
             await DisabledModel("e5")(CALL)
 
-    async def test_it_is_neither_opened_nor_asked_at_the_start(
+    async def test_disabled_endpoint_is_not_opened_or_called_at_startup(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         for endpoint in (
@@ -210,7 +212,7 @@ class TestSwitchedOff:
         assert again.startup.unready() == {}
         await again.close()
 
-    async def test_what_matters_and_is_changed_meanwhile_is_proved_when_it_is_switched_on(
+    async def test_edits_of_a_disabled_endpoint_are_validated_when_it_is_enabled(
         self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(), None)
@@ -219,7 +221,7 @@ class TestSwitchedOff:
         on = await gateway.registry.edit(replace(off, enabled=True))
         assert (sources.detections, on.facts) == (2, endpoint.facts)
 
-    async def test_one_that_is_registered_so_is_proved_and_left_closed(
+    async def test_endpoint_registered_disabled_is_validated_and_closed(
         self, gateway: Gateway, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(enabled=False), None)
@@ -230,7 +232,7 @@ class TestSwitchedOff:
 
 
 class TestKeep:
-    async def test_an_untested_endpoint_is_stored_switched_off_and_proved_when_switched_on(
+    async def test_untested_endpoint_is_stored_disabled_and_validated_when_enabled(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         kept = await gateway.registry.register_disabled(dedicated(), TOKEN)
@@ -247,9 +249,7 @@ class TestKeep:
         assert on.facts.model == "org/model"
         await gateway.inference.embed("e5", CALL)
 
-    async def test_a_fallback_may_be_switched_off_and_unknown_but_must_be_there(
-        self, gateway: Gateway
-    ) -> None:
+    async def test_fallback_may_be_disabled_and_untested_but_must_exist(self, gateway: Gateway) -> None:
         await gateway.registry.register_disabled(dedicated("spare"), None)
         await gateway.registry.register_disabled(dedicated("e6", fallback="spare"), None)
         with pytest.raises(InvalidEndpoint, match=r"The fallback \[nowhere\] .* does not exist"):
@@ -257,7 +257,7 @@ class TestKeep:
 
 
 class TestClone:
-    async def test_a_clone_has_the_settings_the_token_and_what_was_learned(
+    async def test_clone_copies_settings_token_and_facts(
         self, gateway: Gateway, store: SqlStore, sources: StubSources
     ) -> None:
         endpoint = await gateway.registry.register(dedicated(burst=3), TOKEN)
@@ -267,7 +267,7 @@ class TestClone:
         assert await store.endpoints() == [Target(endpoint, TOKEN), Target(twin, TOKEN)]
         await gateway.inference.embed("twin", CALL)
 
-    async def test_a_name_that_is_taken_or_unknown_is_refused(self, gateway: Gateway) -> None:
+    async def test_clone_rejects_a_taken_name_and_an_unknown_source(self, gateway: Gateway) -> None:
         await gateway.registry.register(dedicated(), None)
         with pytest.raises(EndpointExists):
             await gateway.registry.clone("e5", "e5")
@@ -277,7 +277,7 @@ class TestClone:
             await gateway.registry.clone("e5", "No Name")
 
 
-async def test_an_edit_whose_asker_leaves_is_done_or_not_at_all(
+async def test_cancelled_edit_is_applied_completely_or_not_at_all(
     gateway: Gateway, store: SqlStore, sources: StubSources
 ) -> None:
     endpoint = await gateway.registry.register(dedicated(), None)
@@ -291,6 +291,6 @@ async def test_an_edit_whose_asker_leaves_is_done_or_not_at_all(
     assert len(sources.open_upstreams) == 1
 
 
-async def test_a_fake_endpoint_is_edited_like_any_other(gateway: Gateway) -> None:
+async def test_fake_endpoint_is_edited_like_any_other(gateway: Gateway) -> None:
     endpoint = await gateway.registry.register(dedicated(source=Source.FAKE), None)
     assert (await gateway.registry.edit(replace(endpoint, burst=2))).burst == 2

@@ -27,7 +27,7 @@ def registered(gateway: RunningGateway, **form: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("engine", "form"), [("tei", {}), ("tgi", {"task": "chat_completion"}), ("infinity", {"task": "rerank"})]
 )
-def test_the_first_that_is_not_refused_proves_it_and_the_others_are_told_of(
+def test_first_accepted_token_validates_the_endpoint_and_others_are_reported(
     gateway: RunningGateway, engine: str, form: dict[str, Any]
 ) -> None:
     kind = {"rerank": "reranker", "chat_completion": "llm"}.get(form.get("task", ""), "embedding")
@@ -38,7 +38,7 @@ def test_the_first_that_is_not_refused_proves_it_and_the_others_are_told_of(
     assert "401" in warning
 
 
-def test_what_is_learned_is_asked_with_the_good_one_and_calls_take_all_in_turn(
+def test_detection_uses_the_accepted_token_and_calls_rotate_over_all(
     gateway: RunningGateway,
 ) -> None:
     with lookalike("tei", key=GOOD) as server:
@@ -51,7 +51,7 @@ def test_what_is_learned_is_asked_with_the_good_one_and_calls_take_all_in_turn(
 
 
 @pytest.mark.parametrize(("fault", "status"), [("no-credit", 402), ("too-many", 429)])
-def test_one_without_credit_or_with_a_spent_minute_is_passed_over_too(
+def test_token_without_credit_or_over_its_rate_limit_is_skipped(
     gateway: RunningGateway, fault: str, status: int
 ) -> None:
     with lookalike("tei") as server:
@@ -62,7 +62,7 @@ def test_one_without_credit_or_with_a_spent_minute_is_passed_over_too(
     assert str(status) in warning
 
 
-def test_when_all_are_refused_each_is_named_with_its_reason(gateway: RunningGateway) -> None:
+def test_when_all_tokens_are_rejected_each_is_named_with_its_reason(gateway: RunningGateway) -> None:
     with lookalike("tei", key="hf_another") as server:
         error = registered(gateway, url=server.url)["error"]
     assert error["cause"] == "wrong_token"
@@ -71,27 +71,27 @@ def test_when_all_are_refused_each_is_named_with_its_reason(gateway: RunningGate
     assert gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
 
-def test_what_waiting_cures_is_told_before_what_it_does_not(gateway: RunningGateway) -> None:
+def test_temporary_error_is_reported_before_a_permanent_one(gateway: RunningGateway) -> None:
     with lookalike("tei", rate_limit=(0, 60.0)) as server:
         server.fail("wrong-token", times=1)
         error = registered(gateway, url=server.url)["error"]
     assert error["cause"] == "overloaded"
 
 
-def test_what_is_not_about_the_token_is_asked_once(gateway: RunningGateway) -> None:
+def test_error_unrelated_to_the_token_is_not_retried_with_others(gateway: RunningGateway) -> None:
     with lookalike("tei", fault="paused") as server:
         assert registered(gateway, url=server.url)["error"]["cause"] == "paused"
         assert {asked.token for asked in server.requests} == {REVOKED}
 
 
-def test_a_token_that_stands_twice_is_asked_once(gateway: RunningGateway) -> None:
+def test_duplicate_token_is_tried_once(gateway: RunningGateway) -> None:
     with lookalike("tei", key=GOOD) as server:
         error = registered(gateway, url=server.url, token=f"{REVOKED}\n{REVOKED}")["error"]
         assert "401" in error["message"]
         assert len(server.requests) == 1
 
 
-def test_a_diagnosis_says_which_was_refused_and_that_the_endpoint_is_well(
+def test_diagnosis_names_the_rejected_token_of_a_working_endpoint(
     gateway: RunningGateway, hubgate: Command
 ) -> None:
     with lookalike("tei", key=GOOD) as server:

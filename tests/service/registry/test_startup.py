@@ -52,7 +52,7 @@ async def run(store: SqlStore, sources: StubSources) -> AsyncIterator[Callable[[
 
 
 class TestLoad:
-    async def test_endpoints_serve_again_with_their_tokens_and_nobody_is_asked(
+    async def test_loaded_endpoints_serve_with_their_tokens_without_any_request(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         token = Secret("hf_token")
@@ -64,7 +64,7 @@ class TestLoad:
         assert sources.call_count == 1
         await gateway.inference.embed("e5", CALL)
 
-    async def test_an_endpoint_whose_token_cannot_be_opened_serves_without_it_and_the_log_says_so(
+    async def test_endpoint_with_an_undecryptable_token_serves_without_it_and_is_logged(
         self,
         run: Callable[[], Gateway],
         sources: StubSources,
@@ -81,7 +81,7 @@ class TestLoad:
         assert sources.upstreams[-1].token is None
         assert "endpoint e5 has no usable token" in caplog.text
 
-    async def test_one_that_cannot_be_opened_is_switched_off_and_the_others_serve(
+    async def test_endpoint_that_cannot_be_opened_is_disabled_and_others_serve(
         self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         first = run()
@@ -108,7 +108,7 @@ class TestLoad:
 
 
 class TestStart:
-    async def test_a_local_model_is_not_ready_until_it_answers(
+    async def test_local_model_is_not_ready_until_it_answers(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(local(), None)
@@ -122,7 +122,7 @@ class TestStart:
         await gateway.startup.settled()
         assert gateway.startup.unready() == {}
 
-    async def test_a_local_model_may_wait_for_its_first_call(
+    async def test_local_model_may_load_on_its_first_call(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(local(), None)
@@ -134,7 +134,7 @@ class TestStart:
         assert not sources.asked.is_set()
 
     @pytest.mark.parametrize("how", ["check", "call", "call under new settings"])
-    async def test_a_local_model_that_fails_is_not_ready_and_says_why_until_it_answers(
+    async def test_failed_local_model_is_unready_with_the_reason_until_it_answers(
         self, run: Callable[[], Gateway], sources: StubSources, how: str
     ) -> None:
         await run().registry.register(local(), None)
@@ -153,7 +153,7 @@ class TestStart:
         )
         assert gateway.startup.unready() == {}
 
-    async def test_removing_a_model_that_loads_ends_its_loading(
+    async def test_removing_a_loading_model_cancels_its_load(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(local(), None)
@@ -166,7 +166,7 @@ class TestStart:
         assert gateway.startup.unready() == {}
         await until(lambda: sources.upstreams[-1].cancelled == 1)
 
-    async def test_a_model_that_loads_goes_on_under_new_settings_and_is_not_ready_before_it_answers(
+    async def test_loading_model_continues_under_new_settings_and_is_unready_until_it_answers(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(local(), None)
@@ -181,7 +181,7 @@ class TestStart:
         await gateway.startup.settled()
         assert gateway.startup.unready() == {}
 
-    async def test_switching_off_a_model_that_loads_ends_its_loading(
+    async def test_disabling_a_loading_model_cancels_its_load(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(local(), None)
@@ -194,7 +194,7 @@ class TestStart:
         assert gateway.startup.unready() == {}
         await until(lambda: sources.upstreams[-1].cancelled == 1)
 
-    async def test_the_ready_endpoint_is_registered_on_the_first_start_and_never_after_it_was_removed(
+    async def test_ready_endpoint_is_registered_on_first_start_and_never_again_after_removal(
         self, run: Callable[[], Gateway]
     ) -> None:
         first = run()
@@ -210,7 +210,7 @@ class TestStart:
         await again.startup.settled()
         assert again.registry.endpoints() == []
 
-    async def test_a_gateway_that_had_endpoints_at_its_start_never_gets_the_ready_one(
+    async def test_ready_endpoint_is_not_added_to_a_gateway_that_had_endpoints(
         self, run: Callable[[], Gateway]
     ) -> None:
         first = run()
@@ -222,7 +222,7 @@ class TestStart:
         await again.startup.settled()
         assert again.registry.endpoints() == []
 
-    async def test_a_ready_endpoint_that_cannot_be_had_is_logged_and_tried_at_the_next_start(
+    async def test_failed_ready_endpoint_is_logged_and_retried_at_the_next_start(
         self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         sources.absence = RuntimeFailed("The Hub cannot be reached.")
@@ -237,7 +237,7 @@ class TestStart:
         await again.startup.settled()
         assert again.registry.find("ready").name == "ready"
 
-    async def test_a_dedicated_endpoint_that_runs_is_looked_at_once_and_serves_meanwhile(
+    async def test_running_dedicated_endpoint_is_checked_once_while_it_serves(
         self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().registry.register(dedicated(), None)
@@ -256,7 +256,7 @@ class TestStart:
         assert (sources.detections, len(sources.upstreams)) == (2, 3)
         await until(lambda: len(sources.open_upstreams) == 2)  # that of the run before, and this one's
 
-    async def test_one_that_runs_with_another_model_is_refused_soon_after_the_start(
+    async def test_endpoint_running_another_model_is_rejected_soon_after_startup(
         self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().registry.register(dedicated(), None)
@@ -279,7 +279,7 @@ class TestStart:
         ],
         ids=["unreachable", "waking", "paused"],
     )
-    async def test_one_that_cannot_be_asked_is_only_logged_after_one_try(
+    async def test_startup_check_that_fails_is_logged_and_not_retried(
         self,
         run: Callable[[], Gateway],
         sources: StubSources,
@@ -297,7 +297,7 @@ class TestStart:
         assert gateway.startup.unready() == {}
         await gateway.inference.embed("e5", CALL)
 
-    async def test_one_that_may_sleep_is_asked_by_nobody_until_it_has_answered_a_call(
+    async def test_endpoint_that_may_sleep_is_not_checked_until_it_has_answered_a_call(
         self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().registry.register(dedicated(), None)
@@ -319,7 +319,7 @@ class TestStart:
         with pytest.raises(EndpointChanged):
             await gateway.inference.embed("e5", CALL)
 
-    async def test_settings_that_do_not_change_the_model_leave_the_look_at_it_due(
+    async def test_edit_that_keeps_the_model_keeps_the_check_pending(
         self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().registry.register(dedicated(), None)
@@ -333,7 +333,7 @@ class TestStart:
         await gateway.inference.embed("e5", CALL)
         assert sources.detections == 2
 
-    async def test_settings_that_are_changed_during_the_look_do_not_hide_what_it_finds(
+    async def test_edit_during_a_check_does_not_hide_its_result(
         self, run: Callable[[], Gateway], sources: StubSources, caplog: pytest.LogCaptureFixture
     ) -> None:
         await run().registry.register(dedicated(), None)
@@ -350,7 +350,7 @@ class TestStart:
         with pytest.raises(EndpointChanged):
             await gateway.inference.embed("e5", CALL)
 
-    async def test_what_was_asked_before_it_moved_says_nothing_of_the_server_it_moved_to(
+    async def test_check_started_before_a_move_does_not_apply_to_the_new_server(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
@@ -366,7 +366,7 @@ class TestStart:
         await looking
         await gateway.inference.embed("e5", CALL)
 
-    async def test_one_that_is_proved_anew_or_removed_is_not_looked_at(
+    async def test_revalidated_or_removed_endpoint_is_not_checked(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         await run().registry.register(dedicated(), None)
@@ -381,7 +381,7 @@ class TestStart:
             await asyncio.sleep(0)
         assert sources.detections == 3
 
-    async def test_closing_ends_what_the_start_began(
+    async def test_closing_cancels_startup_tasks(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         first = run()
@@ -410,7 +410,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[float, ...] | None, str]] = {
 class TestChange:
     @pytest.mark.parametrize("change", CHANGES)
     @pytest.mark.parametrize("expected", [None, 2], ids=["", "with expected dimensions"])
-    async def test_a_check_tells_what_changed_and_calls_are_refused_until_it_is_accepted(
+    async def test_check_reports_the_change_and_calls_are_rejected_until_accepted(
         self, run: Callable[[], Gateway], sources: StubSources, change: str, expected: int | None
     ) -> None:
         gateway = run()
@@ -432,7 +432,7 @@ class TestChange:
         await gateway.inference.embed("e5", CALL)
         assert await gateway.registry.check("e5") == accepted
 
-    async def test_the_former_model_run_again_needs_no_accepting(
+    async def test_original_model_running_again_needs_no_acceptance(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
@@ -447,7 +447,7 @@ class TestChange:
     @pytest.mark.parametrize(
         "renamed", [{"revision": "def"}, {"model": "/repository"}], ids=["revision", "model"]
     )
-    async def test_another_commit_or_name_with_the_same_vectors_is_the_same_model(
+    async def test_another_revision_or_name_with_the_same_vectors_is_the_same_model(
         self, run: Callable[[], Gateway], sources: StubSources, renamed: dict[str, str]
     ) -> None:
         gateway = run()
@@ -456,7 +456,7 @@ class TestChange:
         await gateway.registry.check("e5")
         await gateway.inference.embed("e5", CALL)
 
-    async def test_a_vector_that_differs_by_rounding_is_the_same(
+    async def test_vector_that_differs_by_rounding_is_the_same(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
@@ -464,7 +464,7 @@ class TestChange:
         sources.vector = (0.601, 0.799)
         await gateway.registry.check("e5")
 
-    async def test_a_model_that_answers_nothing_but_zeros_is_another(
+    async def test_model_that_returns_only_zeros_is_a_changed_model(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
@@ -473,7 +473,7 @@ class TestChange:
         with pytest.raises(EndpointChanged, match=r"cosine 0\.0000"):
             await gateway.registry.check("e5")
 
-    async def test_other_dimensions_in_a_call_refuse_all_later_ones(
+    async def test_wrong_dimensions_in_a_call_reject_all_later_calls(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
@@ -491,7 +491,7 @@ class TestChange:
         # An error that is raised again grows by a traceback each time.
         assert len({id(error) for error in raised}) == 3
 
-    async def test_a_model_that_cannot_be_asked_is_served_or_refused_as_before(
+    async def test_unreachable_model_keeps_its_previous_state(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
@@ -511,7 +511,7 @@ class TestChange:
         accepted = await gateway.registry.accept("e5")
         assert await store.endpoints() == [Target(accepted, token)]
 
-    async def test_an_accepted_fake_endpoint_keeps_its_dimensions(
+    async def test_accepted_fake_endpoint_keeps_its_dimensions(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
@@ -520,7 +520,7 @@ class TestChange:
         assert (await gateway.registry.accept("fake")).dimensions == 2
 
 
-async def test_rotation_tells_how_many_tokens_were_sealed(run: Callable[[], Gateway]) -> None:
+async def test_rotation_returns_the_number_of_sealed_tokens(run: Callable[[], Gateway]) -> None:
     gateway = run()
     await gateway.registry.register(dedicated(), Secret("hf_token"))
     await gateway.registry.register(dedicated("other"), None)
