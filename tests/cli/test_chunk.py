@@ -1,4 +1,4 @@
-"""`hubgate chunk` answers every line of standard input with the offsets of its chunks, or with what is wrong with it."""
+"""`hubgate chunk` answers every line of standard input with the offsets of its chunks, or with an error."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def run(lines: bytes) -> tuple[int, list[dict[str, Any]]]:
     return result.exit_code, [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_every_recorded_case_comes_out_as_elasticsearch_gave_it() -> None:
+def test_every_recorded_case_matches_elasticsearch() -> None:
     cases = [json.loads(line) for line in CASES.read_bytes().splitlines()]
     code, answers = run(CASES.read_bytes())
     assert code == 0
     assert answers == [{"utf16": case["utf16"], "codepoints": case["codepoints"]} for case in cases]
 
 
-def test_settings_may_be_left_out() -> None:
+def test_settings_are_optional() -> None:
     assert run(b'{"text": "a. b."}\n{"text": "", "settings": null}') == (
         0,
         [{"utf16": [[0, 5]], "codepoints": [[0, 5]]}, {"utf16": [[0, 0]], "codepoints": [[0, 0]]}],
     )
 
 
-def test_offsets_beyond_the_bmp_differ_by_the_way_of_counting_and_lone_surrogates_are_taken() -> None:
+def test_offsets_differ_beyond_the_bmp_and_lone_surrogates_are_accepted() -> None:
     assert run(rb'{"text": "\ud83d\ude00 \ud83d"}') == (0, [{"utf16": [[0, 4]], "codepoints": [[0, 3]]}])
 
 
@@ -59,7 +59,7 @@ def test_offsets_beyond_the_bmp_differ_by_the_way_of_counting_and_lone_surrogate
         ),
     ],
 )
-def test_a_bad_line_is_answered_in_its_place_and_told_by_the_exit_code(line: bytes, told: str) -> None:
+def test_invalid_line_is_answered_in_place_and_sets_the_exit_code(line: bytes, told: str) -> None:
     code, answers = run(b'{"text": "a"}\n' + line + b'\n{"text": "b"}\n')
     assert code == 1
     assert [list(answer) for answer in answers] == [

@@ -1,4 +1,4 @@
-"""How commands end when something is wrong: one plain line, never a traceback."""
+"""Commands that fail print one plain line, never a traceback."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_version_is_printed(hubgate: Command, argument: str) -> None:
         *("cache stats", "cache clear"),
     ],
 )
-def test_what_is_about_a_gateway_says_that_there_is_none_and_makes_nothing(
+def test_commands_without_a_gateway_report_it_and_create_nothing(
     hubgate: Command, settings: Settings, tmp_path: Path, command: str
 ) -> None:
     failed = hubgate(*command.split())
@@ -60,7 +60,7 @@ def test_what_is_about_a_gateway_says_that_there_is_none_and_makes_nothing(
 @pytest.mark.parametrize(
     "command", ["add words --fake", "key create app", "connection add team --token-env TEAM_TOKEN"]
 )
-def test_what_a_gateway_begins_with_makes_it(
+def test_commands_that_set_up_a_gateway_create_it(
     hubgate: Command, settings: Settings, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setenv("TEAM_TOKEN", "hf_" + "t0ken" * 6)
@@ -70,7 +70,7 @@ def test_what_a_gateway_begins_with_makes_it(
     assert settings.database.exists()
 
 
-def test_a_configuration_is_planned_without_a_gateway_and_makes_none_until_it_is_applied(
+def test_dry_run_without_a_gateway_creates_none_until_applied(
     hubgate: Command, settings: Settings, tmp_path: Path
 ) -> None:
     file = tmp_path / "gate.yaml"
@@ -83,13 +83,13 @@ def test_a_configuration_is_planned_without_a_gateway_and_makes_none_until_it_is
 
 
 @pytest.mark.parametrize("arguments", [(), ("key",), ("cache",)])
-def test_without_a_command_the_help_is_shown(hubgate: Command, arguments: tuple[str, ...]) -> None:
+def test_help_is_shown_without_a_command(hubgate: Command, arguments: tuple[str, ...]) -> None:
     shown = hubgate(*arguments)
     assert shown.status == 2
     assert "Usage: " in shown.out + shown.err
 
 
-def test_a_bad_environment_variable_is_named(hubgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_environment_variable_is_named(hubgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBGATE_PORT", "eighty")
     for arguments in (("list",), ("serve",)):
         failed = hubgate(*arguments)
@@ -97,9 +97,7 @@ def test_a_bad_environment_variable_is_named(hubgate: Command, monkeypatch: pyte
         assert failed.err == "hubgate: HUBGATE_PORT must be a whole number from 0 to 65535, not 'eighty'.\n"
 
 
-def test_a_home_that_cannot_be_used_is_named(
-    hubgate: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_unusable_home_is_named(hubgate: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
     job = ("job", "run", str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"), "--endpoint", "words")
@@ -114,9 +112,7 @@ def test_a_home_that_cannot_be_used_is_named(
             )
 
 
-def test_an_address_that_is_not_this_machines_is_named(
-    hubgate: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_address_of_another_machine_is_named(hubgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBGATE_HOST", "no.such.name.invalid")
     failed = hubgate("serve")
     assert failed.status == 1
@@ -125,7 +121,7 @@ def test_an_address_that_is_not_this_machines_is_named(
 
 @pytest.fixture
 def answers(settings: Settings) -> Iterator[list[bytes]]:
-    """What something that holds the lock of the home answers to its next connections; it hangs up on the others."""
+    """The replies of a process that holds the lock of the home; further connections are closed."""
     given: list[bytes] = []
     with HomeLock(settings.home) as lock, socket.create_server(("127.0.0.1", 0)) as server:
         lock.announce(f"http://127.0.0.1:{server.getsockname()[1]}")
@@ -145,13 +141,13 @@ def answers(settings: Settings) -> Iterator[list[bytes]]:
         thread.join()
 
 
-def test_a_gateway_that_hangs_up_is_one_plain_line(hubgate: Command, answers: list[bytes]) -> None:
+def test_gateway_that_hangs_up_is_reported_in_one_line(hubgate: Command, answers: list[bytes]) -> None:
     failed = hubgate("list")
     assert (failed.status, failed.out) == (1, "")
     assert re.fullmatch(r"hubgate: The gateway at http://\S+ does not respond: .*\n", failed.err)
 
 
-def test_a_mistake_of_hubgates_own_is_one_plain_line_unless_it_is_looked_for(
+def test_internal_error_is_reported_in_one_line_without_debug_logging(
     hubgate: Command, answers: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers += [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"] * 2
@@ -166,8 +162,8 @@ def test_a_mistake_of_hubgates_own_is_one_plain_line_unless_it_is_looked_for(
         hubgate("list")
 
 
-def test_ctrl_c_ends_a_command_with_130_and_without_a_word(tmp_path: Path) -> None:
-    """While it reads standard input, which nobody writes to."""
+def test_ctrl_c_exits_with_130_and_without_output(tmp_path: Path) -> None:
+    """It is interrupted while it reads standard input."""
     program = "from hubgate.cli import main; print(flush=True); main(['chunk'])"
     with subprocess.Popen(
         [sys.executable, "-c", program],
@@ -193,7 +189,7 @@ def test_ctrl_c_ends_a_command_with_130_and_without_a_word(tmp_path: Path) -> No
     ("place", "told"),
     [("pipe", ""), ("/dev/full", "hubgate: Cannot write the output: No space left on device.\n")],
 )
-def test_what_cannot_be_written_is_no_fault_of_the_gateway(
+def test_output_that_cannot_be_written_is_not_blamed_on_the_gateway(
     settings: Settings, place: str, told: str, runs: bool
 ) -> None:
     if place == "pipe":
@@ -225,7 +221,7 @@ def test_what_cannot_be_written_is_no_fault_of_the_gateway(
     assert (ran.returncode, ran.stderr) == (1, told)
 
 
-def test_a_letter_that_the_terminal_does_not_know_is_spelled() -> None:
+def test_characters_unknown_to_the_terminal_are_escaped() -> None:
     program = "from hubgate.cli import main; main(['add', '--help'])"
     ran = subprocess.run(
         [sys.executable, "-c", f"print(end='')\n{program}"],

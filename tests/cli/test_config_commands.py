@@ -26,7 +26,7 @@ keys:
 """
 
 
-def test_a_file_is_planned_applied_exported_and_applied_again(
+def test_file_is_planned_applied_exported_and_applied_again(
     gateway: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "gate.yaml"
@@ -58,7 +58,7 @@ def test_a_file_is_planned_applied_exported_and_applied_again(
     assert hubgate("config", "apply", str(file), "--prune").out == "remove key app\n"
 
 
-def test_what_fails_is_told_and_ends_with_1(
+def test_failure_is_reported_with_exit_code_1(
     gateway: RunningGateway, hubgate: Command, tmp_path: Path
 ) -> None:
     file = tmp_path / "gate.yaml"

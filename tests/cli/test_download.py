@@ -1,4 +1,4 @@
-"""`hubgate add NAME --local REPOSITORY`: downloaded with a progress line, whole and from the Hub that is set."""
+"""`hubgate add NAME --local REPOSITORY`: downloads a model from the configured Hub with a progress line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def add(folder: Path, hub: str, stderr: int, **settings: str) -> subprocess.Comp
     )
 
 
-def test_in_a_terminal_a_model_is_downloaded_with_a_progress_line_and_then_registered(tmp_path: Path) -> None:
+def test_model_is_downloaded_with_a_progress_line_in_a_terminal(tmp_path: Path) -> None:
     ours, its = pty.openpty()
     with running_hub(files()) as hub:
         added = add(tmp_path, hub.url, its)
@@ -49,7 +49,7 @@ def test_in_a_terminal_a_model_is_downloaded_with_a_progress_line_and_then_regis
     assert "16 dimensions" in added.stdout.decode()
 
 
-def test_elsewhere_nothing_is_drawn_and_what_was_downloaded_needs_no_hub(tmp_path: Path) -> None:
+def test_no_progress_without_a_terminal_and_no_hub_for_downloaded_models(tmp_path: Path) -> None:
     with running_hub(files()) as hub:
         first = add(tmp_path, hub.url, subprocess.PIPE)
     assert first.returncode == 0, first.stderr
@@ -60,7 +60,7 @@ def test_elsewhere_nothing_is_drawn_and_what_was_downloaded_needs_no_hub(tmp_pat
     assert again.returncode == 0, again.stderr
 
 
-def test_what_cannot_be_downloaded_is_told_once_and_by_the_gateway(tmp_path: Path) -> None:
+def test_failed_download_is_reported_once_by_the_gateway(tmp_path: Path) -> None:
     ours, its = pty.openpty()
     refused = add(tmp_path, "http://127.0.0.1:9", its)
     os.close(its)
@@ -70,7 +70,7 @@ def test_what_cannot_be_downloaded_is_told_once_and_by_the_gateway(tmp_path: Pat
     assert shown.count("could not be downloaded") == 1
 
 
-def test_the_line_says_how_much_of_how_much_is_here_and_no_more_often_than_it_changes() -> None:
+def test_progress_line_shows_size_and_total_and_is_written_only_on_change() -> None:
     out = io.StringIO()
     told = progress("a/b", out)
     told(0, 0)

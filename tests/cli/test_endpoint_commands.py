@@ -22,7 +22,7 @@ TINY_MODELS = Path(__file__).parents[1] / "data" / "tiny_models"
 TOKEN = "hf_" + "t0ken" * 6
 
 
-def test_add_tells_the_gateway_every_option(gateway: RunningGateway, hubgate: Command) -> None:
+def test_add_passes_every_option_to_the_gateway(gateway: RunningGateway, hubgate: Command) -> None:
     with lookalike("tei", name="intfloat/e5-small", dimensions=16) as server:
         options = [
             *("--url", server.url, "--engine", "tei", "--model", "intfloat/e5-small", "--dimensions", "16"),
@@ -53,7 +53,7 @@ def test_add_tells_the_gateway_every_option(gateway: RunningGateway, hubgate: Co
     assert fields["similarity"].strip() == "cosine"
 
 
-def test_add_takes_the_token_from_the_environment_and_shows_its_end_alone(
+def test_add_reads_the_token_from_the_environment_and_shows_only_its_end(
     gateway: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", TOKEN)
@@ -66,12 +66,12 @@ def test_add_takes_the_token_from_the_environment_and_shows_its_end_alone(
         assert hubgate("add", "e6", "--url", server.url).err.startswith("hubgate: ")
 
 
-def test_a_task_may_be_told_in_hugging_faces_words(gateway: RunningGateway, hubgate: Command) -> None:
+def test_add_accepts_hugging_face_task_names(gateway: RunningGateway, hubgate: Command) -> None:
     added = hubgate("add", "words", "--fake", "--task", "sentence-similarity")
     assert added.out.startswith("Added words: text_embedding, ")
 
 
-def test_a_folder_is_stored_by_its_whole_path_because_the_gateway_runs_elsewhere(
+def test_add_stores_the_absolute_path_of_a_folder(
     gateway: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(TINY_MODELS / "bert", tmp_path / "here" / "bert")
@@ -81,7 +81,7 @@ def test_a_folder_is_stored_by_its_whole_path_because_the_gateway_runs_elsewhere
     assert gateway.request("GET", "/api/endpoints/tiny").json()["model"] == str(tmp_path / "here" / "bert")
 
 
-def test_add_asks_for_the_token(gateway: RunningGateway, hubgate: Command) -> None:
+def test_add_prompts_for_the_token(gateway: RunningGateway, hubgate: Command) -> None:
     """Without a terminal, as here, the answer is read from standard input."""
     with lookalike("tei", key=TOKEN) as server:
         asked = subprocess.run(
@@ -112,7 +112,7 @@ def test_add_asks_for_the_token(gateway: RunningGateway, hubgate: Command) -> No
         (("--fake", "--task", "chat"), "Invalid --task 'chat'. It must be one of text_embedding, sparse_embedding, "),
     ],
 )  # fmt: skip
-def test_what_cannot_be_added_is_one_plain_line_and_nothing_is_stored(
+def test_invalid_add_is_reported_in_one_line_and_stores_nothing(
     gateway: RunningGateway, hubgate: Command, options: tuple[str, ...], told: str
 ) -> None:
     failed = hubgate("add", "e5", *options)
@@ -123,7 +123,9 @@ def test_what_cannot_be_added_is_one_plain_line_and_nothing_is_stored(
     assert hubgate("list").rows == []
 
 
-def test_check_tells_a_changed_model_and_accept_takes_it(gateway: RunningGateway, hubgate: Command) -> None:
+def test_check_reports_a_changed_model_and_accept_accepts_it(
+    gateway: RunningGateway, hubgate: Command
+) -> None:
     with lookalike("tei", dimensions=8) as server:
         assert hubgate("add", "e5", "--url", server.url).status == 0
         assert hubgate("check", "e5").out == "e5 still serves the registered model.\n"
@@ -138,7 +140,7 @@ def test_check_tells_a_changed_model_and_accept_takes_it(gateway: RunningGateway
         assert hubgate("check", "e5").status == 0
 
 
-def test_list_prints_one_whole_line_an_endpoint_into_a_pipe(
+def test_list_prints_one_full_line_per_endpoint_into_a_pipe(
     gateway: RunningGateway, hubgate: Command
 ) -> None:
     model = "a/model-whose-name-is-longer-than-any-terminal-is-wide" * 5
@@ -148,7 +150,7 @@ def test_list_prints_one_whole_line_an_endpoint_into_a_pipe(
     assert listed.rows == [["words", "running", "text_embedding", "fake", "fake", "8", model]]
 
 
-def test_show_prints_nothing_that_the_task_makes_no_use_of(gateway: RunningGateway, hubgate: Command) -> None:
+def test_show_omits_fields_the_task_does_not_use(gateway: RunningGateway, hubgate: Command) -> None:
     with lookalike("tei", kind="reranker") as server:
         hubgate("add", "ranker", "--url", server.url, "--task", "rerank")
     fields = {name.strip() for name in hubgate("show", "ranker").fields}
@@ -157,7 +159,7 @@ def test_show_prints_nothing_that_the_task_makes_no_use_of(gateway: RunningGatew
     assert not fields & {*unused, *(f"detected: {name}" for name in unused)}
 
 
-def test_an_endpoint_that_is_not_there_is_one_plain_line(gateway: RunningGateway, hubgate: Command) -> None:
+def test_unknown_endpoint_is_reported_in_one_line(gateway: RunningGateway, hubgate: Command) -> None:
     for verb in ("show", "check", "accept", "remove"):
         failed = hubgate(verb, "nowhere")
         assert (failed.status, failed.out) == (1, "")
@@ -166,9 +168,7 @@ def test_an_endpoint_that_is_not_there_is_one_plain_line(gateway: RunningGateway
         assert hubgate(verb, "a/b\udcff").status == 1
 
 
-def test_a_typing_error_is_answered_with_the_name_that_was_meant(
-    gateway: RunningGateway, hubgate: Command
-) -> None:
+def test_misspelled_name_gets_a_suggestion(gateway: RunningGateway, hubgate: Command) -> None:
     gateway.add("minilm")
     assert hubgate("show", "minlm").err == (
         "hubgate: No endpoint is named [minlm]. Did you mean [minilm]? `hubgate list` lists the names.\n"
@@ -177,14 +177,16 @@ def test_a_typing_error_is_answered_with_the_name_that_was_meant(
     assert failed == "hubgate: No connection is named [nowhere]. `hubgate connection list` lists them.\n"
 
 
-def test_a_warning_of_the_model_is_shown_last(gateway: RunningGateway, hubgate: Command) -> None:
+def test_warnings_of_the_model_are_shown_last(gateway: RunningGateway, hubgate: Command) -> None:
     with lookalike("toolkit", kind="tokens", dimensions=8) as server:
         added = hubgate("add", "tokens", "--url", server.url)
     assert added.status == 0, added.err
     assert added.out.splitlines()[-1].split()[0] == "warning"
 
 
-def test_without_a_running_gateway_it_works_on_the_home_itself(hubgate: Command, settings: Settings) -> None:
+def test_endpoint_commands_work_on_the_home_without_a_running_gateway(
+    hubgate: Command, settings: Settings
+) -> None:
     first = hubgate("add", "words", "--fake")
     assert first.status == 0
     assert "The admin key, shown only once: hg_" in first.err

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from running_gateway import RunningGateway
 
 
-def test_a_created_key_is_printed_alone_and_works_with_its_rights(
-    gateway: RunningGateway, hubgate: Command
-) -> None:
+def test_created_key_is_the_only_output_and_has_its_rights(gateway: RunningGateway, hubgate: Command) -> None:
     gateway.add("words")
     made = hubgate("key", "create", "dify", "--bulk", "--default-endpoint", "words", "--input-type", "query")
     assert (made.status, made.err) == (0, "")
@@ -31,7 +29,7 @@ def test_a_created_key_is_printed_alone_and_works_with_its_rights(
 def test_no_second_home_is_created_beside_a_running_gateway(
     gateway: RunningGateway, hubgate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its key would be refused by the running gateway, which is the one that was meant."""
+    """Its key would be rejected by the running gateway, which the user meant."""
     monkeypatch.setenv("HUBGATE_HOME", str(tmp_path / "other"))
     monkeypatch.setenv("HUBGATE_PORT", gateway.url.rpartition(":")[2])
     refused = hubgate("key", "create", "dify")
@@ -45,14 +43,14 @@ def test_no_second_home_is_created_beside_a_running_gateway(
     assert f"Creating a new gateway in {tmp_path / 'other'}." in created.err
 
 
-def test_a_server_that_is_not_hubgate_does_not_keep_a_home_from_being_created(
+def test_home_is_created_beside_a_server_that_is_not_hubgate(
     hub_site: HubApi, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HUBGATE_PORT", hub_site.url.rpartition(":")[2])
     assert hubgate("key", "create", "dify").status == 0
 
 
-def test_keys_are_listed_without_the_keys_and_names_are_not_markup(
+def test_key_list_shows_no_secrets_and_names_are_not_markup(
     gateway: RunningGateway, hubgate: Command
 ) -> None:
     key = hubgate("key", "create", "[red]team/app[/red]", "--bulk").out.strip()
@@ -72,7 +70,7 @@ def test_keys_are_listed_without_the_keys_and_names_are_not_markup(
         (("revoke", ""), "The name is empty."),
     ],
 )
-def test_what_cannot_be_done_with_a_key_is_one_plain_line(
+def test_invalid_key_command_is_reported_in_one_line(
     gateway: RunningGateway, hubgate: Command, arguments: tuple[str, ...], told: str
 ) -> None:
     failed = hubgate("key", *arguments)
@@ -81,18 +79,18 @@ def test_what_cannot_be_done_with_a_key_is_one_plain_line(
     assert failed.err.count("\n") == 1
 
 
-def test_an_input_type_that_is_none_is_a_mistake_on_the_command_line(hubgate: Command) -> None:
+def test_unknown_input_type_is_a_usage_error(hubgate: Command) -> None:
     failed = hubgate("key", "create", "app", "--input-type", "poem")
     assert failed.status == 2
     assert "--input-type" in failed.err
     assert "'poem' is not one of query, document, classification, clustering." in failed.err
 
 
-def test_the_secret_key_is_rotated(gateway: RunningGateway, hubgate: Command) -> None:
+def test_secret_key_is_rotated(gateway: RunningGateway, hubgate: Command) -> None:
     assert hubgate("key", "rotate-secret").out == "Re-encrypted 0 tokens with the newest secret key.\n"
 
 
-def test_the_cache_is_shown_and_cleared(gateway: RunningGateway, hubgate: Command) -> None:
+def test_cache_is_shown_and_cleared(gateway: RunningGateway, hubgate: Command) -> None:
     gateway.add("words")
     for _ in range(2):
         gateway.request("POST", "/hf/words/embed", {"inputs": ["one text", "another"]})
@@ -105,7 +103,7 @@ def test_the_cache_is_shown_and_cleared(gateway: RunningGateway, hubgate: Comman
     assert "in memory  0 vectors, 0 bytes of 32.0 MiB" in hubgate("cache", "stats").out
 
 
-def test_a_cache_that_is_off_says_so(hubgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disabled_cache_is_reported(hubgate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUBGATE_CACHE_BYTES", "0")
     assert hubgate("key", "create", "app").status == 0
     assert hubgate("cache", "stats").out == "The vector cache is off: HUBGATE_CACHE_BYTES is 0.\n"

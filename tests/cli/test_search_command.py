@@ -23,7 +23,7 @@ def gateway(settings: Settings, hub_site: HubApi) -> Iterator[RunningGateway]:
         yield running
 
 
-def test_models_are_a_table_and_how_to_add_one_is_said(gateway: RunningGateway, hubgate: Command) -> None:
+def test_models_are_listed_with_the_command_to_add_one(gateway: RunningGateway, hubgate: Command) -> None:
     found = hubgate("search", "--task", "feature-extraction", "--limit", "2")
     assert found.status == 0
     assert [row[0] for row in found.rows] == ["BAAI/bge-m3", "sentence-transformers/all-MiniLM-L6-v2"]
@@ -32,9 +32,7 @@ def test_models_are_a_table_and_how_to_add_one_is_said(gateway: RunningGateway, 
     assert "--url URL" in found.err
 
 
-def test_each_way_to_have_a_model_is_a_command_for_its_task(
-    gateway: RunningGateway, hubgate: Command
-) -> None:
+def test_hint_shows_an_add_command_that_fits_the_task(gateway: RunningGateway, hubgate: Command) -> None:
     served = "hubgate add NAME --hosted meta/llama --task chat_completion --token-env VARIABLE"
     assert served in hubgate("search", "--task", "chat_completion", "--served").err
     assert served in hubgate("search", "llama").err
@@ -46,7 +44,9 @@ def test_each_way_to_have_a_model_is_a_command_for_its_task(
     assert "--hosted" not in ranker, "no provider serves it"
 
 
-def test_served_and_text_narrow_it_and_counts_are_short(gateway: RunningGateway, hubgate: Command) -> None:
+def test_served_and_text_filter_results_and_counts_are_abbreviated(
+    gateway: RunningGateway, hubgate: Command
+) -> None:
     (llama,) = hubgate("search", "LLAMA", "--served").rows
     assert llama == [
         *("meta/llama", "completion,", "chat_completion", "groq", "131072", "tokens"),
@@ -57,7 +57,7 @@ def test_served_and_text_narrow_it_and_counts_are_short(gateway: RunningGateway,
     assert hubgate("search", "llama", "--not-served").out.startswith("No models found.")
 
 
-def test_what_goes_wrong_is_one_plain_line(
+def test_search_errors_are_reported_in_one_line(
     gateway: RunningGateway, hub_site: HubApi, hubgate: Command
 ) -> None:
     assert "[task] is not valid: dance" in hubgate("search", "--task", "dance").err
@@ -68,10 +68,10 @@ def test_what_goes_wrong_is_one_plain_line(
     assert failed.err.count("\n") == 1
 
 
-def test_without_a_running_gateway_it_asks_the_hub_itself(
+def test_search_queries_the_hub_without_a_running_gateway(
     hub_site: HubApi, hubgate: Command, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And makes no home for that."""
+    """It creates no home."""
     monkeypatch.setenv("HF_ENDPOINT", hub_site.url)
     found = hubgate("search", "splade")
     assert [row[0] for row in found.rows] == ["org/splade"]

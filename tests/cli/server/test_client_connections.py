@@ -1,4 +1,4 @@
-"""What a client may do to its connection. Real sockets, in made-up time."""
+"""Limits and timeouts of client connections, with real sockets and a simulated clock."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def end(client: Client) -> bytes:
 
 class TestHeads:
     @pytest.mark.parametrize("spelled", [b"X-%d: y\r\n", b"X-%d:" + b"y" * 5000 + b"\r\n"])
-    def test_headers_without_end_are_refused(self, spelled: bytes) -> None:
+    def test_endless_headers_are_rejected(self, spelled: bytes) -> None:
         async def client(client: Client) -> None:
             client[1].write(POST)
             told, sent = asyncio.create_task(end(client)), 0
@@ -128,7 +128,7 @@ class TestHeads:
         met(client)
 
     @pytest.mark.parametrize("unfinished", [b"GET /" + b"a" * 70_000, POST + b"X-Long: " + b"a" * 70_000])
-    def test_a_line_without_end_is_refused(self, unfinished: bytes) -> None:
+    def test_endless_header_line_is_rejected(self, unfinished: bytes) -> None:
         async def client(client: Client) -> None:
             client[1].write(unfinished)
             told = await end(client)
@@ -138,14 +138,14 @@ class TestHeads:
 
         met(client)
 
-    def test_a_whole_head_that_is_too_large_is_refused(self) -> None:
+    def test_complete_header_that_is_too_large_is_rejected(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(POST + b"X-Long: " + b"a" * 70_000 + b"\r\n\r\n")
             assert (await end(client)).startswith(b"HTTP/1.1 431 ")
 
         met(client)
 
-    def test_trailers_without_end_are_refused(self) -> None:
+    def test_endless_trailers_are_rejected(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(
                 POST + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Long: " + b"a" * 600_000
@@ -155,14 +155,14 @@ class TestHeads:
 
         met(client)
 
-    def test_what_is_no_http_is_refused_as_before(self) -> None:
+    def test_invalid_http_is_rejected(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(b"good evening\r\n\r\n")
             assert (await end(client)).startswith(b"HTTP/1.1 400 ")
 
         met(client)
 
-    def test_a_head_of_60_kb_and_a_body_behind_it_are_read(self) -> None:
+    def test_reads_60_kb_of_headers_and_the_body_after_them(self) -> None:
         async def client(client: Client) -> None:
             head = POST + b"X-Long: " + b"a" * 60_000 + b"\r\ncontent-length: 300000\r\n\r\n"
             client[1].write(head + b"b" * 300_000 + GET)
@@ -173,14 +173,14 @@ class TestHeads:
 
 
 class TestSilence:
-    def test_a_connection_that_asks_nothing_is_closed_after_10_seconds(self) -> None:
+    def test_connection_without_a_request_is_closed_after_10_seconds(self) -> None:
         async def client(client: Client) -> None:
             assert await end(client) == b""
             assert now() == pytest.approx(10, abs=0.1)
 
         met(client)
 
-    def test_a_head_that_drips_in_is_not_waited_for(self) -> None:
+    def test_slow_headers_time_out(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(POST)
             told = asyncio.create_task(end(client))
@@ -192,7 +192,7 @@ class TestSilence:
 
         met(client)
 
-    def test_the_first_byte_of_a_further_request_begins_its_time(self) -> None:
+    def test_first_byte_of_the_next_request_starts_its_timeout(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(GET)
             assert await answer(client) == "0 bytes"
@@ -203,7 +203,7 @@ class TestSilence:
 
         met(client)
 
-    def test_an_empty_line_does_not_keep_a_connection_open(self) -> None:
+    def test_empty_line_does_not_keep_a_connection_open(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(GET)
             await answer(client)
@@ -213,7 +213,7 @@ class TestSilence:
 
         met(client)
 
-    def test_between_two_requests_there_may_be_75_seconds(self) -> None:
+    def test_keep_alive_lasts_75_seconds(self) -> None:
         async def client(client: Client) -> None:
             for _ in range(3):
                 client[1].write(GET)
@@ -224,7 +224,7 @@ class TestSilence:
 
         met(client)
 
-    def test_a_body_that_stalls_is_waited_for_30_seconds(self) -> None:
+    def test_stalled_body_times_out_after_30_seconds(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(POST + b"content-length: 1000000\r\n\r\n" + b"a" * 500_000)
             told = await end(client)
@@ -237,7 +237,7 @@ class TestSilence:
     @pytest.mark.parametrize(
         ("path", "status"), [(b"/", b"408"), (b"/early", b"200")], ids=["unanswered", "answered"]
     )
-    def test_a_body_that_drips_in_is_not_waited_for(self, path: bytes, status: bytes) -> None:
+    def test_slow_body_times_out(self, path: bytes, status: bytes) -> None:
         async def client(client: Client) -> None:
             client[1].write(POST.replace(b"/", path, 1) + b"content-length: 10000\r\n\r\n")
             told = asyncio.create_task(end(client))
@@ -250,7 +250,7 @@ class TestSilence:
         met(client)
 
     @pytest.mark.parametrize(("speed", "ends"), [(5_000, None), (3_000, 112), (200_000, 600)])
-    def test_a_body_has_a_least_speed_and_a_longest_time(self, speed: int, ends: float | None) -> None:
+    def test_body_has_a_minimum_speed_and_a_maximum_duration(self, speed: int, ends: float | None) -> None:
         size = 1_000_000 if speed < 10_000 else 1 << 30
 
         async def client(client: Client) -> None:
@@ -267,7 +267,7 @@ class TestSilence:
 
         met(client)
 
-    def test_the_time_in_which_the_gateway_does_not_read_a_body_does_not_count(self) -> None:
+    def test_time_in_which_the_gateway_does_not_read_is_not_counted(self) -> None:
         async def client(client: Client) -> None:
             size = 10 << 20  # more than the system buffers
             client[1].write(POST.replace(b"/ ", b"/late ") + b"content-length: %d\r\n\r\n" % size)
@@ -277,7 +277,7 @@ class TestSilence:
 
         met(client)
 
-    def test_a_body_that_nobody_wants_any_more_is_not_waited_for_longer(self) -> None:
+    def test_body_is_not_awaited_after_the_response(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(POST.replace(b"/ ", b"/early ") + b"content-length: 10\r\n\r\n")
             assert await answer(client) == "0 bytes"
@@ -286,7 +286,7 @@ class TestSilence:
 
         met(client)
 
-    def test_an_answer_may_take_its_time(self) -> None:
+    def test_response_may_be_slow(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(POST.replace(b"/ ", b"/slow ") + b"content-length: 3\r\n\r\nabc")
             assert await answer(client) == "3 bytes"
@@ -294,7 +294,7 @@ class TestSilence:
 
         met(client)
 
-    def test_half_a_further_request_does_not_spoil_the_answer_to_the_first(self) -> None:
+    def test_partial_next_request_does_not_affect_the_first_response(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(GET.replace(b"/ ", b"/slow ", 1) + GET[:5])
             assert await answer(client) == "0 bytes"
@@ -303,7 +303,7 @@ class TestSilence:
 
         met(client)
 
-    def test_too_large_a_head_behind_a_request_is_not_answered_in_its_place(self) -> None:
+    def test_too_large_pipelined_header_closes_the_connection_without_a_response(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(GET.replace(b"/ ", b"/slow ", 1))
             await asyncio.sleep(1)
@@ -312,7 +312,7 @@ class TestSilence:
 
         met(client)
 
-    def test_who_takes_nothing_of_an_answer_is_left(self) -> None:
+    def test_client_that_reads_nothing_is_disconnected(self) -> None:
         async def main() -> None:
             async with Door().open() as door, door.client(buffer=1024) as (_, writer):
                 writer.write(GET.replace(b"/ ", b"/large ", 1))
@@ -325,7 +325,7 @@ class TestSilence:
 
         run(main())
 
-    def test_who_takes_an_answer_slowly_gets_all_of_it(self) -> None:
+    def test_slow_reader_receives_the_whole_response(self) -> None:
         async def main() -> None:
             async with Door().open() as door, door.client(buffer=1024) as (reader, writer):
                 writer.write(GET.replace(b"/ ", b"/large ", 1))
@@ -336,7 +336,7 @@ class TestSilence:
 
         run(main())
 
-    def test_what_waits_may_be_as_much_as_before_though_the_client_took_it_all(self) -> None:
+    def test_refilled_write_buffer_counts_as_progress_of_the_client(self) -> None:
         async def main() -> None:
             door, transport = Door(), Full()
             connection = door.connection()
@@ -355,7 +355,7 @@ class TestSilence:
 
 
 class TestBodies:
-    def test_a_broken_chunk_is_answered_and_nothing_is_read_after_it(self) -> None:
+    def test_invalid_chunk_is_answered_and_nothing_is_read_after_it(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(POST + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
             await asyncio.sleep(1)
@@ -368,7 +368,7 @@ class TestBodies:
 
         met(client)
 
-    def test_a_broken_chunk_after_the_answer_ends_the_connection(self) -> None:
+    def test_invalid_chunk_after_the_response_closes_the_connection(self) -> None:
         async def client(client: Client) -> None:
             client[1].write(POST.replace(b"/ ", b"/early ") + b"transfer-encoding: chunked\r\n\r\n")
             assert await answer(client) == "0 bytes"
@@ -378,7 +378,7 @@ class TestBodies:
 
         met(client)
 
-    def test_what_came_of_a_body_that_is_answered_unread_is_not_kept(self) -> None:
+    def test_body_answered_unread_is_not_kept(self) -> None:
         async def main() -> None:
             async with Door().open() as door, door.client() as client:
                 head = POST.replace(b"/ ", b"/early ") + b"content-length: 200000\r\n\r\n"
@@ -402,7 +402,7 @@ class TestCrowd:
             await asyncio.sleep(0.01)
         return client
 
-    def test_a_connection_too_many_is_told_so_and_closed(self) -> None:
+    def test_excess_connection_gets_an_error_and_is_closed(self) -> None:
         async def main() -> None:
             async with Door(2).open() as door, AsyncExitStack() as stack:
                 first, second = await self.busy(door, stack), await self.busy(door, stack)
@@ -416,7 +416,7 @@ class TestCrowd:
 
         run(main())
 
-    def test_the_one_that_is_idle_for_longest_makes_room(self) -> None:
+    def test_longest_idle_connection_is_closed_for_a_new_one(self) -> None:
         async def main() -> None:
             async with Door(3).open() as door, AsyncExitStack() as stack:
                 busy = await self.busy(door, stack)
@@ -435,7 +435,7 @@ class TestCrowd:
 
         run(main())
 
-    def test_beyond_those_that_are_told_none_is_kept(self) -> None:
+    def test_connections_beyond_the_excess_limit_are_dropped(self) -> None:
         async def main() -> None:
             async with Door(1).open() as door, AsyncExitStack() as stack:
                 await self.busy(door, stack)

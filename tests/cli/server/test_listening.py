@@ -9,7 +9,7 @@ from hubgate.settings import InvalidSetting
 
 
 @pytest.mark.parametrize("host", ["a" * 5000, "a..b", "..", "\udcff", "no.such.name.invalid", "198.51.100.1"])
-def test_a_host_that_cannot_be_listened_on_is_named_as_the_settings_fault(host: str) -> None:
+def test_unusable_host_is_reported_as_an_invalid_setting(host: str) -> None:
     with pytest.raises(InvalidSetting, match="HUBGATE_HOST") as refused:
         listen(host, 0)
     assert ascii(host[:10]).strip("'") in str(refused.value)

@@ -1,4 +1,4 @@
-"""The gateway's log lines: whole, in order, at the latest when the process ends, and whatever thread they come from."""
+"""The gateway's log lines are complete, in order, from every thread, and flushed at exit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def log(stream: Counted) -> logging.Logger:
     return logger
 
 
-async def test_the_lines_of_one_turn_are_written_together(log: logging.Logger, stream: Counted) -> None:
+async def test_lines_of_one_loop_iteration_are_written_together(log: logging.Logger, stream: Counted) -> None:
     for number in range(5):
         log.info("line %d", number)
     assert stream.times == 0
@@ -58,14 +58,14 @@ def test_lines_of_other_threads_are_written_at_once(log: logging.Logger, stream:
     assert stream.getvalue().endswith("INFO hubgate.access from a thread\n")
 
 
-def test_a_line_looks_as_logging_would_write_it(log: logging.Logger, stream: Counted) -> None:
+def test_line_is_formatted_as_by_logging(log: logging.Logger, stream: Counted) -> None:
     record = log.makeRecord("hubgate.access", logging.WARNING, "", 0, "slow: %s", ("yes",), None)
     log.handle(record)
     log.handle(record)
     assert stream.getvalue() == 2 * (logging.Formatter(FORMAT).format(record) + "\n")
 
 
-def test_a_traceback_comes_with_its_line(log: logging.Logger, stream: Counted) -> None:
+def test_traceback_is_written_with_its_line(log: logging.Logger, stream: Counted) -> None:
     try:
         int("no number")
     except ValueError:
@@ -74,12 +74,12 @@ def test_a_traceback_comes_with_its_line(log: logging.Logger, stream: Counted) -
     assert stream.getvalue().endswith("'no number'\n")
 
 
-def test_a_stream_that_nobody_reads_stops_nobody(log: logging.Logger, stream: Counted) -> None:
+def test_closed_stream_does_not_raise(log: logging.Logger, stream: Counted) -> None:
     stream.close()
     log.info("unheard")
 
 
-def test_what_is_kept_is_written_when_the_process_ends() -> None:
+def test_buffered_lines_are_written_at_exit() -> None:
     program = (
         "import asyncio, logging\n"
         "from hubgate.cli.server.process import log_to_stderr\n"

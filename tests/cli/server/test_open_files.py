@@ -1,4 +1,4 @@
-"""The limit of open files fits the bound on connections."""
+"""The limit of open files is raised to fit the maximum number of connections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         (256, 1000, 1152, 1000, True),
     ],
 )
-def test_the_soft_limit_is_raised_as_far_as_it_can_be(
+def test_soft_limit_is_raised_as_far_as_possible(
     soft: int, hard: int, connections: int, then: int, *, warned: bool
 ) -> None:
     script = SCRIPT.format(soft=soft, hard=hard, connections=connections)

@@ -1,4 +1,4 @@
-"""An answer's head and body leave in one piece, and nothing that was written is lost or sent after the end."""
+"""The head and body of a response are sent in one write, and nothing is lost or sent after close."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ async def both() -> tuple[WriteBatcher, Sent]:
     return WriteBatcher(sent, asyncio.get_running_loop()), sent
 
 
-async def test_writes_of_one_turn_leave_batcher_and_in_order(both: tuple[WriteBatcher, Sent]) -> None:
+async def test_writes_of_one_loop_iteration_are_sent_together_in_order(
+    both: tuple[WriteBatcher, Sent],
+) -> None:
     batcher, sent = both
     batcher.write(b"head ")
     batcher.write(b"body")
@@ -48,7 +50,7 @@ async def test_writes_of_one_turn_leave_batcher_and_in_order(both: tuple[WriteBa
     assert sent.writes == [b"head body", b"next"]
 
 
-async def test_what_is_kept_leaves_before_the_end(both: tuple[WriteBatcher, Sent]) -> None:
+async def test_buffered_data_is_sent_before_close(both: tuple[WriteBatcher, Sent]) -> None:
     batcher, sent = both
     batcher.write(b"last words")
     batcher.close()
@@ -57,7 +59,7 @@ async def test_what_is_kept_leaves_before_the_end(both: tuple[WriteBatcher, Sent
     assert sent.ended
 
 
-async def test_nothing_is_sent_to_a_client_that_is_gone(both: tuple[WriteBatcher, Sent]) -> None:
+async def test_nothing_is_sent_to_a_disconnected_client(both: tuple[WriteBatcher, Sent]) -> None:
     batcher, sent = both
     batcher.write(b"too late")
     sent.ended = True
@@ -65,7 +67,7 @@ async def test_nothing_is_sent_to_a_client_that_is_gone(both: tuple[WriteBatcher
     assert sent.writes == []
 
 
-async def test_what_is_kept_counts_as_unsent(both: tuple[WriteBatcher, Sent]) -> None:
+async def test_buffered_data_counts_as_unsent(both: tuple[WriteBatcher, Sent]) -> None:
     batcher, _ = both
     batcher.write(b"12345")
     assert batcher.get_write_buffer_size() == 105
