@@ -10,7 +10,7 @@ from pathlib import Path
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "bulk_kills.py"
 
 
-def test_a_job_and_a_gateway_that_are_killed_at_random_moments_make_the_same_file() -> None:
+def test_output_is_identical_when_job_and_gateway_are_killed_at_random() -> None:
     ran = subprocess.run(
         [sys.executable, str(PROGRAM), "--kills", "4", "--rows", "2000", "--seed", "3"],
         capture_output=True,

@@ -36,7 +36,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_file_is_embedded_through_the_gateway_that_runs(
+def test_file_is_embedded_through_the_running_gateway(
     hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     gateway.add("words", dimensions=8)
@@ -60,9 +60,7 @@ def test_a_file_is_embedded_through_the_gateway_that_runs(
     assert struct.pack("<8f", *rows[7]["embedding"]) == base64.b64decode(told)
 
 
-def test_without_a_gateway_the_job_starts_one_for_itself(
-    hubgate: Command, texts: Path, tmp_path: Path
-) -> None:
+def test_job_starts_its_own_gateway_when_none_runs(hubgate: Command, texts: Path, tmp_path: Path) -> None:
     assert hubgate("add", "words", "--fake", "--dimensions", "8").status == 0
     out = tmp_path / "out.parquet"
     ran = hubgate("job", "run", str(texts), str(out), "--endpoint", "words")
@@ -73,7 +71,7 @@ def test_without_a_gateway_the_job_starts_one_for_itself(
     assert (again.status, again.out) == (0, done + ran.out)
 
 
-def test_a_job_continues_in_the_requests_that_it_was_started_with(
+def test_job_continues_with_its_original_request_size(
     hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
@@ -91,7 +89,7 @@ def test_a_job_continues_in_the_requests_that_it_was_started_with(
     assert plan.task.rows_per_request == 128
 
 
-def test_a_job_that_creates_the_home_prints_the_first_admin_key(
+def test_job_that_creates_the_home_prints_the_first_admin_key(
     hubgate: Command, texts: Path, tmp_path: Path
 ) -> None:
     ran = hubgate("job", "run", str(texts), str(tmp_path / "out.jsonl"), "--endpoint", "words")
@@ -102,7 +100,7 @@ def test_a_job_that_creates_the_home_prints_the_first_admin_key(
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("out")) == []
 
 
-def test_an_endpoint_that_does_not_embed_is_reported_with_the_command_that_lists_those_that_do(
+def test_wrong_task_is_reported_with_the_command_that_lists_endpoints(
     hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     gateway.add("ranks", task="rerank")
@@ -110,7 +108,7 @@ def test_an_endpoint_that_does_not_embed_is_reported_with_the_command_that_lists
     assert ran.err.endswith("Use an endpoint with task text_embedding; `hubgate list` lists them.\n")
 
 
-def test_long_texts_are_cut_as_the_endpoint_says(
+def test_long_texts_are_chunked_by_the_endpoints_settings(
     hubgate: Command, gateway: RunningGateway, tmp_path: Path
 ) -> None:
     gateway.add(
@@ -188,13 +186,13 @@ def test_jobs_are_listed_shown_cancelled_and_resumed(
 
 
 @pytest.mark.parametrize("command", ["show", "cancel", "resume"])
-def test_a_job_that_is_not_there_is_reported(hubgate: Command, command: str) -> None:
+def test_unknown_job_is_reported(hubgate: Command, command: str) -> None:
     failed = hubgate("job", command, "nobody")
     assert (failed.status, failed.out) == (1, "")
     assert failed.err == "hubgate: No job [nobody]. `hubgate job list` lists them.\n"
 
 
-def test_an_impossible_job_is_reported_before_the_first_request(
+def test_invalid_job_is_reported_before_the_first_request(
     hubgate: Command, texts: Path, tmp_path: Path
 ) -> None:
     failed = hubgate("job", "run", str(texts), str(tmp_path / "out.csv"), "--endpoint", "words")
@@ -210,7 +208,7 @@ def test_an_impossible_job_is_reported_before_the_first_request(
     assert not (tmp_path / "home").exists()
 
 
-def test_a_model_that_was_replaced_between_two_runs_stops_the_job(
+def test_model_replaced_between_two_runs_stops_the_job(
     hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     gateway.add("words", dimensions=8)
@@ -227,7 +225,7 @@ def test_a_model_that_was_replaced_between_two_runs_stops_the_job(
     assert hubgate(*run, "--overwrite").status == 0
 
 
-def test_a_model_that_changes_in_the_middle_stops_the_job_with_that_reason(
+def test_model_changed_during_a_run_stops_the_job_with_that_reason(
     hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"

@@ -1,4 +1,4 @@
-"""The folder of a job: its lock, and the jobs of a home."""
+"""The folder of a job, its lock, and the jobs of a home."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def begun(output: Path) -> JobFolder:
     return job
 
 
-def test_a_job_that_cannot_be_read_keeps_no_other_from_being_found(tmp_path: Path) -> None:
+def test_unreadable_job_does_not_hide_others(tmp_path: Path) -> None:
     known = JobRegistry(tmp_path / "home")
     damaged, sound = begun(tmp_path / "damaged.jsonl"), begun(tmp_path / "sound.jsonl")
     known.add(damaged)
@@ -37,7 +37,7 @@ def test_a_job_that_cannot_be_read_keeps_no_other_from_being_found(tmp_path: Pat
             known.find(name)
 
 
-def test_who_only_looks_whether_a_job_runs_keeps_nobody_from_working(tmp_path: Path) -> None:
+def test_shared_lock_of_a_status_check_does_not_block_the_worker(tmp_path: Path) -> None:
     job = begun(tmp_path / "out.jsonl")
     looking = os.open(job.path / "lock", os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
@@ -45,7 +45,7 @@ def test_who_only_looks_whether_a_job_runs_keeps_nobody_from_working(tmp_path: P
         assert job.worker() == os.getpid()
 
 
-def test_a_job_whose_process_is_not_known_yet_has_none_that_could_be_stopped(tmp_path: Path) -> None:
+def test_job_whose_process_id_is_not_written_yet_has_no_worker(tmp_path: Path) -> None:
     job = begun(tmp_path / "out.jsonl")
     just_begun = os.open(job.path / "lock", os.O_RDWR)
     fcntl.flock(just_begun, fcntl.LOCK_EX)

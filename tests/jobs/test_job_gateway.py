@@ -1,4 +1,4 @@
-"""A job and its gateway: found, lost, found again."""
+"""A job finds its gateway, and finds it again after a restart."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def embedder(settings: Settings, tmp_path: Path, **fields: object) -> GatewayEmb
     return GatewayEmbedder(settings.home, what, RunOptions())
 
 
-def test_a_jobs_own_gateway_is_found_by_other_commands_and_gone_afterwards(settings: Settings) -> None:
+def test_jobs_own_gateway_is_found_by_other_commands_and_stopped_afterwards(settings: Settings) -> None:
     with ensure_gateway(settings) as own:
         assert own
         assert running_gateway(settings.home) is not None
@@ -55,13 +55,13 @@ def test_a_jobs_own_gateway_is_found_by_other_commands_and_gone_afterwards(setti
     assert running_gateway(settings.home) is None
 
 
-def test_a_home_in_which_no_gateway_can_be_started_is_reported(settings: Settings, tmp_path: Path) -> None:
+def test_unusable_home_is_reported_by_the_job(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     with pytest.raises(StoreFailed, match="cannot be used"), ensure_gateway(settings):
         pass
 
 
-def test_a_database_that_cannot_be_used_is_reported_by_the_jobs_own_gateway(settings: Settings) -> None:
+def test_unusable_database_is_reported_by_the_jobs_own_gateway(settings: Settings) -> None:
     settings.home.mkdir()
     settings.database.write_text("no database " * 1000)
     with pytest.raises(StoreFailed), ensure_gateway(settings):
@@ -69,7 +69,7 @@ def test_a_database_that_cannot_be_used_is_reported_by_the_jobs_own_gateway(sett
     assert running_gateway(settings.home) is None
 
 
-def test_a_gateway_that_is_just_starting_is_waited_for(settings: Settings) -> None:
+def test_waits_for_a_gateway_that_is_starting(settings: Settings) -> None:
     began, announced = threading.Event(), threading.Event()
 
     def start() -> None:
@@ -89,7 +89,7 @@ def test_a_gateway_that_is_just_starting_is_waited_for(settings: Settings) -> No
         starting.join()
 
 
-async def test_after_a_restart_the_gateway_is_found_again(settings: Settings, tmp_path: Path) -> None:
+async def test_gateway_is_found_again_after_a_restart(settings: Settings, tmp_path: Path) -> None:
     async with embedder(settings, tmp_path) as embed:
         with RunningGateway(settings) as gateway:
             gateway.add("words", dimensions=4)
@@ -104,7 +104,7 @@ async def test_after_a_restart_the_gateway_is_found_again(settings: Settings, tm
             assert (reply.tokens, reply.exact, reply.pieces[0].tokens) == (2, True, 2)
 
 
-async def test_a_gateway_that_was_started_again_at_the_same_address_has_another_key(
+async def test_gateway_restarted_at_the_same_address_has_another_key(
     settings: Settings, tmp_path: Path
 ) -> None:
     async with embedder(settings, tmp_path) as embed:
@@ -119,9 +119,7 @@ async def test_a_gateway_that_was_started_again_at_the_same_address_has_another_
             assert len((await embed(["a"])).pieces) == 1
 
 
-async def test_what_the_gateway_refuses_is_reported_with_its_cause(
-    settings: Settings, tmp_path: Path
-) -> None:
+async def test_gateway_error_is_reported_with_its_cause(settings: Settings, tmp_path: Path) -> None:
     with RunningGateway(settings) as gateway:
         async with embedder(settings, tmp_path) as embed:
             with pytest.raises(HubgateError) as unknown:
@@ -141,7 +139,7 @@ async def test_what_the_gateway_refuses_is_reported_with_its_cause(
             }
 
 
-async def test_an_endpoint_that_gives_no_vectors_is_reported(settings: Settings, tmp_path: Path) -> None:
+async def test_endpoint_that_returns_no_vectors_is_reported(settings: Settings, tmp_path: Path) -> None:
     shown = {"task": "completion", "facts": {}}
     answer = web.json_response(shown)
     async with answering(settings, answer), embedder(settings, tmp_path) as embed:
@@ -149,9 +147,7 @@ async def test_an_endpoint_that_gives_no_vectors_is_reported(settings: Settings,
             await embed.model()
 
 
-async def test_an_endpoint_that_was_kept_untested_is_reported_and_how_to_test_it(
-    settings: Settings, tmp_path: Path
-) -> None:
+async def test_untested_endpoint_is_reported_with_how_to_test_it(settings: Settings, tmp_path: Path) -> None:
     answer = web.json_response({"task": "text_embedding", "facts": {}})
     async with answering(settings, answer), embedder(settings, tmp_path) as embed:
         with pytest.raises(HubgateError, match="Test it with `hubgate enable words`") as untested:
@@ -160,7 +156,7 @@ async def test_an_endpoint_that_was_kept_untested_is_reported_and_how_to_test_it
 
 
 @pytest.mark.parametrize("name", ["w?x=1", "a b", "w/../words", "wörter"])
-async def test_a_name_that_no_endpoint_can_have_is_asked_for_as_it_is(
+async def test_invalid_endpoint_name_is_requested_unchanged(
     settings: Settings, tmp_path: Path, name: str
 ) -> None:
     with RunningGateway(settings) as gateway:
@@ -173,7 +169,7 @@ async def test_a_name_that_no_endpoint_can_have_is_asked_for_as_it_is(
     assert unknown.value.cause in {Cause.ENDPOINT_NOT_FOUND, Cause.NOT_FOUND}
 
 
-async def test_an_answer_with_too_few_vectors_is_no_answer(settings: Settings, tmp_path: Path) -> None:
+async def test_response_with_too_few_vectors_is_rejected(settings: Settings, tmp_path: Path) -> None:
     answer = web.json_response({"data": [], "usage": {"total_tokens": 1}})
     async with answering(settings, answer), embedder(settings, tmp_path) as embed:
         with pytest.raises(HubgateError, match="returned vectors for 0 of 1 texts") as few:
@@ -181,7 +177,7 @@ async def test_an_answer_with_too_few_vectors_is_no_answer(settings: Settings, t
         assert few.value.cause is Cause.WRONG_COUNT
 
 
-async def test_a_reply_that_is_not_the_gateways_is_reported(settings: Settings, tmp_path: Path) -> None:
+async def test_response_not_from_the_gateway_is_reported(settings: Settings, tmp_path: Path) -> None:
     answer = web.Response(status=502, text="<html>Bad gateway</html>")
     async with answering(settings, answer), embedder(settings, tmp_path) as embed:
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""What is read from each input, and why rows fail."""
+"""The rows read from each input format, and why rows fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def told(rows: Any) -> list[tuple[object, ...]]:
     return [(row.row, row.id, str(row.cause)) if isinstance(row, FailedRow) else row[:3] for row in rows]
 
 
-def test_each_line_is_a_row_and_each_fault_is_that_rows_alone(tmp_path: Path) -> None:
+def test_each_line_is_a_row_and_an_invalid_line_fails_alone(tmp_path: Path) -> None:
     path = lines(
         tmp_path / "in.jsonl",
         b'\xef\xbb\xbf{"id": "a", "text": "first", "n": 1}',
@@ -73,7 +73,7 @@ def test_each_line_is_a_row_and_each_fault_is_that_rows_alone(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
-def test_a_value_to_keep_that_is_nested_too_deeply_is_that_rows_fault(tmp_path: Path, name: str) -> None:
+def test_too_deeply_nested_kept_value_fails_only_its_row(tmp_path: Path, name: str) -> None:
     deep, most = (b"[" * depth + b"]" * depth for depth in (400, 250))
     path = lines(
         tmp_path / "in.jsonl",
@@ -88,13 +88,13 @@ def test_a_value_to_keep_that_is_nested_too_deeply_is_that_rows_fault(tmp_path: 
     assert sink.encode(Embedded([row], [Piece(bytes(4))]))
 
 
-def test_a_line_beyond_the_longest_is_not_read_and_the_next_one_is(tmp_path: Path) -> None:
+def test_too_long_line_is_skipped_and_the_next_is_read(tmp_path: Path) -> None:
     path = lines(tmp_path / "in.jsonl", {"text": "x" * 3_000_000}, {"text": "next"})
     source = JsonlSource(path, Columns(), max_bytes=1000)
     assert told(source.rows()) == [(0, None, "too_long"), (1, 1, "next")]
 
 
-def test_the_number_of_lines_is_estimated_from_those_that_were_read(tmp_path: Path) -> None:
+def test_number_of_lines_is_estimated_from_the_lines_read(tmp_path: Path) -> None:
     source = open_source(lines(tmp_path / "in.jsonl", *[{"text": "even"}] * 50), Columns())
     told_by_then = [source.expected_rows, *(source.expected_rows for _ in source.rows())]
     assert told_by_then[0] is None
@@ -102,7 +102,7 @@ def test_the_number_of_lines_is_estimated_from_those_that_were_read(tmp_path: Pa
     assert source.expected_rows == 50
 
 
-def test_each_row_of_parquet_is_a_row_with_its_id_and_what_is_kept(tmp_path: Path) -> None:
+def test_each_parquet_row_has_its_id_and_kept_values(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     table = {"key": [10, 11, None, 13], "body": ["a", None, "c", ""], "more": [[1], [], None, [2, 3]]}
     pq.write_table(pa.table(table), path)
@@ -125,7 +125,7 @@ def test_texts_of_every_arrow_type_are_read(tmp_path: Path) -> None:
         ]
 
 
-def test_a_text_of_parquet_that_is_not_utf8_is_that_rows_fault(tmp_path: Path) -> None:
+def test_parquet_text_that_is_not_utf8_fails_only_its_row(tmp_path: Path) -> None:
     places = pa.py_buffer(struct.pack("<4i", 0, 2, 3, 3))
     texts = pa.Array.from_buffers(pa.string(), 3, [None, places, pa.py_buffer(b"\xff\xfeA")])
     pq.write_table(pa.table({"text": texts}), tmp_path / "in.parquet")
@@ -137,7 +137,7 @@ def test_a_text_of_parquet_that_is_not_utf8_is_that_rows_fault(tmp_path: Path) -
     ("stored", "kind"),
     [(1, pa.timestamp("ns")), (1, pa.time64("ns")), (2**60, pa.timestamp("us")), (b"\xff", pa.string())],
 )
-def test_a_value_to_keep_that_python_has_none_for_is_that_rows_fault(
+def test_kept_value_without_a_python_equivalent_fails_only_its_row(
     tmp_path: Path, stored: int | bytes, kind: pa.DataType
 ) -> None:
     raw = pa.binary() if isinstance(stored, bytes) else pa.int64()
@@ -150,14 +150,14 @@ def test_a_value_to_keep_that_python_has_none_for_is_that_rows_fault(
     assert rows[1].message.startswith("A value cannot be kept: ")
 
 
-def test_of_two_columns_of_one_name_none_is_chosen(tmp_path: Path) -> None:
+def test_duplicate_column_names_are_rejected(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     pq.write_table(table, tmp_path / "in.parquet")
     with pytest.raises(JobStopped, match=r"has several columns \[text\]\. Rename all but one"):
         open_source(tmp_path / "in.parquet", Columns())
 
 
-def test_of_a_broken_row_group_only_its_own_rows_fail(tmp_path: Path) -> None:
+def test_broken_row_group_fails_only_its_own_rows(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     texts = [f"a text of row {number} that is not like the others" for number in range(30)]
     pq.write_table(
@@ -181,7 +181,7 @@ def test_of_a_broken_row_group_only_its_own_rows_fail(tmp_path: Path) -> None:
         (Columns("text", None, ("x",)), r"has no column \[x\]"),
     ],
 )
-def test_a_column_that_is_not_there_or_of_no_use_is_reported_before_anything_is_asked(
+def test_missing_or_unusable_column_is_reported_before_any_request(
     tmp_path: Path, columns: Columns, said: str
 ) -> None:
     pq.write_table(pa.table({"text": ["a"], "n": [1], "d": [0.5]}), tmp_path / "in.parquet")
@@ -190,7 +190,7 @@ def test_a_column_that_is_not_there_or_of_no_use_is_reported_before_anything_is_
 
 
 @pytest.mark.parametrize("columns", [Columns(), Columns("body", "key")])
-def test_a_field_that_none_of_the_first_rows_has_is_reported_with_those_that_are_there(
+def test_field_missing_from_the_first_rows_is_reported_with_the_existing_ones(
     tmp_path: Path, columns: Columns
 ) -> None:
     missing = columns.id or columns.text
@@ -203,7 +203,7 @@ def test_a_field_that_none_of_the_first_rows_has_is_reported_with_those_that_are
         open_source(path, columns)
 
 
-def test_a_field_that_one_of_the_first_rows_has_is_enough(tmp_path: Path) -> None:
+def test_field_found_in_one_of_the_first_rows_is_accepted(tmp_path: Path) -> None:
     late = {"id": 1, "text": None}
     path = lines(tmp_path / "in.jsonl", *[{"body": "a"}] * 99, late, {"body": "b"})
     assert {row[2] for row in told(open_source(path, Columns()).rows())} == {"no_text", "null_text"}
@@ -212,12 +212,12 @@ def test_a_field_that_one_of_the_first_rows_has_is_enough(tmp_path: Path) -> Non
         open_source(beyond, Columns())
 
 
-def test_a_file_without_any_fields_is_not_said_to_lack_one(tmp_path: Path) -> None:
+def test_file_without_fields_has_no_missing_field_error(tmp_path: Path) -> None:
     path = lines(tmp_path / "in.jsonl", b"no JSON", [1])
     assert [row[2] for row in told(open_source(path, Columns()).rows())] == ["not_json", "not_json"]
 
 
-def test_a_bounded_number_of_fields_is_listed_with_long_names_cut(tmp_path: Path) -> None:
+def test_listed_fields_are_bounded_and_long_names_truncated(tmp_path: Path) -> None:
     path = lines(tmp_path / "in.jsonl", {"x" * 100: 0, **{f"f{n}": 0 for n in range(24)}})
     with pytest.raises(
         JobStopped,
@@ -226,7 +226,7 @@ def test_a_bounded_number_of_fields_is_listed_with_long_names_cut(tmp_path: Path
         open_source(path, Columns())
 
 
-def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:
+def test_folder_is_read_in_path_order(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / ".git").mkdir()
     for name, text in (
@@ -252,13 +252,13 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:
     assert (source.expected_rows, source.layout) == (5, ("text", {}))
 
 
-def test_a_pipe_in_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_pipe_in_a_folder_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     os.mkfifo(tmp_path / "pipe.txt")
     assert TextFolder(tmp_path).expected_rows == 1
 
 
-def test_a_file_that_changed_or_went_after_the_folder_was_listed_fails_alone(tmp_path: Path) -> None:
+def test_file_changed_or_removed_after_listing_fails_alone(tmp_path: Path) -> None:
     for name in ("a.md", "b.md", "c.md", "long.md"):
         (tmp_path / name).write_text("as it was")
     (tmp_path / "long.md").write_text("x" * 200)
@@ -273,7 +273,7 @@ def test_a_file_that_changed_or_went_after_the_folder_was_listed_fails_alone(tmp
     ]
 
 
-def test_a_folder_that_goes_stops_the_job(tmp_path: Path) -> None:
+def test_removed_folder_stops_the_job(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / "a.md").write_text("a")
@@ -299,7 +299,7 @@ def test_a_folder_that_goes_stops_the_job(tmp_path: Path) -> None:
         (".", None, Columns(id="id"), r"Files in a folder have no fields: remove --id-field and --keep\."),
     ],
 )
-def test_an_input_that_cannot_be_read_at_all_is_one_plain_sentence(
+def test_unreadable_input_is_reported_in_one_sentence(
     tmp_path: Path, name: str, written: bytes | None, columns: Columns, said: str
 ) -> None:
     if written is not None:
@@ -317,7 +317,7 @@ def test_an_input_that_cannot_be_read_at_all_is_one_plain_sentence(
         ("out.jsonl", ("text",), True, r"has its own column \[text\]"),
     ],
 )
-def test_an_output_that_cannot_be_made_is_reported_before_anything_is_asked(
+def test_invalid_output_is_reported_before_any_request(
     tmp_path: Path, name: str, keep: tuple[str, ...], chunked: bool, said: str
 ) -> None:
     check_output(tmp_path / "out.parquet", Columns(keep=("text",)), chunked=False)
@@ -325,7 +325,7 @@ def test_an_output_that_cannot_be_made_is_reported_before_anything_is_asked(
         check_output(tmp_path / name, Columns(keep=keep), chunked=chunked)
 
 
-def test_an_input_is_the_same_by_its_size_and_its_samples_not_by_its_time(tmp_path: Path) -> None:
+def test_input_identity_depends_on_size_and_samples_not_on_time(tmp_path: Path) -> None:
     path = lines(tmp_path / "in.jsonl", {"text": "a"}, {"text": "b"})
     then = open_source(path, Columns()).identity()
     os.utime(path, (1, 1))
@@ -340,7 +340,7 @@ def test_an_input_is_the_same_by_its_size_and_its_samples_not_by_its_time(tmp_pa
         compare_identity(then, open_source(path, Columns()).identity())
 
 
-def test_a_changed_byte_at_either_end_of_a_large_input_changes_its_identity(tmp_path: Path) -> None:
+def test_changed_byte_at_either_end_of_a_large_input_changes_its_identity(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(bytes(10_000_000))
     then = JsonlSource(path, Columns()).identity()
@@ -351,7 +351,7 @@ def test_a_changed_byte_at_either_end_of_a_large_input_changes_its_identity(tmp_
         assert JsonlSource(path, Columns()).identity() != then
 
 
-def test_an_input_that_is_written_to_or_goes_while_it_is_read_stops_the_job(tmp_path: Path) -> None:
+def test_input_modified_or_removed_while_read_stops_the_job(tmp_path: Path) -> None:
     path = lines(tmp_path / "in.jsonl", {"text": "a"})
     source = open_source(path, Columns())
     source.check()
@@ -364,7 +364,7 @@ def test_an_input_that_is_written_to_or_goes_while_it_is_read_stops_the_job(tmp_
         source.check()
 
 
-def test_rows_are_cut_by_number_and_by_bytes_and_a_long_one_stands_alone() -> None:
+def test_shards_are_cut_by_rows_and_bytes_and_a_long_row_is_its_own_shard() -> None:
     texts = ["a", "b", "c", "long " * 20, "é" * 30, "d"]
     rows = [Row(number, number, text) for number, text in enumerate(texts)]
     shards = list(cut_shards(rows, max_rows=2, max_bytes=70))
@@ -374,7 +374,7 @@ def test_rows_are_cut_by_number_and_by_bytes_and_a_long_one_stands_alone() -> No
     assert list(cut_shards([], 2)) == []
 
 
-def test_the_digest_of_a_shard_depends_on_texts_ids_places_kept_values_and_faults() -> None:
+def test_shard_digest_depends_on_texts_ids_positions_kept_values_and_errors() -> None:
     bad = FailedRow(row=0, id="a", cause="empty_text", message="The text is empty.")
     alike: list[list[Row | FailedRow]] = [
         [Row(0, "a", "bc")],
@@ -396,9 +396,7 @@ main(["job", "run", sys.argv[1], sys.argv[2], "--endpoint", "e5"])
 
 
 @pytest.mark.parametrize(("source", "output"), [("in.parquet", "out.jsonl"), ("in.jsonl", "out.parquet")])
-def test_without_pyarrow_the_error_for_parquet_names_the_package(
-    tmp_path: Path, source: str, output: str
-) -> None:
+def test_parquet_error_without_pyarrow_names_the_package(tmp_path: Path, source: str, output: str) -> None:
     (tmp_path / source).write_text('{"text": "a"}')
     ran = subprocess.run(
         [sys.executable, "-c", _WITHOUT_PYARROW, str(tmp_path / source), str(tmp_path / output)],

@@ -1,4 +1,4 @@
-"""The formats of outputs, and what is on disk at each moment."""
+"""The output formats, and the files on disk during a job."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write(output: Path, layout: Layout, shards: Sequence[Embedded]) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
-def test_the_output_contains_the_shards_in_the_given_order(tmp_path: Path, suffix: str) -> None:
+def test_output_contains_the_shards_in_the_given_order(tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"out{suffix}"
     kept = {"n": pa.int64() if suffix == ".parquet" else None}
     write(output, Layout(2, ids="text", kept=kept), [WHOLE, UNTOLD])
@@ -63,7 +63,7 @@ def test_shards_are_read_from_their_file_in_any_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
-def test_of_a_text_that_was_cut_each_chunk_is_a_row_with_its_place(tmp_path: Path, suffix: str) -> None:
+def test_each_chunk_of_a_split_text_is_a_row_with_its_offsets(tmp_path: Path, suffix: str) -> None:
     chunks = [Piece(numbers(1, 2), 1, 0, 5, "hello"), Piece(numbers(3, 4), 2, 5, 9, " you")]
     cut, whole = Row(7, 7, "hello you"), Row(8, 8, "hi")
     shard = Embedded([cut, cut, whole], [*chunks, Piece(numbers(5, 6), 1, 0, 2, "hi")])
@@ -112,7 +112,7 @@ def test_vectors_are_a_column_of_fixed_size_lists_of_float32(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
-def test_an_output_of_no_rows_is_a_whole_file(tmp_path: Path, suffix: str) -> None:
+def test_empty_output_is_a_valid_file(tmp_path: Path, suffix: str) -> None:
     write(tmp_path / f"out{suffix}", Layout(2), [])
     assert read(tmp_path / f"out{suffix}") == []
 
@@ -125,7 +125,7 @@ def test_many_small_shards_become_few_large_row_groups(tmp_path: Path) -> None:
     assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [200, 100]
 
 
-def test_values_of_json_are_kept_as_texts_in_parquet(tmp_path: Path) -> None:
+def test_json_values_are_kept_as_strings_in_parquet(tmp_path: Path) -> None:
     layout = Layout(1, ids="text", kept={"more": None})
     kept = ["a text", {"a": [1]}, None, 5]
     rows = [Row(n, n, "a", (value,)) for n, value in enumerate(kept)]
@@ -138,7 +138,7 @@ def test_values_of_json_are_kept_as_texts_in_parquet(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_could_not_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("before")
 
@@ -167,7 +167,7 @@ def record(shard: int, **fields: Any) -> Record:
     )
 
 
-def test_the_manifest_knows_what_is_done_when_it_is_opened_again(tmp_path: Path) -> None:
+def test_reopened_manifest_lists_completed_shards(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     bad = [FailedRow(row=n, id=None, cause="null_text", message="The text is null.") for n in (5, 4)]
     manifest = Manifest(path)
@@ -185,7 +185,7 @@ def test_the_manifest_knows_what_is_done_when_it_is_opened_again(tmp_path: Path)
 
 
 @pytest.mark.parametrize("tail", [b'{"shard":1,"dig', b'{"shard":1}\n', b"\xff\xfe\n", b'{"shard":1'])
-def test_a_line_that_was_torn_never_happened(tmp_path: Path, tail: bytes) -> None:
+def test_torn_line_is_ignored(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "manifest.jsonl"
     manifest = Manifest(path)
     manifest.add([record(0)])
@@ -201,7 +201,7 @@ def test_a_line_that_was_torn_never_happened(tmp_path: Path, tail: bytes) -> Non
     again.close()
 
 
-def test_a_shard_whose_part_is_gone_is_counted_once_when_it_is_done_again(tmp_path: Path) -> None:
+def test_redone_shard_is_counted_once(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     manifest = Manifest(path)
     manifest.add([record(0)])
@@ -215,5 +215,5 @@ def test_a_shard_whose_part_is_gone_is_counted_once_when_it_is_done_again(tmp_pa
     again.close()
 
 
-def test_without_a_manifest_nothing_is_done(tmp_path: Path) -> None:
+def test_missing_manifest_means_nothing_is_done(tmp_path: Path) -> None:
     assert read_totals(tmp_path / "manifest.jsonl").rows == 0

@@ -42,7 +42,7 @@ def answered(progress: Progress, rows: int, tokens: int = 0, failed: int = 0) ->
     )
 
 
-def test_rows_rate_tokens_cost_and_what_is_left_are_reported() -> None:
+def test_status_line_shows_rows_rate_tokens_cost_and_remaining_time() -> None:
     timer = Timer()
     progress = at(timer=timer)
     progress.expected_rows = 12_000
@@ -57,7 +57,7 @@ def test_rows_rate_tokens_cost_and_what_is_left_are_reported() -> None:
     assert status_line(progress, None).endswith(", 2 failed, 5:32:20 left")
 
 
-def test_the_rate_is_that_of_the_last_minute_of_this_run() -> None:
+def test_rate_is_that_of_the_last_minute_of_this_run() -> None:
     timer = Timer()
     progress = at(2000, timer=timer)
     timer.now += 10.0
@@ -81,7 +81,7 @@ def test_the_rate_is_that_of_the_last_minute_of_this_run() -> None:
         ([1200, None], "1 (1,200 tokens not read); unknown for 1 of them"),
     ],
 )
-def test_what_the_model_did_not_read_is_summed(cuts: list[int | None], told: str) -> None:
+def test_truncated_tokens_are_summed(cuts: list[int | None], told: str) -> None:
     totals = Totals()
     records = [
         Record(
@@ -105,7 +105,7 @@ def test_what_the_model_did_not_read_is_summed(cuts: list[int | None], told: str
     assert totals == Totals()
 
 
-def test_what_is_waited_for_and_the_writing_of_the_output_are_reported() -> None:
+def test_waiting_reason_and_output_writing_are_shown() -> None:
     progress = at(5)
     progress.is_writing_output = True
     assert status_line(progress, None) == "5 rows; writing the output"
@@ -113,11 +113,11 @@ def test_what_is_waited_for_and_the_writing_of_the_output_are_reported() -> None
     assert status_line(progress, None) == "5 rows; waiting: The gate does not run any more."
 
 
-def test_nothing_done_yet_costs_nothing() -> None:
+def test_status_line_before_the_first_row_shows_zero_cost() -> None:
     assert status_line(at(), 0.2) == "0 rows, 0/s, 0 tokens, cost 0.00 of about 0.00"
 
 
-async def test_without_a_terminal_a_line_is_printed_now_and_then(
+async def test_status_lines_are_printed_periodically_without_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = ""
@@ -128,7 +128,7 @@ async def test_without_a_terminal_a_line_is_printed_now_and_then(
     assert said.startswith("5 rows, ")
 
 
-async def test_where_there_is_no_terminal_what_is_waited_for_is_reported_once_until_it_is_time_again(
+async def test_waiting_reason_is_printed_once_per_interval_without_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     progress = at()
@@ -176,7 +176,7 @@ asyncio.run(main())
 """
 
 
-def test_in_a_terminal_there_is_a_bar() -> None:
+def test_terminal_shows_a_progress_bar() -> None:
     subprocess.run(
         [sys.executable, "-c", _IN_A_TERMINAL],
         env={**os.environ, "COLUMNS": "200", "TERM": "xterm"},

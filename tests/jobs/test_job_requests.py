@@ -1,4 +1,4 @@
-"""What the gateway does for a bulk job's requests."""
+"""The priority and deadline of a bulk job's requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from scripted_gateway import ScriptedGateway
 
 
-def test_a_request_of_the_bulk_class_waits_behind_others_and_longer() -> None:
+def test_bulk_request_has_lower_priority_and_a_longer_deadline() -> None:
     key = Key(id="k", name="k", digest=b"", created_at=0.0)
     asks = RequestContext("id", 100.0, key=key, bulk=True).call_context()
     assert (asks.bulk, asks.deadline) == (True, 100.0 + BULK_PATIENCE)
@@ -20,7 +20,7 @@ def test_a_request_of_the_bulk_class_waits_behind_others_and_longer() -> None:
     assert (asks.bulk, asks.deadline) == (False, None)
 
 
-async def test_the_class_of_a_request_stands_in_a_header(scripted: ScriptedGateway) -> None:
+async def test_priority_class_is_set_by_a_header(scripted: ScriptedGateway) -> None:
     from scripted_gateway import ADMIN_KEY
 
     for said, bulk in ((b"bulk", True), (b"BULK ", True), (b"interactive", False)):

@@ -63,7 +63,7 @@ def stopping(after: int, error: Exception) -> Script:
     return script
 
 
-async def test_every_row_gets_its_vector_in_the_order_of_the_input(source: Path, output: Path) -> None:
+async def test_every_row_gets_its_vector_in_input_order(source: Path, output: Path) -> None:
     script = Script()
     totals = await run(task(source, output), script)
     assert totals is not None
@@ -77,7 +77,7 @@ async def test_every_row_gets_its_vector_in_the_order_of_the_input(source: Path,
     assert max(map(len, script.asked)) == 2
 
 
-async def test_a_job_that_stopped_goes_on_and_requests_nothing_twice(source: Path, output: Path) -> None:
+async def test_stopped_job_resumes_without_repeating_requests(source: Path, output: Path) -> None:
     first = stopping(2, refused(Cause.WRONG_TOKEN))
     with pytest.raises(JobStopped, match=r"It is wrong_token\."):
         await run(task(source, output), first, concurrency=1)
@@ -91,9 +91,7 @@ async def test_a_job_that_stopped_goes_on_and_requests_nothing_twice(source: Pat
     assert [row["embedding"] for row in read(output)] == expected(TEXTS)
 
 
-async def test_requests_that_were_answered_count_though_an_earlier_one_was_not(
-    source: Path, output: Path
-) -> None:
+async def test_completed_requests_are_kept_though_an_earlier_one_failed(source: Path, output: Path) -> None:
     def answer(texts: Sequence[str]) -> Reply:
         if "text 0" in texts:
             raise refused(Cause.OVERLOADED, retryable=True, retry_after=60.0)
@@ -115,9 +113,7 @@ async def test_requests_that_were_answered_count_though_an_earlier_one_was_not(
     assert [row["embedding"] for row in read(output)] == expected(TEXTS)
 
 
-async def test_a_job_that_is_done_is_not_done_again_until_its_output_is_gone(
-    source: Path, output: Path
-) -> None:
+async def test_completed_job_is_not_rerun_until_its_output_is_removed(source: Path, output: Path) -> None:
     await run(task(source, output), Script())
     again = Script()
     assert await run(task(source, output), again) is None
@@ -128,9 +124,7 @@ async def test_a_job_that_is_done_is_not_done_again_until_its_output_is_gone(
     assert len(read(output)) == 9
 
 
-async def test_faulty_rows_stand_in_a_file_of_their_own_in_order_and_stop_nothing(
-    tmp_path: Path, output: Path
-) -> None:
+async def test_failed_rows_are_written_to_their_own_file_in_order(tmp_path: Path, output: Path) -> None:
     def answer(texts: Sequence[str]) -> Reply:
         if "refused" in texts:
             raise refused(Cause.INPUT_REFUSED)
@@ -151,13 +145,13 @@ async def test_faulty_rows_stand_in_a_file_of_their_own_in_order_and_stop_nothin
     ]
 
 
-async def test_a_shard_may_have_no_vector(tmp_path: Path, output: Path) -> None:
+async def test_shard_may_have_no_vectors(tmp_path: Path, output: Path) -> None:
     source = write(tmp_path / "in.jsonl", ["", "", "a", ""])
     await run(task(source, output), Script())
     assert [row["id"] for row in read(output)] == [2]
 
 
-async def test_faulty_rows_are_reported_when_a_job_stops_and_forgotten_when_it_begins_anew(
+async def test_failed_rows_are_reported_when_a_job_stops_and_cleared_on_restart(
     tmp_path: Path, output: Path
 ) -> None:
     source = write(tmp_path / "in.jsonl", ["", "a", "b"])
@@ -171,7 +165,7 @@ async def test_faulty_rows_are_reported_when_a_job_stops_and_forgotten_when_it_b
     assert [row["embedding"] for row in read(output)] == expected(["x", "y"])
 
 
-async def test_an_input_that_changed_is_reported_with_what_to_do(source: Path, output: Path) -> None:
+async def test_changed_input_is_reported_with_what_to_do(source: Path, output: Path) -> None:
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(2, refused(Cause.PAUSED)), concurrency=1)
     write(source, ["text X", *TEXTS[1:]])
@@ -187,9 +181,7 @@ async def test_an_input_that_changed_is_reported_with_what_to_do(source: Path, o
     assert [row["embedding"] for row in read(output)] == expected(TEXTS)
 
 
-async def test_a_change_that_no_sample_shows_is_found_by_the_rows_that_are_done(
-    tmp_path: Path, output: Path
-) -> None:
+async def test_change_outside_the_samples_is_detected_by_completed_rows(tmp_path: Path, output: Path) -> None:
     texts = [f"{number:08}" * 100 for number in range(12_000)]  # 9.7 MB: samples are of 4 MiB
     source = write(tmp_path / "in.jsonl", texts)
     with pytest.raises(JobStopped):
@@ -227,7 +219,7 @@ def _unseen(source: Path, content: bytearray, place: int) -> bool:
     return False
 
 
-async def test_an_input_that_is_written_to_while_the_job_runs_stops_it(source: Path, output: Path) -> None:
+async def test_input_modified_during_the_run_stops_the_job(source: Path, output: Path) -> None:
     def answer(texts: Sequence[str]) -> Reply:
         with source.open("a") as file:
             file.write('{"text": "more"}\n')
@@ -238,14 +230,16 @@ async def test_an_input_that_is_written_to_while_the_job_runs_stops_it(source: P
     assert not output.exists()
 
 
-async def test_another_model_in_the_middle_stops_the_job_with_that_reason(source: Path, output: Path) -> None:
+async def test_model_change_during_requests_stops_the_job_with_that_reason(
+    source: Path, output: Path
+) -> None:
     changed = stopping(1, refused(Cause.MODEL_CHANGED))
     with pytest.raises(JobStopped, match="It is model_changed") as told:
         await run(task(source, output), changed, concurrency=1)
     assert told.value.cause is Cause.MODEL_CHANGED
 
 
-async def test_another_model_between_two_runs_or_before_the_output_is_reported(
+async def test_model_changed_between_runs_or_before_the_output_is_reported(
     source: Path, output: Path
 ) -> None:
     with pytest.raises(JobStopped):
@@ -267,14 +261,14 @@ async def test_another_model_between_two_runs_or_before_the_output_is_reported(
     assert not output.exists()
 
 
-async def test_a_vector_of_another_length_stops_the_job(source: Path, output: Path) -> None:
+async def test_vector_of_another_dimension_stops_the_job(source: Path, output: Path) -> None:
     script = Script(lambda texts: Reply([Piece(bytes(8)) for _ in texts], 1, exact=True))
     with pytest.raises(JobStopped, match="returned a vector of 2 dimensions instead of 3") as told:
         await run(task(source, output), script)
     assert told.value.cause is Cause.DIMENSIONS_CHANGED
 
 
-async def test_shards_that_are_gone_are_requested_again_and_only_those(source: Path, output: Path) -> None:
+async def test_only_missing_shards_are_requested_again(source: Path, output: Path) -> None:
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(3, refused(Cause.PAUSED)), concurrency=1)
     shards = JobFolder(output).shards
@@ -289,9 +283,7 @@ async def test_shards_that_are_gone_are_requested_again_and_only_those(source: P
 
 
 @pytest.mark.parametrize("name", ["same", "symlink", "hardlink", "failed"])
-def test_the_input_is_not_replaced_by_what_is_written_even_if_asked_to(
-    source: Path, output: Path, name: str
-) -> None:
+def test_input_is_never_overwritten_even_with_overwrite(source: Path, output: Path, name: str) -> None:
     if name == "same":
         output = source
     elif name == "symlink":
@@ -304,7 +296,7 @@ def test_the_input_is_not_replaced_by_what_is_written_even_if_asked_to(
         Job(task(source, output), RunOptions(), overwrite=True).check()
 
 
-async def test_an_output_that_is_not_the_jobs_is_not_replaced_unasked(source: Path, output: Path) -> None:
+async def test_foreign_output_is_not_overwritten_by_default(source: Path, output: Path) -> None:
     output.write_text("somebody's")
     with pytest.raises(JobStopped, match=r"already exists\. Choose another one, or use --overwrite"):
         await run(task(source, output), Script())
@@ -329,7 +321,7 @@ async def test_another_task_for_the_same_output_is_rejected_with_the_difference(
             await run(task(source, output, **option), Script())
 
 
-async def test_one_process_at_a_time_works_on_an_output(source: Path, output: Path) -> None:
+async def test_only_one_process_works_on_an_output(source: Path, output: Path) -> None:
     job = JobFolder(output)
     with job.locked():
         assert job.worker() == os.getpid()
@@ -342,7 +334,7 @@ async def test_one_process_at_a_time_works_on_an_output(source: Path, output: Pa
     assert not job.path.exists()
 
 
-async def test_a_job_whose_process_was_killed_is_interrupted(source: Path, output: Path) -> None:
+async def test_job_whose_process_was_killed_is_interrupted(source: Path, output: Path) -> None:
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
     job = JobFolder(output)
@@ -350,7 +342,7 @@ async def test_a_job_whose_process_was_killed_is_interrupted(source: Path, outpu
     assert job.state().status is Status.INTERRUPTED
 
 
-async def test_a_jobs_file_that_cannot_be_read_is_reported(source: Path, output: Path) -> None:
+async def test_unreadable_job_file_is_reported(source: Path, output: Path) -> None:
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
     (JobFolder(output).path / "job.json").write_text("{}")
@@ -360,7 +352,7 @@ async def test_a_jobs_file_that_cannot_be_read_is_reported(source: Path, output:
     assert len(read(output)) == 9
 
 
-async def test_jobs_are_found_by_id_or_output_while_their_folders_are_there(
+async def test_jobs_are_found_by_id_or_output_while_their_folders_exist(
     tmp_path: Path, source: Path, output: Path
 ) -> None:
     known = JobRegistry(tmp_path / "home")
@@ -400,8 +392,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
-def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Path, name: str) -> None:
-    """Simulated by a limit on the size of files, which grows until the job is done: it hits every file once."""
+def test_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Path, name: str) -> None:
+    """Simulated by a file size limit that grows until the job is done, so that every file hits it once."""
     source = write(tmp_path / "in.jsonl", [f"text {number}" for number in range(16)])
     output = tmp_path / name
     ran = subprocess.run(
@@ -427,9 +419,7 @@ def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Pat
     assert JobFolder(output).state().status is Status.DONE
 
 
-async def test_what_keeps_the_output_from_being_written_is_reported_once_every_row_is_done(
-    source: Path, output: Path
-) -> None:
+async def test_output_error_is_reported_after_every_row_is_done(source: Path, output: Path) -> None:
     with pytest.raises(JobStopped):
         await run(task(source, output), stopping(1, refused(Cause.PAUSED)), concurrency=1)
     in_the_way = JobFolder(output).draft

@@ -1,4 +1,4 @@
-"""No token is lost without a word: chunks fit their model, and what is cut all the same is counted and shown."""
+"""No token is lost silently: chunks fit their model, and any truncation is counted and shown."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def metric(gateway: RunningGateway, name: str) -> int:
     return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith(f"{name}{{"))
 
 
-def test_of_the_documents_of_this_repository_no_chunk_is_cut(
+def test_no_chunk_of_this_repositorys_documents_is_truncated(
     hubgate: Command, minilm: RunningGateway, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    """With Elasticsearch's 250 words 98 of 106 chunks were: half of the text was in no vector."""
+    """With Elasticsearch's 250 words, 98 of 106 chunks were truncated: half of the text was in no vector."""
     folder, out = tmp_path / "docs", tmp_path / "out.parquet"
     folder.mkdir()
     for name in ("chunking.md", "jobs.md", "guide.zh.md"):  # all of them take a minute
@@ -78,7 +78,7 @@ def test_of_the_documents_of_this_repository_no_chunk_is_cut(
         assert read_to == len(text)
 
 
-def test_what_an_endpoints_own_settings_cut_off_is_counted_and_shown(
+def test_truncation_by_explicit_settings_is_counted_and_shown(
     hubgate: Command, minilm: RunningGateway, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     minilm.request("PATCH", "/api/endpoints/minilm", {"chunking_settings": ELASTIC})
@@ -102,7 +102,7 @@ def test_what_an_endpoints_own_settings_cut_off_is_counted_and_shown(
     assert metric(minilm, "hubgate_texts_truncated_total") == 1
 
 
-def test_a_text_of_megabytes_is_counted_by_its_beginning(
+def test_very_long_text_is_estimated_from_its_beginning(
     hubgate: Command, minilm: RunningGateway, tmp_path: Path
 ) -> None:
     texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -114,7 +114,7 @@ def test_a_text_of_megabytes_is_counted_by_its_beginning(
     assert minilm.service.registry.find("minilm").token_limit == LIMIT
 
 
-def test_where_nobody_can_see_a_cut_the_job_says_so_and_so_did_the_registration(
+def test_undetectable_truncation_is_reported_by_the_job_and_at_registration(
     hubgate: Command, gateway: RunningGateway, tmp_path: Path
 ) -> None:
     texts, out = tmp_path / "in.jsonl", tmp_path / "out.parquet"
@@ -130,7 +130,7 @@ def test_where_nobody_can_see_a_cut_the_job_says_so_and_so_did_the_registration(
 
 
 @pytest.mark.parametrize("name", sorted(file.name for file in DOCS.glob("*.md")))
-def test_the_chunks_of_an_endpoint_can_be_seen_without_its_model(
+def test_chunk_route_returns_an_endpoints_chunks_without_its_model(
     local_gateway: RunningGateway, tokenizer: Tokenizer, name: str
 ) -> None:
     text = (DOCS / name).read_text()
@@ -149,12 +149,12 @@ def test_the_chunks_of_an_endpoint_can_be_seen_without_its_model(
     assert len(places(chunking_settings=ELASTIC)) < len(fitting)
 
 
-def test_what_a_text_is_for_must_be_known(local_gateway: RunningGateway) -> None:
+def test_chunk_route_rejects_an_unknown_input_type(local_gateway: RunningGateway) -> None:
     form = {"text": "a", "input_type": "poem"}
     assert local_gateway.request("POST", f"/api/endpoints/{READY}/chunk", form).status == 400
 
 
-def test_the_chunk_command_cuts_as_an_endpoint_does(
+def test_chunk_command_splits_like_an_endpoint(
     hubgate: Command, minilm: RunningGateway, tokenizer: Tokenizer
 ) -> None:
     assert hubgate("list").status == 0  # in the home of the gateway, where the runner below is, too

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("name", ["in.jsonl", "in.parquet"])
-def test_a_pipe_is_no_input_and_is_not_waited_for(tmp_path: Path, name: str) -> None:
+def test_pipe_is_rejected_as_input_without_blocking(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(JobStopped, match=rf"The input \S+{name} is not a regular file\."):
         open_source(tmp_path / name, Columns())
 
 
-def test_a_file_that_cannot_be_reached_in_a_folder_fails_alone(tmp_path: Path) -> None:
+def test_unreachable_file_in_a_folder_fails_alone(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "loop.txt").symlink_to("loop.txt")
     text, loop = open_source(tmp_path, Columns()).rows()
@@ -32,7 +32,7 @@ def test_a_file_that_cannot_be_reached_in_a_folder_fails_alone(tmp_path: Path) -
     assert "symbolic links" in loop.message
 
 
-def test_no_part_of_a_folder_is_left_out_in_silence(tmp_path: Path) -> None:
+def test_unreadable_part_of_a_folder_is_not_skipped_silently(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     with ExitStack() as stack:
         folder = os.open(tmp_path, os.O_RDONLY)

@@ -55,7 +55,7 @@ def embedded(asked: EmbeddedRows) -> list[str]:
         Cause.NOT_A_NUMBER,
     ],
 )
-async def test_a_text_that_is_refused_is_found_by_halves_and_fails_alone(cause: Cause) -> None:
+async def test_rejected_text_is_found_by_bisection_and_fails_alone(cause: Cause) -> None:
     def answer(texts: Sequence[str]) -> Reply:
         if "bad" in texts:
             raise refused(cause)
@@ -69,7 +69,7 @@ async def test_a_text_that_is_refused_is_found_by_halves_and_fails_alone(cause: 
     assert len(script.asked) == 7  # the whole, and twice each half of three
 
 
-async def test_what_takes_too_long_is_asked_in_halves() -> None:
+async def test_request_that_times_out_is_split_in_half() -> None:
     def answer(texts: Sequence[str]) -> Reply:
         if len(texts) > 1:
             raise refused(Cause.DEADLINE_EXCEEDED, retryable=True)
@@ -80,7 +80,7 @@ async def test_what_takes_too_long_is_asked_in_halves() -> None:
     assert time.slept == []
 
 
-async def test_what_is_busy_is_retried_when_it_says_and_else_less_and_less_often() -> None:
+async def test_overloaded_server_is_retried_after_its_delay_or_with_backoff() -> None:
     troubles = [
         refused(Cause.OVERLOADED, retryable=True, retry_after=7.0),
         *[refused(Cause.WAKING, retryable=True) for _ in range(7)],
@@ -99,7 +99,7 @@ async def test_what_is_busy_is_retried_when_it_says_and_else_less_and_less_often
     assert waits[-1] is None
 
 
-async def test_a_job_stops_when_nothing_is_answered_for_a_while() -> None:
+async def test_job_stops_when_no_request_succeeds_for_10_minutes() -> None:
     def answer(texts: Sequence[str]) -> Reply:
         raise refused(Cause.GATE_STOPPING, retryable=True)
 
@@ -112,8 +112,8 @@ async def test_a_job_stops_when_nothing_is_answered_for_a_while() -> None:
     assert 600 < time.now < 660
 
 
-async def test_time_in_which_nothing_was_asked_is_not_counted() -> None:
-    """A job that goes on reads the rows that are done before it asks again; that may take hours."""
+async def test_time_without_requests_does_not_count_as_failure() -> None:
+    """A resumed job reads the completed rows before its first request, which may take hours."""
     time, failures = Time(), [refused(Cause.OVERLOADED, retryable=True)]
 
     def answer(texts: Sequence[str]) -> Reply:
@@ -137,7 +137,7 @@ async def test_time_in_which_nothing_was_asked_is_not_counted() -> None:
         Cause.PAUSED,
     ],
 )
-async def test_what_only_a_person_can_mend_stops_the_job_at_once(cause: Cause) -> None:
+async def test_permanent_error_stops_the_job_at_once(cause: Cause) -> None:
     def answer(texts: Sequence[str]) -> Reply:
         raise refused(cause)
 
@@ -148,9 +148,7 @@ async def test_what_only_a_person_can_mend_stops_the_job_at_once(cause: Cause) -
     assert (len(script.asked), time.slept) == (1, [])
 
 
-async def test_a_text_on_which_the_server_fails_again_and_again_fails_alone_while_others_are_answered() -> (
-    None
-):
+async def test_text_that_repeatedly_fails_is_isolated_while_others_succeed() -> None:
     def answer(texts: Sequence[str]) -> Reply:
         if "bad" in texts:
             raise refused(Cause.CONNECTION_LOST, retryable=True)
@@ -169,7 +167,7 @@ async def test_a_text_on_which_the_server_fails_again_and_again_fails_alone_whil
     assert [failed.cause for failed in asked.failed] == [Cause.CONNECTION_LOST]
 
 
-async def test_while_nobody_is_answered_no_row_is_given_up() -> None:
+async def test_no_row_is_given_up_while_every_request_fails() -> None:
     failures = 8
 
     def answer(texts: Sequence[str]) -> Reply:
@@ -183,13 +181,13 @@ async def test_while_nobody_is_answered_no_row_is_given_up() -> None:
     assert (embedded(asked), asked.failed) == (["a", "b"], [])
 
 
-async def test_nothing_is_asked_for_no_rows() -> None:
+async def test_no_request_is_sent_for_zero_rows() -> None:
     script = Script()
     assert (await asking(script, Time())([])).embedded == ([], [])
     assert script.asked == []
 
 
-async def test_the_sums_of_what_was_asked_in_parts_are_reported() -> None:
+async def test_usage_of_split_requests_is_summed() -> None:
     def answer(texts: Sequence[str]) -> Reply:
         if len(texts) > 1:
             raise refused(Cause.BODY_TOO_LARGE)
@@ -199,7 +197,7 @@ async def test_the_sums_of_what_was_asked_in_parts_are_reported() -> None:
     assert (asked.tokens, asked.exact) == (3, False)
 
 
-async def test_a_model_that_cannot_be_asked_what_it_is_stops_the_job_with_its_reason() -> None:
+async def test_model_lookup_error_stops_the_job_with_its_reason() -> None:
     class Broken(Script):
         tries = 0
 
