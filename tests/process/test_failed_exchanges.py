@@ -23,7 +23,7 @@ def resident(gateway: GatewayProcess) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
-def test_failing_calls_of_8_mb_leave_no_memory_behind(home: Home) -> None:
+def test_failing_calls_of_8_mb_leak_no_memory(home: Home) -> None:
     with (
         lookalike("vllm", kind="llm") as server,
         home.serve() as gateway,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MODEL = "all-minilm-l6-v2"
 
 
-def test_the_first_start_prints_a_key_and_a_line_to_paste_and_the_second_neither_and_keeps_everything(
+def test_first_start_prints_a_key_and_a_command_and_the_second_prints_neither(
     tmp_path: Path,
 ) -> None:
     home = Home(tmp_path)

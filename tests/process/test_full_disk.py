@@ -53,7 +53,7 @@ def alive(gateway: RunningGateway, key: str) -> bool:
     return gateway.request("GET", "/v1/models", key=key).status == 200
 
 
-def test_the_cache_leaves_room_for_the_database_and_gives_way_to_it(full: Settings, disk: Path) -> None:
+def test_cache_leaves_room_for_the_database_and_shrinks_for_it(full: Settings, disk: Path) -> None:
     with RunningGateway(full) as gateway:
         gateway.add(dimensions=4096)
         for start in range(0, 2000, 500):
@@ -73,7 +73,7 @@ def test_the_cache_leaves_room_for_the_database_and_gives_way_to_it(full: Settin
         assert not alive(gateway, key)
 
 
-def test_a_revocation_that_cannot_be_written_down_holds_until_it_can(full: Settings, disk: Path) -> None:
+def test_revocation_on_a_full_disk_is_enforced_until_it_can_be_stored(full: Settings, disk: Path) -> None:
     with RunningGateway(replace(full, cache_bytes=0)) as gateway:
         key = gateway.create_key("leaked")
         filler = fill(disk)
@@ -95,7 +95,7 @@ def test_a_revocation_that_cannot_be_written_down_holds_until_it_can(full: Setti
         assert not alive(gateway, key)
 
 
-def test_it_is_written_down_without_being_asked_again(full: Settings, disk: Path) -> None:
+def test_pending_revocation_is_stored_without_another_request(full: Settings, disk: Path) -> None:
     with RunningGateway(replace(full, cache_bytes=0)) as gateway:
         key = gateway.create_key("leaked")
         filler = fill(disk)

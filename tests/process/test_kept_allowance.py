@@ -29,7 +29,7 @@ def complete(home: Home, gateway: GatewayProcess, timeout: int) -> Reply:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_a_burst_that_was_sent_before_a_restart_counts_after_it(home: Home, end: signal.Signals) -> None:
+def test_burst_before_a_restart_counts_after_it(home: Home, end: signal.Signals) -> None:
     with lookalike("tgi") as server:
         with home.serve() as gateway, ThreadPoolExecutor(20) as pool:
             add(home, gateway, server, 20)
@@ -48,7 +48,7 @@ def test_a_burst_that_was_sent_before_a_restart_counts_after_it(home: Home, end:
         assert len(answered) == 5 if end is signal.SIGTERM else 3 <= len(answered) <= 5
 
 
-def test_a_new_gateway_answers_at_once(home: Home) -> None:
+def test_new_gateway_answers_immediately(home: Home) -> None:
     with lookalike("tgi") as server, home.serve() as gateway:
         add(home, gateway, server, 1)
         assert complete(home, gateway, 5).status == 200

@@ -19,7 +19,7 @@ def requests_of(gateway: GatewayProcess, key: str) -> int:
     return sum(row["requests"] for row in rows if row["endpoint"] == "words")
 
 
-def test_a_killed_gateway_has_kept_what_was_written_down(home: Home) -> None:
+def test_killed_gateway_keeps_flushed_usage(home: Home) -> None:
     with home.serve() as gateway:
         for _ in range(3):
             assert gateway.embed("words", "a text", key=home.admin_key).status == 200
@@ -34,7 +34,7 @@ def test_a_killed_gateway_has_kept_what_was_written_down(home: Home) -> None:
         ]
 
 
-def test_a_gateway_that_is_stopped_writes_down_the_last_calls(home: Home) -> None:
+def test_stopped_gateway_records_the_last_calls(home: Home) -> None:
     with home.serve() as gateway:
         gateway.embed("words", "a text", key=home.admin_key)
         gateway.signal(signal.SIGTERM)
@@ -43,7 +43,7 @@ def test_a_gateway_that_is_stopped_writes_down_the_last_calls(home: Home) -> Non
         assert requests_of(gateway, home.admin_key) == 1
 
 
-def test_what_cannot_be_written_down_at_the_end_takes_nothing_else_along(home: Home) -> None:
+def test_failed_final_write_does_not_prevent_the_others(home: Home) -> None:
     folder = Path(home.env["HUBGATE_HOME"])
     with home.serve() as gateway:
         gateway.embed("words", "a text", key=home.admin_key)
@@ -57,7 +57,7 @@ def test_what_cannot_be_written_down_at_the_end_takes_nothing_else_along(home: H
         assert vectors.execute("SELECT count(*) FROM vectors").fetchone() == (1,)
 
 
-def test_a_locked_database_holds_up_no_call_and_loses_none(home: Home) -> None:
+def test_locked_database_delays_no_call_and_loses_none(home: Home) -> None:
     database = Path(home.env["HUBGATE_HOME"]) / "hubgate.db"
     with home.serve() as gateway:
         with closing(sqlite3.connect(os.fspath(database))) as other:

@@ -71,7 +71,7 @@ def sockets() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sockets are counted where Linux shows them")
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-def test_a_thousand_clients_that_leave_at_random_moments_leave_nothing_behind(
+def test_thousand_clients_that_disconnect_at_random_leak_nothing(
     gateway: RunningGateway, model: LookAlike, stream: bool
 ) -> None:
     chance = random.Random(7)
@@ -101,12 +101,12 @@ def test_a_thousand_clients_that_leave_at_random_moments_leave_nothing_behind(
     )
 
 
-def test_a_stream_that_is_left_ends_at_the_server(gateway: RunningGateway, model: LookAlike) -> None:
+def test_abandoned_stream_ends_at_the_server(gateway: RunningGateway, model: LookAlike) -> None:
     asyncio.run(leave(gateway, chat(gateway, stream=True), 0.05))
     model.wait_until(lambda server: server.abandoned == 1 and server.streams == 0)
 
 
-def test_a_call_that_is_left_is_cancelled_and_not_failed(gateway: RunningGateway, model: LookAlike) -> None:
+def test_abandoned_call_is_cancelled_not_failed(gateway: RunningGateway, model: LookAlike) -> None:
     asyncio.run(leave(gateway, chat(gateway, stream=True), 0.05))
     model.wait_until(lambda server: server.abandoned == 1)
 
@@ -119,7 +119,7 @@ def test_a_call_that_is_left_is_cancelled_and_not_failed(gateway: RunningGateway
     assert gateway.request("GET", "/api/usage?by=cause").json()["rows"] == []
 
 
-def test_a_call_that_is_left_ends_at_the_server(settings: Settings) -> None:
+def test_abandoned_call_ends_at_the_server(settings: Settings) -> None:
     with lookalike("vllm", kind="llm") as model, RunningGateway(settings) as gateway:
         gateway.add("llm", url=model.url, task="chat_completion")
         model.fail("hang", method="POST")

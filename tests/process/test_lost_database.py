@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("how", ["deleted", "emptied", "another"])
-def test_a_gateway_does_not_start_over_without_a_word(settings: Settings, how: str, hubgate: Command) -> None:
+def test_lost_database_is_not_silently_recreated(settings: Settings, how: str, hubgate: Command) -> None:
     with RunningGateway(settings) as gateway:
         gateway.add()
     settings.database.unlink()
@@ -41,9 +41,7 @@ def test_a_gateway_does_not_start_over_without_a_word(settings: Settings, how: s
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_no_change_is_confirmed_that_a_lost_database_cannot_keep(
-    settings: Settings, *, replaced: bool
-) -> None:
+def test_changes_are_rejected_while_the_database_is_lost(settings: Settings, *, replaced: bool) -> None:
     with RunningGateway(settings) as gateway:
         gateway.add()
         kept = settings.database.with_name("kept")
@@ -59,7 +57,7 @@ def test_no_change_is_confirmed_that_a_lost_database_cannot_keep(
         assert gateway.request("POST", "/api/keys", {"name": "app"}).status == 201
 
 
-def test_a_home_that_every_user_can_write_to_is_refused(settings: Settings, hubgate: Command) -> None:
+def test_world_writable_home_is_rejected(settings: Settings, hubgate: Command) -> None:
     settings.home.mkdir()
     settings.home.chmod(0o777)
     with pytest.raises(StoreFailed, match="Every user of this machine can write"), RunningGateway(settings):
@@ -69,7 +67,7 @@ def test_a_home_that_every_user_can_write_to_is_refused(settings: Settings, hubg
     assert hubgate("add", "words", "--fake").status == 0
 
 
-def test_the_caches_file_answers_no_guesses_without_the_secret_key(settings: Settings) -> None:
+def test_cache_file_cannot_be_probed_without_the_secret_key(settings: Settings) -> None:
     with RunningGateway(settings) as gateway:
         gateway.add()
         gateway.request("POST", "/v1/embeddings", {"model": "fake", "input": "a secret text"})
@@ -87,7 +85,7 @@ def test_the_caches_file_answers_no_guesses_without_the_secret_key(settings: Set
     assert hits(settings) == 0
 
 
-def test_a_configuration_of_too_many_entries_is_refused_at_once(gateway: RunningGateway) -> None:
+def test_configuration_with_too_many_entries_is_rejected_at_once(gateway: RunningGateway) -> None:
     many = "\n".join(f"  e{number}: {{source: fake}}" for number in range(20_000))
     reply = gateway.request("POST", "/api/config", {"yaml": f"endpoints:\n{many}"})
     assert reply.status == 400

@@ -34,7 +34,7 @@ def register(home: Home, server: LookAlike, name: str = "e5") -> None:
     assert TOKEN not in added.out
 
 
-def test_commands_without_a_running_gateway_change_what_the_next_one_serves(home: Home) -> None:
+def test_commands_without_a_running_gateway_apply_to_the_next_one(home: Home) -> None:
     with lookalike("tei", key=TOKEN, seconds=0.05) as server:  # slower than the watch for clients that leave
         register(home, server)
         assert [line.split()[0] for line in home.run("list").out.splitlines()] == ["name", "e5", "words"]
@@ -47,7 +47,7 @@ def test_commands_without_a_running_gateway_change_what_the_next_one_serves(home
             assert gateway.embed("e5", "a text", key=key).status == 401
 
 
-def test_what_a_command_changes_the_running_gateway_sees_at_once_and_no_secret_is_logged(home: Home) -> None:
+def test_command_changes_apply_at_once_to_the_running_gateway_and_log_no_secret(home: Home) -> None:
     admin_key = home.admin_key
     on = {"HUBGATE_KEYS_IN_PATH": "true", "HUBGATE_LOG_LEVEL": "debug"}
     with lookalike("tei", key=TOKEN) as server, home.serve(**on) as gateway:
@@ -72,7 +72,7 @@ def test_what_a_command_changes_the_running_gateway_sees_at_once_and_no_secret_i
             assert secret not in gateway.output
 
 
-def test_a_killed_gateway_leaves_no_lock_and_loses_nothing(home: Home) -> None:
+def test_killed_gateway_leaves_no_lock_and_loses_nothing(home: Home) -> None:
     with lookalike("tei", key=TOKEN) as server:
         register(home, server)
         with home.serve() as gateway, ThreadPoolExecutor(1) as caller:
@@ -91,7 +91,7 @@ def test_a_killed_gateway_leaves_no_lock_and_loses_nothing(home: Home) -> None:
             assert gateway.embed("words", "a text", key=key).status == 200
 
 
-def test_a_call_in_flight_is_answered_before_the_gateway_stops(home: Home) -> None:
+def test_call_in_flight_is_answered_before_the_gateway_stops(home: Home) -> None:
     with lookalike("tei", key=TOKEN) as server, home.serve() as gateway, ThreadPoolExecutor(1) as caller:
         asking = in_flight(home, gateway, server, caller)
         gateway.signal(signal.SIGTERM)
@@ -101,7 +101,7 @@ def test_a_call_in_flight_is_answered_before_the_gateway_stops(home: Home) -> No
         assert gateway.wait() == 0
 
 
-def test_a_second_signal_sends_everybody_away(home: Home, tmp_path: Path) -> None:
+def test_second_signal_aborts_all_calls(home: Home, tmp_path: Path) -> None:
     icu = tmp_path / "icu-72"
     icu.mkdir()
     (icu / "icu.py").write_text(OTHER_ICU.format(folder=str(icu)), "utf-8")
@@ -121,7 +121,7 @@ def test_a_second_signal_sends_everybody_away(home: Home, tmp_path: Path) -> Non
         assert "Traceback" not in gateway.output
 
 
-def test_a_load_balancer_has_time_to_notice_before_the_gateway_stops(home: Home) -> None:
+def test_drain_delay_lets_a_load_balancer_notice_before_the_gateway_stops(home: Home) -> None:
     with home.serve(HUBGATE_DRAIN_DELAY="300") as gateway:
         assert gateway.request("GET", "/readyz").status == 200
         gateway.signal(signal.SIGTERM)
@@ -155,7 +155,7 @@ def in_flight(
     return asking
 
 
-def test_what_keeps_a_gateway_from_starting_is_one_plain_line(home: Home) -> None:
+def test_startup_errors_are_reported_in_one_line(home: Home) -> None:
     with home.serve(HUBGATE_HOST="0.0.0.0") as gateway:
         gateway.wait_for(r"serves on http://127\.0\.0\.1:\d+, and on every other address of this machine\n")
         port = gateway.url.rpartition(":")[2]

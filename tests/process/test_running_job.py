@@ -31,7 +31,7 @@ def wait_for_rows(job: JobFolder, running: subprocess.Popen[str] | subprocess.Po
         time.sleep(0.02)
 
 
-def test_a_running_job_is_stopped_by_cancel_and_goes_on_by_resume(tmp_path: Path) -> None:
+def test_running_job_is_stopped_by_cancel_and_continued_by_resume(tmp_path: Path) -> None:
     home = Home(tmp_path)
     with lookalike("tei", seconds=0.05) as server:
         added = home.run("add", "slow", "--url", server.url)
@@ -64,7 +64,7 @@ def test_a_running_job_is_stopped_by_cancel_and_goes_on_by_resume(tmp_path: Path
         assert len(out.read_text().splitlines()) == ROWS
 
 
-def test_ctrl_c_ends_a_job_with_130_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_job_with_130_and_the_same_command_continues_it(tmp_path: Path) -> None:
     home = Home(tmp_path)
     with lookalike("tei", seconds=0.05) as server:
         assert home.run("add", "slow", "--url", server.url).status == 0
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_a_job_with_130_and_the_same_command_goes_on(tmp_path: Path)
         assert len(out.read_text().splitlines()) == ROWS
 
 
-def test_a_job_that_is_killed_repeats_at_most_what_was_in_flight(tmp_path: Path) -> None:
+def test_killed_job_repeats_at_most_the_requests_in_flight(tmp_path: Path) -> None:
     """With the defaults: 8 requests of 128 rows."""
     home = Home(tmp_path)
     with lookalike("tei", seconds=0.05) as server:

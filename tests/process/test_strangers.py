@@ -1,4 +1,4 @@
-"""Bounds of what a client without a key can make the gateway hold."""
+"""The memory that unauthenticated clients can make the gateway use is bounded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def push(connection: socket.socket, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_60_connections_of_strangers_hold_less_than_20_mb(home: Home, stranger: str) -> None:
+def test_sixty_unauthenticated_connections_use_less_than_20_mb(home: Home, stranger: str) -> None:
     head = STRANGERS[stranger]
     part = b"10000\r\n" + PART + b"\r\n" if b"chunked" in head else PART
     with home.serve() as gateway, ExitStack() as stack:
