@@ -60,7 +60,7 @@ def save_try_and_see(opened: Screen, name: str) -> None:
     assert page.locator("#chart-requests + .headline").inner_text() == "1"
 
 
-def test_a_hosted_model_whose_token_was_wrong(opened: Screen) -> None:
+def test_hosted_model_with_a_wrong_token_is_corrected(opened: Screen) -> None:
     page = opened.page
     opened.go("models/new")
     choose(opened, "where", "router")
@@ -74,7 +74,7 @@ def test_a_hosted_model_whose_token_was_wrong(opened: Screen) -> None:
     save_try_and_see(opened, "minilm")
 
 
-def test_an_inference_endpoint_that_was_paused(opened: Screen) -> None:
+def test_paused_inference_endpoint_is_resumed(opened: Screen) -> None:
     page = opened.page
     with lookalike("tei", name="intfloat/e5-small-v2", fault="paused") as server:
         opened.go(f"models/new?paste={server.url}")
@@ -85,7 +85,7 @@ def test_an_inference_endpoint_that_was_paused(opened: Screen) -> None:
         save_try_and_see(opened, "e5")
 
 
-def test_a_local_model_whose_folder_was_misspelled(opened: Screen) -> None:
+def test_local_model_with_a_misspelled_folder_is_corrected(opened: Screen) -> None:
     page = opened.page
     opened.go("models/new")
     choose(opened, "where", "local")

@@ -54,7 +54,7 @@ class TestKeys:
         assert 'id="plain"' not in other.get(sent.headers["location"]).text
         assert 'id="plain"' in console.get(sent.headers["location"]).text
 
-    def test_beyond_the_limit_the_oldest_new_keys_are_dropped(self, console: ConsoleClient) -> None:
+    def test_oldest_new_keys_are_dropped_over_the_limit(self, console: ConsoleClient) -> None:
         pages = [console.post("/ui/keys/new", {"name": f"key-{n}"}).headers["location"] for n in range(101)]
         assert 'id="plain"' not in console.get(pages[0]).text
         assert 'id="plain"' in console.get(pages[1]).text
@@ -87,7 +87,7 @@ class TestKeys:
         for told in ("Bulk", "60 requests/min", "1,000 tokens/min", "Dec 31, 2099", "Never"):
             assert told in words
 
-    def test_an_admin_key_reaches_everything(self, console: ConsoleClient) -> None:
+    def test_admin_key_can_access_every_model(self, console: ConsoleClient) -> None:
         console.gateway.add("alpha")
         console.post("/ui/keys/new", {"name": "boss", "role": "admin", "endpoints": "alpha"})
         keys = console.gateway.request("GET", "/api/keys").json()["keys"]

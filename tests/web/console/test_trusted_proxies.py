@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("trusted", "secure"), [("", False), ("127.0.0.1", True), ("10.0.0.1", False)])
-def test_only_trusted_proxies_are_believed(settings: Settings, trusted: str, secure: bool) -> None:
+def test_forwarded_protocol_is_accepted_only_from_trusted_proxies(
+    settings: Settings, trusted: str, secure: bool
+) -> None:
     with RunningGateway(replace(settings, trusted_proxies=trusted)) as gateway:
         form = {"key": gateway.admin_key}
         page = ConsoleClient(gateway).post("/ui/sign-in", form, **{"x-forwarded-proto": "https"})

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TEXT = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen."
 
 
-def test_the_pieces_are_the_text_and_each_chunk_is_whole_in_them() -> None:
+def test_segments_join_to_the_text_and_contain_each_chunk_whole() -> None:
     chunks = chunk(TEXT, ChunkingSettings(strategy="word", max_chunk_size=10, overlap=3))
     pieces = split_at_chunks(TEXT, chunks)
     assert "".join(piece.text for piece in pieces) == TEXT
@@ -30,12 +30,12 @@ def test_the_pieces_are_the_text_and_each_chunk_is_whole_in_them() -> None:
     assert [piece.begins for piece in pieces] == [(1,), (2,), ()]
 
 
-def test_an_empty_text_has_no_pieces() -> None:
+def test_empty_text_has_no_segments() -> None:
     assert split_at_chunks("", chunk("", ChunkingSettings(strategy="none"))) == []
 
 
 class _Read(list[Chunk]):
-    """Chunks that count how often one of them is looked at."""
+    """Chunks that count how often they are read."""
 
     looks = 0
 
@@ -48,7 +48,7 @@ class _Read(list[Chunk]):
         return super().__getitem__(place)
 
 
-def test_many_chunks_are_not_each_held_against_each() -> None:
+def test_splitting_at_many_chunks_is_not_quadratic() -> None:
     text = "a " * 10_000
     chunks = _Read(chunk(text, ChunkingSettings(strategy="word", max_chunk_size=10, overlap=5)))
     assert len(chunks) > 1_000
@@ -74,7 +74,7 @@ async def _over(trial: Trial) -> Trial:
     return trial
 
 
-async def test_a_trial_remembers_each_step_and_what_is_still_to_come() -> None:
+async def test_test_run_reports_finished_and_pending_steps() -> None:
     trial = Trials().begin(_found(Outcome.PASSED, Outcome.SKIPPED))
     assert (trial.over, trial.passed) == (False, False)
     await _over(trial)
@@ -83,20 +83,20 @@ async def test_a_trial_remembers_each_step_and_what_is_still_to_come() -> None:
     assert trial.fault is None
 
 
-async def test_a_trial_that_fails_says_where() -> None:
+async def test_failed_test_run_reports_the_step() -> None:
     trial = await _over(Trials().begin(_found(Outcome.PASSED, Outcome.FAILED)))
     assert not trial.passed
     assert trial.fault
     assert trial.fault.step is Step.DNS
 
 
-async def test_settings_that_cannot_be_tried_fail_at_the_first_step() -> None:
+async def test_invalid_settings_fail_at_the_first_step() -> None:
     trial = await _over(Trials().begin(_refused()))
     assert trial.fault
     assert (trial.fault.step, trial.fault.cause) == (Step.ADDRESS, Cause.INVALID_ENDPOINT)
 
 
-async def test_a_bounded_number_of_trials_is_remembered() -> None:
+async def test_number_of_kept_test_runs_is_bounded() -> None:
     trials = Trials()
     began = [trials.begin(_found(Outcome.PASSED)) for _ in range(MAX_TRIALS + 1)]
     assert trials.find(began[0].id) is None
@@ -105,7 +105,7 @@ async def test_a_bounded_number_of_trials_is_remembered() -> None:
         await _over(trial)
 
 
-async def test_words_without_any_weight_are_shown_with_the_shortest_bars() -> None:
+async def test_words_without_weights_have_the_shortest_bars() -> None:
     call, answer = SparseEmbed(texts=["a"]), SparseVectors(items=[b'{"word":0.0}'])
     view = await view_of(call, answer, 0.1)
     assert isinstance(view, Weighed)

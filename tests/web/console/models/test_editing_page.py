@@ -41,7 +41,7 @@ def outcome_of(console: ConsoleClient, sent: dict[str, str], path: str = "/ui/mo
 
 
 class TestTheForm:
-    def test_it_has_the_fields_of_the_guides(self, console: ConsoleClient) -> None:
+    def test_form_has_the_fields_named_in_the_guides(self, console: ConsoleClient) -> None:
         words = console.get("/ui/models/new").words
         for told in (
             *("Model Type", "LLM", "Text Embedding", "Rerank", "Model Name", "Endpoint Type", "API Token"),
@@ -56,7 +56,7 @@ class TestTheForm:
         ):
             assert told in words
 
-    def test_what_is_pasted_fills_it_in(self, console: ConsoleClient) -> None:
+    def test_pasted_link_fills_in_the_form(self, console: ConsoleClient) -> None:
         page = console.post(
             "/ui/paste", {**EMPTY, "paste": "https://hf.co/BAAI/bge-reranker-v2-m3"}, hx_request="true"
         )
@@ -65,7 +65,7 @@ class TestTheForm:
         assert 'value="bge-reranker-v2-m3"' in page.text
         assert "<html" not in page.text
 
-    def test_a_pasted_model_name_is_hosted_unless_the_form_says_where_it_runs(
+    def test_pasted_model_name_is_hosted_unless_the_form_says_where_it_runs(
         self, console: ConsoleClient
     ) -> None:
         for chosen, then in (("dedicated", "router"), ("local", "local")):
@@ -75,13 +75,13 @@ class TestTheForm:
         page = console.get("/ui/models/new?paste=intfloat/e5-small-v2")
         assert re.search(r'name="where" value="router" checked', page.text)
 
-    def test_a_proposed_name_is_free(self, console: ConsoleClient) -> None:
+    def test_proposed_name_is_unused(self, console: ConsoleClient) -> None:
         console.gateway.add("e5-small-v2")
         console.gateway.add("e5-small-v2-2")
         page = console.get("/ui/models/new?paste=intfloat/e5-small-v2")
         assert re.search(r'id="name" [^>]*value="e5-small-v2-3"', page.text)
 
-    def test_without_a_script_the_server_reads_what_was_pasted(self, console: ConsoleClient) -> None:
+    def test_pasted_url_is_parsed_by_the_server_without_scripts(self, console: ConsoleClient) -> None:
         with lookalike("tei", name="org/small") as server:
             sent = {**EMPTY, "paste": server.url, "connection": ""}
             page = console.post("/ui/models/new", sent)
@@ -89,15 +89,15 @@ class TestTheForm:
         assert page.status == 303
         assert name in [one.name for one in console.gateway.service.registry.endpoints()]
 
-    def test_a_demo_model_is_added_by_its_card_alone(self, console: ConsoleClient) -> None:
+    def test_demo_model_is_added_by_its_card_alone(self, console: ConsoleClient) -> None:
         for name in ("demo", "demo-2"):
             assert console.post("/ui/models/new", {**EMPTY, "where": "fake"}).status == 303
             assert name in [one.name for one in console.gateway.service.registry.endpoints()]
 
-    def test_what_was_read_is_cleared_and_what_says_nothing_stays_to_be_mended(
+    def test_parsed_paste_is_cleared_and_an_unknown_one_stays_for_correction(
         self, console: ConsoleClient
     ) -> None:
-        """Else the box would go on showing an address that was corrected in its field below."""
+        """Otherwise the box would still show a URL that was corrected in its field below."""
         url = "http://10.0.0.5:8080"
         for page in (
             console.post("/ui/paste", {**EMPTY, "paste": url}, hx_request="true"),
@@ -112,14 +112,14 @@ class TestTheForm:
             assert re.search(r'id="paste" name="paste" value="hello"', page.text)
             assert "No model recognized." in page.words
 
-    def test_a_model_that_writes_is_taken_for_one_that_chats(self, console: ConsoleClient) -> None:
+    def test_generation_model_is_assumed_to_support_chat(self, console: ConsoleClient) -> None:
         page = console.get("/ui/models/new?model=meta-llama/Llama-3.1-8B-Instruct")
         assert '<option value="chat_completion" selected>conversational' in page.text
 
-    def test_a_model_is_named_in_the_address_too(self, console: ConsoleClient) -> None:
+    def test_model_can_be_named_in_the_url(self, console: ConsoleClient) -> None:
         assert 'value="intfloat/e5-small-v2"' in console.get("/ui/models/new?model=intfloat/e5-small-v2").text
 
-    def test_both_of_hugging_faces_words_for_completion_are_offered(self, console: ConsoleClient) -> None:
+    def test_both_hugging_face_tasks_for_completion_are_offered(self, console: ConsoleClient) -> None:
         sent = {**EMPTY, "kind": "llm", "where": "local", "model": "google/flan-t5-small"}
         for word in ("completion", "text2text-generation"):
             assert f'<option value="{word}"' in console.get("/ui/models/new").text
@@ -128,7 +128,7 @@ class TestTheForm:
             stored = console.gateway.request("GET", f"/api/endpoints/{name}").json()
             assert stored["task"] == "completion"
 
-    def test_a_registered_model_stands_in_it_without_its_token(self, console: ConsoleClient) -> None:
+    def test_edit_form_shows_a_registered_model_without_its_token(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             console.gateway.add("e5", url=server.url, token=TOKEN)
             page = console.get("/ui/models/e5/edit")
@@ -136,13 +136,13 @@ class TestTheForm:
         assert "Keep the stored token (…1234)" in page.words
         assert TOKEN not in page.text
 
-    def test_a_model_of_a_kind_that_is_not_offered_can_be_edited(self, console: ConsoleClient) -> None:
+    def test_model_of_a_type_that_is_not_offered_can_be_edited(self, console: ConsoleClient) -> None:
         console.gateway.add("alpha")
         assert re.search(r'name="where" value="fake" checked', console.get("/ui/models/alpha/edit").text)
 
 
 class TestTesting:
-    def test_each_step_is_told_and_nothing_is_stored(self, console: ConsoleClient) -> None:
+    def test_each_test_step_is_shown_and_nothing_is_stored(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             page = outcome_of(console, form(server.url, name=""))
         assert re.search(r"The model answers\. \S+ tei \d+ dimensions up to \d+ tokens \d+ ms", page.words)
@@ -151,40 +151,38 @@ class TestTesting:
         assert console.gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
         assert TOKEN not in page.text
 
-    def test_a_failure_is_told_in_plain_words_with_a_way_on(self, console: ConsoleClient) -> None:
+    def test_test_failure_is_explained_with_a_remedy(self, console: ConsoleClient) -> None:
         with lookalike("tei", key="hf_another") as server:
             page = outcome_of(console, form(server.url))
         assert "Token · failed" in page.words
         assert "The token is wrong or was revoked" in page.words
         assert "Save as disabled" in page.words
 
-    def test_the_stored_token_is_used_where_it_is_kept(self, console: ConsoleClient) -> None:
+    def test_kept_token_is_used_for_the_test(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             console.gateway.add("e5", url=server.url, token=TOKEN)
             page = outcome_of(console, form(server.url, connection=KEEP, token=""), "/ui/models/e5/test")
         assert "The model answers." in page.words
 
-    def test_a_stored_token_that_is_to_go_is_not_used(self, console: ConsoleClient) -> None:
+    def test_token_to_be_removed_is_not_used_for_the_test(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             console.gateway.add("e5", url=server.url, token=TOKEN)
             page = outcome_of(console, form(server.url, connection="", token=""), "/ui/models/e5/test")
         assert "Token · failed" in page.words
         assert "The access token is missing" in page.words
 
-    def test_fields_that_cannot_be_read_are_named_before_anything_is_asked(
-        self, console: ConsoleClient
-    ) -> None:
+    def test_invalid_fields_are_named_before_any_request(self, console: ConsoleClient) -> None:
         page = outcome_of(console, form("", dimensions="many"))
         assert "2 fields need your attention" in page.words
         assert '<a href="#url">Endpoint URL</a>' in page.text
 
-    def test_settings_that_make_no_endpoint_are_told(self, console: ConsoleClient) -> None:
+    def test_invalid_endpoint_settings_are_reported(self, console: ConsoleClient) -> None:
         assert "Invalid settings" in outcome_of(console, form("http://127.0.0.1:1", name="No Name")).words
 
-    def test_a_test_that_is_forgotten_is_told_so(self, console: ConsoleClient) -> None:
+    def test_forgotten_test_run_is_reported(self, console: ConsoleClient) -> None:
         assert "no longer available" in console.get("/ui/trials/nothing", hx_request="true").words
 
-    def test_without_htmx_the_whole_page_comes_with_what_was_typed(self, console: ConsoleClient) -> None:
+    def test_full_page_with_the_entered_values_is_returned_without_htmx(self, console: ConsoleClient) -> None:
         page = console.post("/ui/models/test", form("", name="my-e5"))
         assert "<html" in page.text
         assert 'value="my-e5"' in page.text
@@ -193,7 +191,7 @@ class TestTesting:
 
 
 class TestSaving:
-    def test_a_model_that_answers_is_registered(self, console: ConsoleClient) -> None:
+    def test_model_that_answers_is_registered(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             page = console.post(
                 "/ui/models/new", form(server.url, prefix_search="query: "), hx_request="true"
@@ -206,7 +204,7 @@ class TestSaving:
             {"search": "query: "},
         )
 
-    def test_a_failure_stores_nothing_unless_it_is_wanted_switched_off(self, console: ConsoleClient) -> None:
+    def test_failure_stores_nothing_unless_saved_as_disabled(self, console: ConsoleClient) -> None:
         with lookalike("tei", key="hf_another") as server:
             page = console.post("/ui/models/new", form(server.url), hx_request="true")
             assert "The token is wrong" in page.words
@@ -216,13 +214,13 @@ class TestSaving:
         assert page.headers["location"] == "/ui/models/e5/overview?done=kept"
         assert console.gateway.request("GET", "/api/endpoints/e5").json()["enabled"] is False
 
-    def test_what_no_server_could_mend_cannot_be_kept(self, console: ConsoleClient) -> None:
+    def test_error_unrelated_to_the_server_cannot_be_saved_as_disabled(self, console: ConsoleClient) -> None:
         console.gateway.add("e5")
         page = console.post("/ui/models/new", form("http://127.0.0.1:1"), hx_request="true")
         assert "The name is taken" in page.words
         assert "Save as disabled" not in page.words
 
-    def test_a_named_token_is_stored_once_and_chosen_the_next_time(self, console: ConsoleClient) -> None:
+    def test_named_token_is_stored_once_and_selected_the_next_time(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             console.post("/ui/models/new", form(server.url, token_name="team"))
             assert '<option value="team">team</option>' in console.get("/ui/models/new").text
@@ -231,12 +229,12 @@ class TestSaving:
                 stored = console.gateway.request("GET", f"/api/endpoints/{name}").json()
                 assert (stored["connection"], stored.get("token")) == ("team", None)
 
-    def test_a_named_token_is_not_kept_of_a_model_that_fails(self, console: ConsoleClient) -> None:
+    def test_named_token_of_a_failing_model_is_not_kept(self, console: ConsoleClient) -> None:
         with lookalike("tei", key="hf_another") as server:
             console.post("/ui/models/new", form(server.url, token_name="team"), hx_request="true")
         assert console.gateway.request("GET", "/api/connections").json() == {"connections": []}
 
-    def test_a_named_token_is_not_kept_of_who_leaves_while_the_model_is_asked(
+    def test_named_token_is_not_kept_when_the_client_leaves_during_the_test(
         self, console: ConsoleClient
     ) -> None:
         gateway = console.gateway
@@ -248,7 +246,7 @@ class TestSaving:
             asyncio.run_coroutine_threadsafe(forgotten, gateway._loop).result()
         assert gateway.request("GET", "/api/endpoints").json() == {"endpoints": []}
 
-    def test_a_change_leaves_an_untouched_token_as_it_is(self, console: ConsoleClient) -> None:
+    def test_edit_keeps_an_untouched_token(self, console: ConsoleClient) -> None:
         with lookalike("tei", key=TOKEN) as server:
             console.gateway.add("e5", url=server.url, token=TOKEN)
             changed = form(server.url, connection=KEEP, token="", requests_per_minute="60")
@@ -261,7 +259,7 @@ class TestSaving:
 
 
 class TestThePreview:
-    def test_a_sample_is_shown_with_its_chunks(self, console: ConsoleClient) -> None:
+    def test_sample_is_shown_with_its_chunks(self, console: ConsoleClient) -> None:
         sample = "One two three four five six seven eight nine ten eleven twelve."
         sent = {**EMPTY, "sample": sample, "strategy": "word", "max_chunk_size": "10", "overlap": "2"}
         page = console.post("/ui/chunks", sent, hx_request="true")
@@ -275,7 +273,7 @@ class TestThePreview:
             ({"max_chunk_size": "1"}, "Invalid settings"),
         ],
     )
-    def test_settings_that_cannot_be_used_are_told(
+    def test_unusable_settings_are_reported(
         self, console: ConsoleClient, fields: dict[str, str], told: str
     ) -> None:
         sent = {**EMPTY, "strategy": "sentence", "sample": "A text.", **fields}

@@ -55,24 +55,22 @@ class TestSearching:
         assert found(search(console, kind="llm", task_llm="completion")) == ["meta/llama", "google/flan-t5"]
         assert found(search(console, kind="rerank")) == ["org/reranker"]
 
-    def test_what_is_known_of_each_stands_with_it(self, console: ConsoleClient) -> None:
+    def test_each_model_is_listed_with_its_metadata(self, console: ConsoleClient) -> None:
         page = search(console, hub_text="llama", kind="llm")
         assert "1K downloads 7 likes 8B parameters" in page.words
         assert "Served by groq Gated" in page.words
 
-    def test_numbers_are_written_as_the_language_does(self, console: ConsoleClient) -> None:
+    def test_numbers_are_formatted_for_the_language(self, console: ConsoleClient) -> None:
         console.cookies["hubgate_language"] = "fa"
         assert "۸" in search(console, hub_text="llama", kind="llm").words
 
-    def test_a_part_of_the_name_is_searched(self, console: ConsoleClient) -> None:
+    def test_search_matches_part_of_the_name(self, console: ConsoleClient) -> None:
         page = search(console, hub_text=" mini ")
         assert found(page) == [MINILM]
         assert "Results for feature-extraction" in page.words
         assert "No model matches" in search(console, hub_text="nothing-like-it").words
 
-    def test_for_a_hosted_model_only_served_ones_are_found_until_the_reader_says_otherwise(
-        self, console: ConsoleClient
-    ) -> None:
+    def test_hosted_form_finds_only_served_models_by_default(self, console: ConsoleClient) -> None:
         hosted = search(console, where="router")
         assert found(hosted) == [MINILM]
         assert re.search(r'name="served"[^>]* checked', hosted.text)
@@ -80,7 +78,9 @@ class TestSearching:
         assert found(search(console, served="on", served_for="dedicated")) == [MINILM]
         assert len(found(search(console, served="on", served_for="router"))) == 3
 
-    def test_the_token_of_the_chosen_connection_asks(self, console: ConsoleClient, hub_site: HubApi) -> None:
+    def test_search_uses_the_token_of_the_selected_connection(
+        self, console: ConsoleClient, hub_site: HubApi
+    ) -> None:
         console.gateway.request("POST", "/api/connections", {"name": "team", "token": f"{TOKEN}\nhf_spare"})
         assert "org/secret" in found(search(console, connection="team"))
         assert "org/secret" not in found(search(console))
@@ -90,45 +90,45 @@ class TestSearching:
             in search(console, connection="team", hub_text="e5").words
         )
 
-    def test_a_form_without_a_model_type_is_refused(self, console: ConsoleClient) -> None:
+    def test_form_without_a_model_type_is_rejected(self, console: ConsoleClient) -> None:
         assert "Invalid request" in search(console, kind="dance").words
 
 
 class TestChoosing:
-    def test_the_name_the_task_and_the_endpoints_name_are_filled_in(self, console: ConsoleClient) -> None:
+    def test_model_name_task_and_endpoint_name_are_filled_in(self, console: ConsoleClient) -> None:
         page = pick(console, "org/reranker", kind="embedding")
         assert re.search(r'value="rerank" checked', page.text)
         assert re.search(r'id="model"[^>]* value="org/reranker"', page.text)
         assert re.search(r'id="name"[^>]* value="reranker"', page.text)
 
-    def test_dimensions_and_length_are_told_of_the_chosen_one(self, console: ConsoleClient) -> None:
+    def test_dimensions_and_max_length_of_the_selected_model_are_shown(self, console: ConsoleClient) -> None:
         page = pick(console, MINILM)
         assert "384 dimensions up to 256 tokens Served by hf-inference" in page.words
 
-    def test_the_task_of_the_form_stays_where_the_model_does_it(self, console: ConsoleClient) -> None:
+    def test_forms_task_is_kept_when_the_model_supports_it(self, console: ConsoleClient) -> None:
         page = pick(console, "meta/llama", kind="llm", task_llm="chat_completion")
         assert re.search(r'value="chat_completion" selected', page.text)
 
-    def test_what_a_form_had_of_another_field_stays(self, console: ConsoleClient) -> None:
+    def test_other_form_fields_are_kept(self, console: ConsoleClient) -> None:
         page = pick(console, MINILM, where="router", bill_to="acme")
         assert re.search(r'name="where" value="router" checked', page.text)
         assert 'value="acme"' in page.text
 
-    def test_a_registered_model_keeps_its_name(self, console: ConsoleClient) -> None:
+    def test_registered_model_keeps_its_name(self, console: ConsoleClient) -> None:
         console.gateway.add("alpha")
         assert "/ui/models/alpha/pick" in search(console, of="alpha").text
         page = pick(console, MINILM, "/ui/models/alpha/pick", where="fake")
         assert re.search(rf'id="model"[^>]* value="{MINILM}"', page.text)
         assert 'id="name"' not in page.text
 
-    def test_a_model_that_is_gone_still_fills_in_its_name(self, console: ConsoleClient) -> None:
+    def test_deleted_model_still_fills_in_its_name(self, console: ConsoleClient) -> None:
         page = pick(console, "org/e5-gone")
         assert 'value="org/e5-gone"' in page.text
         assert "It has no such model, or the token may not see it." in page.words
 
 
 class TestWithoutTheHub:
-    def test_a_gateway_that_is_offline_says_so_calmly(self, settings: Settings, hub_site: HubApi) -> None:
+    def test_offline_gateway_is_reported_without_an_error(self, settings: Settings, hub_site: HubApi) -> None:
         with RunningGateway(replace(settings, hf_endpoint=hub_site.url, hf_offline=True)) as gateway:
             console = ConsoleClient(gateway)
             console.sign_in()
@@ -141,7 +141,7 @@ class TestWithoutTheHub:
         assert "HF_HUB_OFFLINE" in page.words
         assert hub_site.asked == []
 
-    def test_a_hub_that_is_not_reached_is_told(self, gateway: RunningGateway) -> None:
+    def test_unreachable_hub_is_reported(self, gateway: RunningGateway) -> None:
         console = ConsoleClient(gateway)
         console.sign_in()
         assert "It cannot be reached from here." in search(console).words
@@ -154,7 +154,7 @@ class TestWithoutTheHub:
             ("wrong-token", "It requires an access token: choose a connection that has one."),
         ],
     )
-    def test_a_refusal_is_told_by_its_cause(
+    def test_hub_error_is_reported_by_its_cause(
         self, console: ConsoleClient, hub_site: HubApi, fault: str, told: str
     ) -> None:
         hub_site.fail(fault)

@@ -58,7 +58,7 @@ def opened(browser: Browser, many: RunningGateway) -> Iterator[Screen]:
         assert opened.errors == []
 
 
-def test_a_model_is_found_and_chosen_by_keyboard_alone(opened: Screen) -> None:
+def test_model_is_found_and_selected_by_keyboard_alone(opened: Screen) -> None:
     page = opened.page
     opened.go("models/new")
     page.locator("#hub > summary").focus()
@@ -81,7 +81,7 @@ def test_a_model_is_found_and_chosen_by_keyboard_alone(opened: Screen) -> None:
     assert page.locator(".hits").count() == 0, "it closes"
 
 
-def test_what_is_found_follows_the_choices_of_the_form(opened: Screen) -> None:
+def test_results_follow_the_forms_selections(opened: Screen) -> None:
     page = opened.page
     opened.go("models/new")
     page.check("[name=kind][value=rerank]")
@@ -99,7 +99,7 @@ def test_what_is_found_follows_the_choices_of_the_form(opened: Screen) -> None:
     page.get_by_role("button", name="google/flan-t5").wait_for()
 
 
-def test_nothing_is_asked_of_the_hub_before_somebody_wants_it(opened: Screen, hub: HubApi) -> None:
+def test_hub_is_not_requested_until_the_picker_is_opened(opened: Screen, hub: HubApi) -> None:
     asked = len(hub.asked)
     opened.go("models/new")
     opened.page.check("[name=kind][value=rerank]")
@@ -118,8 +118,8 @@ def test_names_are_found_and_added_to_the_scope_of_a_key(opened: Screen) -> None
     assert page.input_value("#endpoints").split() == ["model-00", "model-01", "model-20"]
 
 
-def test_what_is_shown_answers_in_the_same_moment(opened: Screen) -> None:
-    """What htmx brings it binds when it settles, by default 20 ms later: until then a press would be lost."""
+def test_swapped_in_result_is_clickable_at_once(opened: Screen) -> None:
+    """A click before htmx settles the swapped content, by default 20 ms later, would be lost."""
     page = opened.page
     opened.go("keys/dify/edit")
     page.evaluate(
@@ -133,7 +133,7 @@ def test_what_is_shown_answers_in_the_same_moment(opened: Screen) -> None:
 
 
 @pytest.mark.parametrize("language", LOCALES)
-def test_they_are_accessible_and_fit_a_phone_in_every_language(
+def test_pickers_are_accessible_and_fit_a_phone_in_every_language(
     browser: Browser, many: RunningGateway, language: str
 ) -> None:
     for width in (1200, 360):
@@ -153,7 +153,9 @@ def test_they_are_accessible_and_fit_a_phone_in_every_language(
                 _judge(opened, f"{path.replace('/', '-')}-{language}-{width}")
 
 
-def test_a_gateway_that_is_offline_says_so_and_all_can_be_typed(browser: Browser, settings: Settings) -> None:
+def test_offline_gateway_is_reported_and_everything_can_be_typed(
+    browser: Browser, settings: Settings
+) -> None:
     with (
         RunningGateway(replace(settings, hf_offline=True)) as gateway,
         screen(browser, gateway) as opened,

@@ -39,7 +39,7 @@ def form(**fields: str) -> dict[str, str]:
         ({"task_embedding": "sparse_embedding"}, Source.ROUTER, Task.SPARSE_EMBEDDING),
     ],
 )
-def test_types_make_a_source_and_a_task(fields: dict[str, str], source: Source, task: Task) -> None:
+def test_types_determine_source_and_task(fields: dict[str, str], source: Source, task: Task) -> None:
     endpoint, _ = endpoint_of(form(**fields))
     assert (endpoint.source, endpoint.task) == (source, task)
 
@@ -51,7 +51,7 @@ def test_fields_of_another_endpoint_type_are_ignored() -> None:
     assert (endpoint.url, endpoint.namespace, endpoint.provider) == (None, None, None)
 
 
-def test_a_proxy_is_of_models_that_run_elsewhere() -> None:
+def test_proxy_applies_only_to_remote_models() -> None:
     elsewhere = {"proxy": "http://127.0.0.1:3128", "ca_bundle": "/a.pem"}
     local = endpoint_of(form(where="local", token="", **elsewhere))[0]
     assert (local.proxy, local.ca_bundle) == (None, None)
@@ -60,19 +60,19 @@ def test_a_proxy_is_of_models_that_run_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llm", "rerank"])
-def test_fields_of_vectors_are_ignored_where_a_model_gives_none(kind: str) -> None:
+def test_vector_fields_are_ignored_for_models_without_vectors(kind: str) -> None:
     left = {"dimensions": "384", "similarity": "l2_norm", "prefix_search": "q: ", "max_chunk_size": "many"}
     assert endpoint_of(form(kind=kind, **left))[0] == endpoint_of(form(kind=kind))[0]
     vectors = endpoint_of(form(dimensions="384", similarity="l2_norm"))[0]
     assert endpoint_of(form(kind=kind, **left), vectors)[0] == endpoint_of(form(kind=kind))[0]
 
 
-def test_what_was_set_of_vectors_stays_where_a_model_gives_none() -> None:
+def test_stored_vector_settings_are_kept_for_models_without_vectors() -> None:
     old = replace(endpoint_of(form(kind="rerank"))[0], chunking=ChunkingSettings(strategy="none"))
     assert endpoint_of({**form_of(old, has_token=True), "dimensions": "x"}, old)[0] == old
 
 
-def test_a_name_is_made_of_the_models_where_none_is_given() -> None:
+def test_endpoint_name_is_derived_from_the_model_by_default() -> None:
     assert endpoint_of(form(name="", model="org/My Model_v2".replace(" ", "-")))[0].name == "my-model_v2"
 
 
@@ -95,7 +95,7 @@ def test_a_name_is_made_of_the_models_where_none_is_given() -> None:
         ({"strategy": "word", "overlap": "x"}, {"overlap": "fault.whole"}),
     ],
 )
-def test_what_cannot_be_read_is_told_by_its_field(fields: dict[str, str], fault: dict[str, str]) -> None:
+def test_invalid_values_are_reported_by_field(fields: dict[str, str], fault: dict[str, str]) -> None:
     with pytest.raises(Faults) as caught:
         endpoint_of(form(**fields))
     assert caught.value.fields == fault
@@ -104,17 +104,17 @@ def test_what_cannot_be_read_is_told_by_its_field(fields: dict[str, str], fault:
 @pytest.mark.parametrize(
     "fields", [{"kind": "x"}, {"where": "x"}, {"strategy": "x"}, {"task_embedding": "x"}]
 )
-def test_what_no_browser_sends_is_refused(fields: dict[str, str]) -> None:
+def test_values_that_no_browser_sends_are_rejected(fields: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
         endpoint_of(form(**fields))
 
 
-def test_what_makes_no_endpoint_is_refused_by_the_domain() -> None:
+def test_invalid_endpoint_is_rejected_by_the_domain() -> None:
     with pytest.raises(InvalidEndpoint):
         endpoint_of(form(name="Not A Name"))
 
 
-def test_numbers_may_be_written_with_persian_digits_and_groups() -> None:
+def test_numbers_may_have_persian_digits_and_separators() -> None:
     numbers = {"requests_per_minute": "۳٬۰۰۰", "timeout": "۲٫۵", "max_chunk_size": "۱۰۰"}
     endpoint, _ = endpoint_of(form(strategy="sentence", **numbers))
     assert (endpoint.requests_per_minute, endpoint.timeout) == (3000, 2.5)
@@ -122,13 +122,13 @@ def test_numbers_may_be_written_with_persian_digits_and_groups() -> None:
     assert endpoint.chunking.max_chunk_size == 100
 
 
-def test_without_a_strategy_of_its_own_an_endpoint_fits_its_model() -> None:
+def test_endpoint_without_a_strategy_fits_its_model() -> None:
     endpoint, _ = endpoint_of(form())
     assert endpoint.chunking is None
     assert form_of(endpoint, has_token=False)["strategy"] == "fit"
 
 
-def test_a_token_is_new_kept_none_or_a_connections() -> None:
+def test_token_is_new_kept_removed_or_from_a_connection() -> None:
     endpoint, token = endpoint_of(form())
     assert token
     assert (token.reveal(), endpoint.connection) == (TOKEN, None)
@@ -137,7 +137,7 @@ def test_a_token_is_new_kept_none_or_a_connections() -> None:
         assert (token, endpoint.connection) == (None, connection)
 
 
-def test_the_form_of_an_endpoint_makes_the_same_endpoint() -> None:
+def test_unchanged_form_of_an_endpoint_keeps_it_equal() -> None:
     endpoint = Endpoint(
         name="e5",
         task=Task.TEXT_EMBEDDING,
@@ -173,7 +173,7 @@ def test_the_form_of_an_endpoint_makes_the_same_endpoint() -> None:
         assert endpoint_of(form_of(unlike, has_token=True), unlike)[0] == unlike
 
 
-def test_separators_of_the_operators_own_stay_as_they_are_spelled_unless_they_are_changed() -> None:
+def test_custom_separators_keep_their_spelling_unless_changed() -> None:
     own = ChunkingSettings(strategy="recursive", max_chunk_size=50, separators=("---", "\n", "\r\n "))
     endpoint = Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE, chunking=own)
     shown = form_of(endpoint, has_token=False)
@@ -189,7 +189,7 @@ def test_separators_of_the_operators_own_stay_as_they_are_spelled_unless_they_ar
     assert grouped.separators[0] == "\n# "
 
 
-def test_no_prefixes_are_another_thing_than_those_the_model_is_known_by() -> None:
+def test_no_prefixes_differs_from_the_models_known_prefixes() -> None:
     assert endpoint_of(form())[0].prefixes is None
     assert endpoint_of(form(no_prefixes="on"))[0].prefixes == {}
     assert endpoint_of(form(prefix_clustering="c: ", no_prefixes="on"))[0].prefixes == {
@@ -197,12 +197,12 @@ def test_no_prefixes_are_another_thing_than_those_the_model_is_known_by() -> Non
     }
 
 
-def test_prefixes_that_are_all_empty_stay_none() -> None:
+def test_all_empty_prefixes_stay_none() -> None:
     old = replace(endpoint_of(form())[0], prefixes={InputType.SEARCH: ""})
     assert endpoint_of(form_of(old, has_token=True), old)[0].prefixes == {}
 
 
-def test_what_belongs_to_rerankers_is_theirs_alone() -> None:
+def test_reranker_fields_apply_only_to_rerankers() -> None:
     ranking = {"top_n": "3", "return_documents": "true"}
     ranked = endpoint_of(form(kind="rerank", **ranking))[0]
     assert (ranked.top_n, ranked.return_documents) == (3, True)
@@ -210,14 +210,14 @@ def test_what_belongs_to_rerankers_is_theirs_alone() -> None:
     assert (other.top_n, other.return_documents) == (None, None)
 
 
-def test_precision_is_of_models_on_this_machine_and_a_server_is_named_of_those_by_url() -> None:
+def test_precision_applies_to_local_models_and_engine_to_those_by_url() -> None:
     chosen = {"precision": "bf16", "engine": "vllm", "url": "http://127.0.0.1:1"}
     local, dedicated = (endpoint_of(form(where=where, **chosen))[0] for where in ("local", "dedicated"))
     assert (local.precision, local.engine) == (Precision.BF16, None)
     assert (dedicated.precision, dedicated.engine) == (Precision.F32, Engine.VLLM)
 
 
-def test_chunking_settings_are_elasticsearchs() -> None:
+def test_chunking_settings_are_those_of_elasticsearch() -> None:
     faults: dict[str, str] = {}
     assert parse_chunking(form(), faults) is None
     assert parse_chunking(form(strategy="sentence"), faults) == {

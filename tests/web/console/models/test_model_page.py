@@ -26,7 +26,7 @@ def console(gateway: RunningGateway) -> ConsoleClient:
 
 
 class TestTheModelPage:
-    def test_it_says_what_the_model_is_and_does(self, console: ConsoleClient) -> None:
+    def test_page_shows_what_the_model_is_and_does(self, console: ConsoleClient) -> None:
         with lookalike("tei", name="org/small", dimensions=16) as server:
             console.gateway.request(
                 "POST",
@@ -55,7 +55,7 @@ class TestTheModelPage:
         ):
             assert shown in words
 
-    def test_it_leads_to_everything_that_can_be_done(self, console: ConsoleClient) -> None:
+    def test_page_links_to_every_action(self, console: ConsoleClient) -> None:
         console.gateway.add("alpha")
         page = console.get("/ui/models/alpha/overview")
         links = set(re.findall(r'(?:href|action)="/ui/models/alpha/(\w+)"', page.text))
@@ -66,16 +66,14 @@ class TestTheModelPage:
         assert "alpha is disabled." in page.words
         assert 'action="/ui/models/alpha/enable"' in page.text
 
-    def test_its_state_is_refreshed_for_it_alone(self, console: ConsoleClient) -> None:
+    def test_state_is_refreshed_for_this_model_only(self, console: ConsoleClient) -> None:
         console.gateway.add("alpha")
         console.gateway.add("beta")
         page = console.get("/ui/models/alpha/state")
         assert page.text.count("<tr>") == 1
         assert "Running" in page.words
 
-    def test_chunks_that_the_model_does_not_read_to_their_end_are_warned_of(
-        self, console: ConsoleClient
-    ) -> None:
+    def test_truncated_chunks_are_warned_of(self, console: ConsoleClient) -> None:
         with lookalike("tei", name="org/small", max_tokens=64) as server:
             console.gateway.add("e5", url=server.url, chunking_settings=DEFAULT_CHUNKING.as_dict())
         for path in ("/ui/models/e5/overview", "/ui/models/e5/edit"):
@@ -84,7 +82,7 @@ class TestTheModelPage:
                 "Chunks may be truncated Chunks of up to 250 words can be longer than the 64 tokens" in words
             )
 
-    def test_chunks_that_fit_the_model_need_no_warning(self, console: ConsoleClient) -> None:
+    def test_chunks_that_fit_the_model_have_no_warning(self, console: ConsoleClient) -> None:
         with lookalike("tei", name="org/small", max_tokens=64) as server:
             console.gateway.add("e5", url=server.url)
         words = console.get("/ui/models/e5/overview").words
@@ -92,7 +90,7 @@ class TestTheModelPage:
         assert "Chunks may be truncated" not in words
         assert "may be cut without notice" in words, "for nobody can count this model's tokens"
 
-    def test_a_changed_model_is_told_and_accepted_on_its_page(self, console: ConsoleClient) -> None:
+    def test_changed_model_is_reported_and_accepted_on_its_page(self, console: ConsoleClient) -> None:
         with lookalike("tei", name="org/one", dimensions=8) as server:
             console.gateway.add("e5", url=server.url)
             server.model = replace(server.model, name="org/two", dimensions=12)
@@ -103,12 +101,12 @@ class TestTheModelPage:
             sent = console.post("/ui/models/e5/accept", {"overview": "1"})
             assert "e5 is saved." in console.get(sent.headers["location"]).words
 
-    def test_a_name_that_nobody_registered_is_told(self, console: ConsoleClient) -> None:
+    def test_unknown_model_name_is_reported(self, console: ConsoleClient) -> None:
         page = console.get("/ui/models/nothing/overview")
         assert page.status == 404
         assert "The Models page lists" in page.words
 
-    def test_the_only_model_comes_with_the_next_steps(self, console: ConsoleClient) -> None:
+    def test_first_model_is_shown_with_the_next_steps(self, console: ConsoleClient) -> None:
         console.gateway.add("alpha")
         page = console.get("/ui/models")
         for target in (
@@ -123,7 +121,7 @@ class TestTheModelPage:
 
 
 class TestTheAuditPage:
-    def test_changes_are_shown_with_what_was_and_what_is(self, console: ConsoleClient) -> None:
+    def test_changes_are_shown_with_old_and_new_values(self, console: ConsoleClient) -> None:
         console.gateway.add("alpha")
         console.gateway.request("PATCH", "/api/endpoints/alpha", {"rate_limit": {"requests_per_minute": 60}})
         words = console.get("/ui/audit").words

@@ -38,13 +38,13 @@ def names(text: str) -> list[str]:
     return re.findall(r'<a href="/ui/models/([^/]+)/overview"><bdi', text)
 
 
-def test_without_models_the_page_says_how_to_begin(console: ConsoleClient) -> None:
+def test_empty_list_explains_how_to_start(console: ConsoleClient) -> None:
     page = console.get("/ui/models")
     assert "No models yet" in page.words
     assert '<form action="/ui/models/new"' in page.text
 
 
-def test_each_model_is_shown_with_what_it_is_and_how_it_is(console: ConsoleClient) -> None:
+def test_each_model_is_shown_with_its_description_and_state(console: ConsoleClient) -> None:
     with lookalike("tei", name="org/small", dimensions=16) as server:
         console.gateway.add("e5", url=server.url, rate_limit={"requests_per_minute": 60})
         key = console.gateway.create_key("app")
@@ -66,7 +66,7 @@ def test_each_model_is_shown_with_what_it_is_and_how_it_is(console: ConsoleClien
         assert re.search(r'class="num">1<', row), "one request today"
 
 
-def test_only_what_is_looked_for_is_shown(console: ConsoleClient) -> None:
+def test_list_shows_only_models_that_match_the_search(console: ConsoleClient) -> None:
     with lookalike("tei", name="org/small") as server:
         console.gateway.add("alpha")
         console.gateway.add("beta", url=server.url)
@@ -87,7 +87,7 @@ def test_only_what_is_looked_for_is_shown(console: ConsoleClient) -> None:
         assert "No matches" in console.get("/ui/models?q=gamma").words
 
 
-def test_a_model_is_switched_off_and_on(console: ConsoleClient) -> None:
+def test_model_is_disabled_and_enabled(console: ConsoleClient) -> None:
     console.gateway.add("alpha")
     page = console.post("/ui/models/alpha/disable")
     assert page.headers["location"] == "/ui/models?done=disabled&name=alpha"
@@ -97,7 +97,7 @@ def test_a_model_is_switched_off_and_on(console: ConsoleClient) -> None:
     assert "Running" in console.get("/ui/models").words
 
 
-def test_a_model_is_cloned_under_another_name(console: ConsoleClient) -> None:
+def test_model_is_cloned_under_another_name(console: ConsoleClient) -> None:
     console.gateway.add("alpha")
     assert 'value="alpha-2"' in console.get("/ui/models/alpha/clone").text
     assert "The name is taken" in console.post("/ui/models/alpha/clone", {"twin": "alpha"}).words
@@ -105,7 +105,7 @@ def test_a_model_is_cloned_under_another_name(console: ConsoleClient) -> None:
     assert names(console.get("/ui/models").text) == ["alpha", "twin"]
 
 
-def test_who_deletes_a_model_is_warned_of_who_uses_it(console: ConsoleClient) -> None:
+def test_deleting_a_model_warns_of_who_uses_it(console: ConsoleClient) -> None:
     console.gateway.add("alpha")
     assert "It is in use" not in console.get("/ui/models/alpha/delete").words
     console.gateway.create_key("dify", default_endpoint="alpha")
@@ -116,7 +116,7 @@ def test_who_deletes_a_model_is_warned_of_who_uses_it(console: ConsoleClient) ->
     assert names(console.get("/ui/models").text) == ["beta"]
 
 
-def test_a_model_is_exported_without_its_token(console: ConsoleClient) -> None:
+def test_model_is_exported_without_its_token(console: ConsoleClient) -> None:
     with lookalike("tei", key="hf_aTokenThatNobodyHas1234") as server:
         console.gateway.add("e5", url=server.url, token="hf_aTokenThatNobodyHas1234")
         page = console.get("/ui/models/e5/export")
@@ -126,7 +126,7 @@ def test_a_model_is_exported_without_its_token(console: ConsoleClient) -> None:
     assert "NobodyHas" not in page.text
 
 
-def test_a_changed_model_is_told_and_can_be_accepted(console: ConsoleClient) -> None:
+def test_changed_model_is_reported_and_can_be_accepted(console: ConsoleClient) -> None:
     with lookalike("tei", name="org/one", dimensions=8) as server:
         console.gateway.add("e5", url=server.url)
         server.model = replace(server.model, name="org/two", dimensions=12)
@@ -138,14 +138,14 @@ def test_a_changed_model_is_told_and_can_be_accepted(console: ConsoleClient) -> 
         assert "12 dimensions" in console.get("/ui/models").words
 
 
-def test_a_name_that_is_markup_is_shown_as_text(console: ConsoleClient) -> None:
+def test_name_that_is_markup_is_shown_as_text(console: ConsoleClient) -> None:
     console.gateway.add("alpha")
     page = console.get("/ui/models?done=added&name=%3Cscript%3Ealert(1)%3C/script%3E&q=%22%3E%3Cscript%3E")
     assert "<script>" not in page.text
     assert console.get("/ui/models?done=nonsense&name=x").text.count('class="done"') == 0
 
 
-def test_states_come_as_parts_that_find_their_places(console: ConsoleClient) -> None:
+def test_states_are_fragments_that_match_elements_of_the_page(console: ConsoleClient) -> None:
     console.gateway.add("alpha")
     page, parts = console.get("/ui/models").text, console.get("/ui/models/states", hx_request="true").text
     wanted = set(re.findall(r'id="([stu]-[0-9a-f]{12})"', page))
@@ -153,7 +153,7 @@ def test_states_come_as_parts_that_find_their_places(console: ConsoleClient) -> 
     assert set(re.findall(r'id="([stu]-[0-9a-f]{12})"[^>]* hx-swap-oob="true"', parts)) == wanted
 
 
-async def test_a_model_that_goes_while_its_page_is_made_breaks_nothing(scripted: ScriptedGateway) -> None:
+async def test_model_removed_while_states_are_rendered_causes_no_error(scripted: ScriptedGateway) -> None:
     models = Models(scripted.service, scripted.access)
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
     asked = asyncio.create_task(models.states(PageContext.of(Request(scope))))
@@ -162,7 +162,7 @@ async def test_a_model_that_goes_while_its_page_is_made_breaks_nothing(scripted:
     assert b'id="s-' in bytes((await asked).body)
 
 
-def test_a_thousand_models_come_in_pages_of_fifty(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_thousand_models_are_listed_in_pages_of_fifty(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("many")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "k", port=0)
     with RunningGateway(settings) as gateway:
@@ -189,7 +189,7 @@ async def _thousand(gateway: RunningGateway) -> None:
 
 
 @pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25", "2026-11-21"])
-def test_today_begins_at_midnight_also_when_the_clocks_are_changed(day: str) -> None:
+def test_today_starts_at_midnight_even_when_the_clocks_change(day: str) -> None:
     told = f"""
 from datetime import datetime
 from hubgate.web.console.models.page import midnight_before

@@ -20,7 +20,7 @@ E5 = {"model": "intfloat/e5-small-v2", "kind": "embedding", "name": "e5-small-v2
         "http://hf.co/intfloat/e5-small-v2",
     ],
 )
-def test_a_model_is_found_by_its_name_and_by_its_page(pasted: str) -> None:
+def test_model_is_recognized_by_its_name_and_by_its_page(pasted: str) -> None:
     assert parse_pasted(pasted) == E5
 
 
@@ -35,7 +35,7 @@ def test_a_model_is_found_by_its_name_and_by_its_page(pasted: str) -> None:
         ("google/flan-t5-base", "llm"),
     ],
 )
-def test_the_kind_is_guessed_by_the_name(model: str, kind: str) -> None:
+def test_model_type_is_guessed_from_the_name(model: str, kind: str) -> None:
     assert parse_pasted(model)["kind"] == kind
 
 
@@ -47,20 +47,20 @@ def test_the_kind_is_guessed_by_the_name(model: str, kind: str) -> None:
         "https://router.huggingface.co/hf-inference/models/intfloat/e5-small-v2/pipeline/feature-extraction",
     ],
 )
-def test_addresses_of_the_hosted_api_old_and_new_say_the_model(pasted: str) -> None:
+def test_old_and_new_hosted_api_urls_identify_the_model(pasted: str) -> None:
     assert parse_pasted(pasted) == {**E5, "where": "router"}
 
 
-def test_the_router_alone_says_where() -> None:
+def test_router_url_sets_only_where_the_model_runs() -> None:
     assert parse_pasted("https://router.huggingface.co/v1") == {"where": "router"}
 
 
-def test_an_inference_endpoint_is_known_by_its_url() -> None:
+def test_inference_endpoint_is_recognized_by_its_url() -> None:
     url = "https://abc.us-east-1.aws.endpoints.huggingface.cloud"
     assert parse_pasted(url) == {"where": "dedicated", "url": url, "name": "abc"}
 
 
-def test_a_server_of_ones_own_gets_no_token() -> None:
+def test_self_hosted_server_gets_no_token() -> None:
     assert parse_pasted("http://10.0.0.5:8080/v1") == {
         "where": "dedicated",
         "url": "http://10.0.0.5:8080/v1",
@@ -69,7 +69,7 @@ def test_a_server_of_ones_own_gets_no_token() -> None:
     }
 
 
-def test_the_page_of_an_endpoint_says_whose_it_is() -> None:
+def test_endpoints_page_sets_the_namespace() -> None:
     found = {"where": "dedicated", "namespace": "my-org"}
     assert parse_pasted("https://endpoints.huggingface.co/my-org/endpoints") == found
     assert parse_pasted("https://ui.endpoints.huggingface.co/my-org/endpoints/My-E5") == {
@@ -78,7 +78,7 @@ def test_the_page_of_an_endpoint_says_whose_it_is() -> None:
     }
 
 
-def test_a_search_on_the_hub_says_the_kind() -> None:
+def test_hub_search_url_sets_the_model_type() -> None:
     page = "https://huggingface.co/models?pipeline_tag=text-generation&sort=trending"
     assert parse_pasted(page) == {"kind": "llm"}
     page = "https://huggingface.co/models?pipeline_tag=text2text-generation"
@@ -97,7 +97,7 @@ def test_a_search_on_the_hub_says_the_kind() -> None:
         *("a/b/c", "../etc/passwd"),
     ],
 )
-def test_what_says_nothing_changes_nothing(pasted: str) -> None:
+def test_unrecognized_text_changes_nothing(pasted: str) -> None:
     assert parse_pasted(pasted) == {}
 
 
@@ -105,7 +105,7 @@ def test_what_says_nothing_changes_nothing(pasted: str) -> None:
     ("model", "name"),
     [("org/Name", "name"), ("org/a b!c", "a-b-c"), ("org/_x_", "x"), ("", ""), ("org/模型", "")],
 )
-def test_a_suggested_name_is_one_that_elasticsearch_takes(model: str, name: str) -> None:
+def test_suggested_name_is_valid_in_elasticsearch(model: str, name: str) -> None:
     assert suggested_name(model) == name
 
 
@@ -120,5 +120,5 @@ def test_a_suggested_name_is_one_that_elasticsearch_takes(model: str, name: str)
         ("", ""),
     ],
 )
-def test_a_server_gives_a_name_where_nobody_enters_one(url: str, name: str) -> None:
+def test_default_name_is_derived_from_the_server_url(url: str, name: str) -> None:
     assert name_of_server(url) == name

@@ -53,7 +53,7 @@ def _opened(endpoint: Endpoint, model: _Model) -> Pipeline:
     return Pipelines(None, asyncio.get_running_loop().time).build(Target(endpoint), model)
 
 
-async def test_a_model_that_answers_runs_and_says_how_much_of_its_minute_is_spent(
+async def test_running_model_shows_how_much_of_its_rate_limit_is_used(
     scripted: ScriptedGateway,
 ) -> None:
     endpoint = dedicated(requests_per_minute=4)
@@ -63,7 +63,7 @@ async def test_a_model_that_answers_runs_and_says_how_much_of_its_minute_is_spen
     assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, used=0.25)
 
 
-async def test_who_waits_for_the_rate_limit_is_told_for_how_long(scripted: ScriptedGateway) -> None:
+async def test_queued_call_shows_the_wait_for_the_rate_limit(scripted: ScriptedGateway) -> None:
     endpoint = dedicated(requests_per_minute=2)
     pipeline = _opened(endpoint, _Model())
     await pipeline.answer(CALL)
@@ -77,7 +77,7 @@ async def test_who_waits_for_the_rate_limit_is_told_for_how_long(scripted: Scrip
 
 
 @pytest.mark.parametrize(("cause", "kind"), [(Cause.WRONG_TOKEN, Kind.FAILING), (Cause.PAUSED, Kind.PAUSED)])
-async def test_a_server_that_fails_again_and_again_is_told_with_the_cause(
+async def test_repeatedly_failing_server_is_shown_with_the_cause(
     scripted: ScriptedGateway, cause: Cause, kind: Kind
 ) -> None:
     endpoint = dedicated(requests_per_minute=6000)
@@ -89,7 +89,7 @@ async def test_a_server_that_fails_again_and_again_is_told_with_the_cause(
     assert (state.kind, state.cause) == (kind, cause)
 
 
-async def test_a_server_that_is_being_woken_is_told(scripted: ScriptedGateway) -> None:
+async def test_waking_server_is_shown(scripted: ScriptedGateway) -> None:
     endpoint = dedicated()
     pipeline = _opened(endpoint, _Model(Cause.WAKING))
     waking = asyncio.ensure_future(pipeline.answer(CALL))
@@ -98,7 +98,7 @@ async def test_a_server_that_is_being_woken_is_told(scripted: ScriptedGateway) -
     await pipeline.close()
 
 
-async def test_what_no_server_has_to_be_asked_for(scripted: ScriptedGateway) -> None:
+async def test_states_known_without_calling_a_server_are_shown(scripted: ScriptedGateway) -> None:
     endpoint = scripted.service.registry.find("e5")
     pipeline = scripted.service.pipelines()["e5"]
     assert _state(scripted, endpoint, pipeline).kind is Kind.RUNNING

@@ -108,7 +108,7 @@ def test_no_request_sends_a_stored_token_to_another_host(
     ]
 
 
-def test_with_its_token_an_endpoint_moves_and_the_former_host_is_not_told(
+def test_endpoint_moves_when_its_token_is_given_and_the_old_host_gets_no_request(
     victim: RunningGateway, server: LookAlike
 ) -> None:
     with lookalike("tei", key="hf_another") as other:
@@ -124,7 +124,7 @@ def test_with_its_token_an_endpoint_moves_and_the_former_host_is_not_told(
         assert away.status == 200
 
 
-def test_a_twin_stays_at_the_host_of_the_first(victim: RunningGateway, thief: LookAlike) -> None:
+def test_clone_keeps_the_host_restriction_of_its_token(victim: RunningGateway, thief: LookAlike) -> None:
     assert victim.request("POST", "/api/endpoints/own/clone", {"name": "twin"}).status == 201
     refused(victim.request("PATCH", "/api/endpoints/twin", {"url": thief.url}))
 
@@ -145,7 +145,7 @@ def test_every_diagnosis_is_in_the_audit_log(
 
 
 class TestHostsOfAConnection:
-    def test_more_hosts_want_the_token_again_and_fewer_do_not(
+    def test_adding_hosts_requires_the_token_and_removing_them_does_not(
         self, victim: RunningGateway, shared: LookAlike, thief: LookAlike
     ) -> None:
         here = "/api/connections/team"
@@ -165,7 +165,7 @@ class TestHostsOfAConnection:
         assert part.status == 200
         assert victim.request("PATCH", here, {"hosts": ["https://gpu.example.com"]}).status == 200
 
-    def test_left_out_they_are_hugging_faces(self, gateway: RunningGateway, thief: LookAlike) -> None:
+    def test_default_host_is_hugging_face(self, gateway: RunningGateway, thief: LookAlike) -> None:
         made = gateway.request("POST", "/api/connections", {"name": "team", "token": SHARED})
         assert made.json()["hosts"] == ["huggingface"]
         refused(
@@ -174,7 +174,7 @@ class TestHostsOfAConnection:
         named = {"name": "x", "url": "https://x1.us-east-1.aws.endpoints.huggingface.cloud"}
         gateway.add(**named, connection="team", enabled=False, save_anyway=True)
 
-    def test_its_token_asks_the_hub_only_if_it_may_go_there(self, victim: RunningGateway) -> None:
+    def test_connections_token_is_sent_to_the_hub_only_if_allowed(self, victim: RunningGateway) -> None:
         reply = victim.request("GET", "/api/hub/whoami?connection=team")
         assert (reply.status, "requires a token" in reply.json()["error"]["message"]) == (400, True)
 
@@ -191,11 +191,11 @@ class TestHostsOfAConnection:
             ["bücher"],
         ],
     )
-    def test_what_is_not_a_host_is_refused(self, gateway: RunningGateway, hosts: list[str]) -> None:
+    def test_invalid_host_is_rejected(self, gateway: RunningGateway, hosts: list[str]) -> None:
         reply = gateway.request("POST", "/api/connections", {"name": "team", "token": SHARED, "hosts": hosts})
         assert (reply.status, "[hosts]" in reply.json()["error"]["message"]) == (400, True)
 
-    def test_the_command_line_stores_lists_and_narrows_them(
+    def test_command_line_stores_lists_and_removes_hosts(
         self, gateway: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MY_TOKEN", SHARED)
@@ -209,7 +209,7 @@ class TestHostsOfAConnection:
         assert "Send the token again" in widened.err
 
 
-def test_the_configuration_has_the_hosts_and_cannot_move_a_token(
+def test_configuration_contains_the_hosts_and_cannot_move_a_token(
     victim: RunningGateway, shared: LookAlike, thief: LookAlike
 ) -> None:
     exported = victim.request("GET", "/api/config?format=json").json()["yaml"]
@@ -229,14 +229,14 @@ def test_the_configuration_has_the_hosts_and_cannot_move_a_token(
     assert (first["action"], first["changes"]["hosts"]) == ("add", [None, [shared.url]])
 
 
-def test_elasticsearchs_face_cannot_move_a_token(victim: RunningGateway, thief: LookAlike) -> None:
+def test_elasticsearch_api_cannot_move_a_token(victim: RunningGateway, thief: LookAlike) -> None:
     update = {"service_settings": {"url": thief.url}}
     reply = victim.request("PUT", "/_inference/text_embedding/own/_update", update)
     assert reply.status == 400
     assert not thief.requests
 
 
-def test_the_consoles_forms_cannot_move_a_token(
+def test_console_forms_cannot_move_a_token(
     victim: RunningGateway, server: LookAlike, shared: LookAlike, thief: LookAlike
 ) -> None:
     console = ConsoleClient(victim)
@@ -258,7 +258,7 @@ def test_the_consoles_forms_cannot_move_a_token(
     assert victim.service.connections.find("given").hosts == (server.url,)
 
 
-def test_connections_of_an_earlier_version_keep_the_hosts_that_they_are_used_with(
+def test_connections_of_an_earlier_version_keep_the_hosts_they_are_used_with(
     settings: Settings, server: LookAlike, shared: LookAlike, thief: LookAlike
 ) -> None:
     with RunningGateway(settings) as gateway:
@@ -282,7 +282,7 @@ def test_connections_of_an_earlier_version_keep_the_hosts_that_they_are_used_wit
         refused(gateway.request("PATCH", "/api/endpoints/shared", {"url": thief.url}))
 
 
-def test_a_token_that_cannot_be_opened_now_does_not_wait_for_another_host(
+def test_undecryptable_token_is_dropped_when_its_endpoint_moves(
     settings: Settings, server: LookAlike, thief: LookAlike
 ) -> None:
     with RunningGateway(settings) as gateway:

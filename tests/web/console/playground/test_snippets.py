@@ -137,7 +137,7 @@ def test_each_huggingface_js_snippet_parses(gateway: RunningGateway, about: str)
 
 @pytest.mark.parametrize("about", [about for about in CALLS if about != "a query"])
 def test_the_kibana_request_registers_the_gateway(gateway: RunningGateway, about: str) -> None:
-    """The gateway itself stands in for Elasticsearch, and asks itself, as a server of Hugging Face's contract."""
+    """The gateway stands in for Elasticsearch and calls itself as a Hugging Face server."""
     name, _ = CALLS[about]
     line, _, body = written(gateway, about)["kibana"].partition("\n")
     method, path = line.split(" ")

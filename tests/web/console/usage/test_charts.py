@@ -62,7 +62,7 @@ def test_a_line_has_gaps_where_values_are_missing() -> None:
 
 
 def test_a_single_value_is_a_dot() -> None:
-    """On a first day there is one point in time, and a line through it has no length."""
+    """On the first day there is one point, and a line through it has no length."""
     chart = lines([[1.0, None, 2.0, 4.0, None, 1.0], [None] * 6])
     assert chart.dots == ["M5 75.00h.01M55 75.00h.01", ""]
     assert (lines([[4.0]]).paths, lines([[4.0]]).dots) == ([""], ["M5 0.00h.01"])
@@ -110,7 +110,7 @@ def test_days_are_in_utc_and_in_the_readers_calendar() -> None:
 
 
 def test_time_scales_have_steps_of_at_least_a_millisecond() -> None:
-    """Else each step of a wait of some microseconds would be written as 0 ms."""
+    """Otherwise each step of a scale in microseconds would be labelled 0 ms."""
     assert stacked([[0.000004, 0.0]], integral=False, min_step=MILLISECOND).scale == [
         0.004,
         0.003,
