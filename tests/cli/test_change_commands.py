@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TOKEN = "hf_" + "t0ken" * 6
 
 
-def test_edit_changes_what_is_told_and_unset_brings_defaults_back(
+def test_edit_changes_given_options_and_unset_restores_defaults(
     gateway: RunningGateway, hubgate: Command
 ) -> None:
     gateway.add("words", prefixes={"search": "ask: "})
@@ -39,9 +39,7 @@ def test_edit_changes_what_is_told_and_unset_brings_defaults_back(
     assert hubgate("edit", "words").err.startswith("hubgate: No settings given")
 
 
-def test_an_endpoint_is_switched_off_listed_so_and_switched_on(
-    gateway: RunningGateway, hubgate: Command
-) -> None:
+def test_endpoint_is_disabled_listed_as_off_and_enabled(gateway: RunningGateway, hubgate: Command) -> None:
     gateway.add("words")
     assert hubgate("disable", "words").out == "words is disabled.\n"
     assert hubgate("list").rows[0][1] == "off"
@@ -50,7 +48,7 @@ def test_an_endpoint_is_switched_off_listed_so_and_switched_on(
     assert gateway.request("POST", "/hf/words/embed", {"inputs": "a"}).status == 200
 
 
-def test_a_clone_is_registered_and_what_is_used_is_removed_by_force_alone(
+def test_clone_registers_an_endpoint_and_removing_one_in_use_requires_force(
     gateway: RunningGateway, hubgate: Command
 ) -> None:
     gateway.add("words")
@@ -61,7 +59,7 @@ def test_a_clone_is_registered_and_what_is_used_is_removed_by_force_alone(
     assert hubgate("remove", "words", "--force").out == "Removed words.\n"
 
 
-def test_what_fails_its_test_is_kept_where_that_is_asked(gateway: RunningGateway, hubgate: Command) -> None:
+def test_endpoint_that_fails_its_test_is_saved_on_request(gateway: RunningGateway, hubgate: Command) -> None:
     kept = hubgate("add", "later", "--url", "http://127.0.0.1:9", "--save-anyway")
     assert kept.status == 0, kept.err
     assert "disabled." in kept.out.splitlines()[0]
@@ -71,7 +69,7 @@ def test_what_fails_its_test_is_kept_where_that_is_asked(gateway: RunningGateway
     assert "--hosted already names the model" in both.err
 
 
-def test_a_connection_is_stored_used_replaced_and_removed(
+def test_connection_is_stored_used_replaced_and_removed(
     gateway: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", TOKEN)
@@ -92,7 +90,7 @@ def test_a_connection_is_stored_used_replaced_and_removed(
         assert "No token given" in hubgate("connection", *without).err
 
 
-def test_a_token_that_looks_like_a_placeholder_is_taken_with_a_warning(
+def test_placeholder_token_is_accepted_with_a_warning(
     gateway: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, token in enumerate(("hf_YOUR_TOKEN", "hf_…", "/root", "<token>", TOKEN)):
@@ -102,7 +100,7 @@ def test_a_token_that_looks_like_a_placeholder_is_taken_with_a_warning(
         assert token not in stored.err
 
 
-def test_a_key_is_made_and_changed_with_all_its_rights(gateway: RunningGateway, hubgate: Command) -> None:
+def test_key_is_created_and_changed_with_all_its_rights(gateway: RunningGateway, hubgate: Command) -> None:
     gateway.add("words")
     gateway.add("other")
     made = hubgate(
@@ -135,7 +133,7 @@ def test_a_key_is_made_and_changed_with_all_its_rights(gateway: RunningGateway, 
         assert (failed.status, told in failed.err) == (1, True)
 
 
-def test_the_use_is_told_as_csv_by_a_gateway_that_does_not_run(settings: Settings, hubgate: Command) -> None:
+def test_usage_is_printed_as_csv_without_a_running_gateway(settings: Settings, hubgate: Command) -> None:
     with RunningGateway(settings) as gateway:
         gateway.add("words")
         gateway.request("POST", "/hf/words/embed", {"inputs": ["é"]})
@@ -144,7 +142,7 @@ def test_the_use_is_told_as_csv_by_a_gateway_that_does_not_run(settings: Setting
     assert "Usage cannot be grouped by [moon]" in hubgate("usage", "--csv", "--by", "moon").err
 
 
-def test_use_and_changes_are_shown(gateway: RunningGateway, hubgate: Command) -> None:
+def test_usage_and_audit_log_are_shown(gateway: RunningGateway, hubgate: Command) -> None:
     gateway.add("words")
     key = gateway.create_key("app")
     assert hubgate("usage", "--csv").out.startswith("endpoint,requests,errors,")
@@ -169,7 +167,7 @@ def test_use_and_changes_are_shown(gateway: RunningGateway, hubgate: Command) ->
     ]
 
 
-def test_of_what_is_added_the_audit_shows_what_tells_it_from_others_and_of_a_change_no_value_at_length(
+def test_audit_shows_identifying_fields_of_an_addition_and_no_long_values(
     gateway: RunningGateway, hubgate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = "a-model-of-a-very-long-name" * 3

@@ -104,7 +104,7 @@ def stored(console: ConsoleClient, name: str) -> dict[str, Any]:
     return shown
 
 
-def test_every_field_of_the_api_is_tried_here() -> None:
+def test_every_api_field_is_covered_here() -> None:
     tried = {name for full in FULL.values() for name in full}
     form = msgspec.structs.fields(EndpointForm)
     assert tried | {"name"} | NOT_ON_THE_PAGE | NOT_SHOWN == {field.encode_name for field in form}
@@ -115,7 +115,7 @@ def test_every_field_of_the_api_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("kind", FULL)
-def test_what_the_api_stored_is_saved_unchanged_from_its_page(console: ConsoleClient, kind: str) -> None:
+def test_model_stored_by_the_api_is_saved_unchanged_from_its_page(console: ConsoleClient, kind: str) -> None:
     before = stored(console, kind)
     fields = FormFields(console.get(f"/ui/models/{kind}/edit").text).sent
     page = console.post(f"/ui/models/{kind}/edit", {**fields, "save": "off"})
@@ -124,7 +124,7 @@ def test_what_the_api_stored_is_saved_unchanged_from_its_page(console: ConsoleCl
 
 
 @pytest.mark.parametrize("kind", FULL)
-def test_the_page_can_set_whatever_the_api_can(console: ConsoleClient, kind: str) -> None:
+def test_page_can_set_every_field_of_the_api(console: ConsoleClient, kind: str) -> None:
     before = stored(console, kind)
     fields = FormFields(console.get(f"/ui/models/{kind}/edit").text).sent
     empty = FormFields(console.get("/ui/models/new").text).sent
