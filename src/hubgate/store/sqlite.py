@@ -121,7 +121,7 @@ def mark(path: Path) -> None:
     if is_marked(path):
         return
     try:
-        write_private(database_marker(path), _MARK.encode(), new=True)
+        write_private(database_marker(path), _MARK.encode())
     except OSError as error:
         _log.warning("%s could not be written: %s", database_marker(path), error.strerror)
 

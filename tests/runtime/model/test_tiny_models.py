@@ -112,7 +112,7 @@ async def test_model_answers_only_calls_of_its_task(source: LocalSource) -> None
         await embedder(Rerank(query="a", texts=["b"]))
     with pytest.raises(InvalidRequest, match="returns no vectors"):
         await ranker(Embed(texts=["a"]))
-    with pytest.raises(InvalidRequest, match="no sparse vectors"):
+    with pytest.raises(InvalidRequest, match="do not support sparse_embedding"):
         await embedder(SparseEmbed(texts=["a"]))
     assert (await scores(ranker(Rerank(query="a", texts=[])))).items == []
 

@@ -233,7 +233,7 @@ def test_a_server_that_fails_after_put_has_elasticsearchs_status(
         put(client, f"later-{fault}", server.url)
         server.fail(fault)
         with pytest.raises(ApiError) as failed:
-            client.inference.text_embedding(inference_id=f"later-{fault}", input="a", timeout="400ms")
+            client.inference.text_embedding(inference_id=f"later-{fault}", input="a", timeout="1s")
         assert failed.value.meta.status == status
         assert failed.value.body["status"] == status
         assert reason_of(failed.value)
