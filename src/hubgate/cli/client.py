@@ -169,9 +169,8 @@ def _need_free_port(settings: Settings) -> None:
     url = f"http://{LOOPBACK.get(settings.host, settings.host)}:{settings.port}"
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        direct.open(
-            f"{url}/v1/models", timeout=2
-        ).close()  # without a key: 401, with a header of hubgate's own
+        # Without a key: 401, with a header of hubgate's own.
+        direct.open(f"{url}/v1/models", timeout=2).close()
     except urllib.error.HTTPError as error:
         with error:
             if "X-Hubgate-Cause" not in error.headers:

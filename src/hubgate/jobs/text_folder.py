@@ -84,9 +84,8 @@ class TextFolder:
 
 def _list_files(folder: Path) -> list[_ListedFile]:
     found = []
-    for parent, folders, names in os.walk(
-        folder, onerror=_stop
-    ):  # else a folder that cannot be read is skipped silently
+    # Without `onerror` a folder that cannot be read is skipped silently.
+    for parent, folders, names in os.walk(folder, onerror=_stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if name.startswith(".") or os.path.splitext(name)[1].lower() not in SUFFIXES:  # noqa: PTH122 - there may be millions

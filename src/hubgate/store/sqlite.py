@@ -79,9 +79,8 @@ def prepare(engine: Engine, patience: float) -> None:
 
     @event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:
-        connection.exec_driver_sql(
-            "BEGIN IMMEDIATE"
-        )  # a transaction that first reads may not wait for the lock when it writes
+        # A transaction that first reads may not wait for the lock when it writes.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:

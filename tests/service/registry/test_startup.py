@@ -107,13 +107,28 @@ class TestLoad:
         await gateway.registry.register(dedicated("bad"), None)
 
 
+async def restarted(run: Callable[[], Gateway]) -> Gateway:
+    """A new process that finds a local model in the store."""
+    await run().registry.register(local(), None)
+    gateway = run()
+    await gateway.registry.load()
+    return gateway
+
+
+async def restarted_while_loading(run: Callable[[], Gateway], sources: StubSources) -> Gateway:
+    """The same, whose model is being loaded."""
+    gateway = await restarted(run)
+    sources.hold()
+    await gateway.start()
+    await sources.asked.wait()
+    return gateway
+
+
 class TestStart:
     async def test_local_model_is_not_ready_until_it_answers(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
-        await run().registry.register(local(), None)
-        gateway = run()
-        await gateway.registry.load()
+        gateway = await restarted(run)
         assert gateway.startup.unready() == {}
         sources.hold()
         await gateway.start()
@@ -125,9 +140,7 @@ class TestStart:
     async def test_local_model_may_load_on_its_first_call(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
-        await run().registry.register(local(), None)
-        gateway = run()
-        await gateway.registry.load()
+        gateway = await restarted(run)
         sources.hold()
         await gateway.start(load_models=False)
         assert gateway.startup.unready() == {}
@@ -137,9 +150,7 @@ class TestStart:
     async def test_failed_local_model_is_unready_with_the_reason_until_it_answers(
         self, run: Callable[[], Gateway], sources: StubSources, how: str
     ) -> None:
-        await run().registry.register(local(), None)
-        gateway = run()
-        await gateway.registry.load()
+        gateway = await restarted(run)
         sources.failure = RuntimeFailed("The weights are gone.", remedy="Get them again.")
         await gateway.start()
         await gateway.startup.settled()
@@ -156,12 +167,7 @@ class TestStart:
     async def test_removing_a_loading_model_cancels_its_load(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
-        await run().registry.register(local(), None)
-        gateway = run()
-        await gateway.registry.load()
-        sources.hold()
-        await gateway.start()
-        await sources.asked.wait()
+        gateway = await restarted_while_loading(run, sources)
         await gateway.registry.remove("minilm")
         assert gateway.startup.unready() == {}
         await until(lambda: sources.upstreams[-1].cancelled == 1)
@@ -169,12 +175,7 @@ class TestStart:
     async def test_loading_model_continues_under_new_settings_and_is_unready_until_it_answers(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
-        await run().registry.register(local(), None)
-        gateway = run()
-        await gateway.registry.load()
-        sources.hold()
-        await gateway.start()
-        await sources.asked.wait()
+        gateway = await restarted_while_loading(run, sources)
         await gateway.registry.edit(replace(gateway.registry.find("minilm"), timeout=7))
         assert gateway.startup.unready() == {"minilm": "The model is loading."}
         sources.go_on.set()
@@ -184,12 +185,7 @@ class TestStart:
     async def test_disabling_a_loading_model_cancels_its_load(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
-        await run().registry.register(local(), None)
-        gateway = run()
-        await gateway.registry.load()
-        sources.hold()
-        await gateway.start()
-        await sources.asked.wait()
+        gateway = await restarted_while_loading(run, sources)
         await gateway.registry.edit(replace(gateway.registry.find("minilm"), enabled=False))
         assert gateway.startup.unready() == {}
         await until(lambda: sources.upstreams[-1].cancelled == 1)

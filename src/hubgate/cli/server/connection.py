@@ -68,6 +68,7 @@ class Connection(HttpToolsProtocol):
     Requests start no timers: one timer per connection checks now and then for how long the client has owed something.
     """
 
+    # Slots, because uvicorn's __dict__ is full.
     __slots__ = (
         "_body_bytes",
         "_body_since",
@@ -79,7 +80,7 @@ class Connection(HttpToolsProtocol):
         "_unread",
         "_unsent",
         "_unsent_since",
-    )  # uvicorn's __dict__ is full
+    )
 
     head_bytes = 64 * 1024
     """Max size of the request line and headers, and of other bytes outside any body, such as trailers."""

@@ -94,9 +94,8 @@ def listen(host: str, port: int) -> socket.socket:
     except UnicodeError:  # a label of the host name is empty, too long, or not text
         raise InvalidSetting(f"HUBGATE_HOST must be an address of this machine, not {host[:60]!a}.") from None
     except OSError as error:
-        reason, _, _ = (error.strerror or str(error)).partition(
-            " (while"
-        )  # the message names the address already
+        # The message names the address already.
+        reason, _, _ = (error.strerror or str(error)).partition(" (while")
         raise InvalidSetting(
             f"Cannot listen on {host} port {port}: {reason}. "
             "Stop the process that uses it, or set HUBGATE_HOST and HUBGATE_PORT (make serve PORT=…)."

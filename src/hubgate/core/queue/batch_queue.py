@@ -145,9 +145,8 @@ class BatchQueue:
         concurrency, max_texts = self._limits.concurrency, self._limits.max_texts
         batches = math.ceil(self._queue.texts_ahead(queued, max_texts) / max_texts)
         permits = self._limiter.estimate_wait(batches - (self._next is not None))
-        rounds = (
-            batches + self.in_flight
-        ) / concurrency - 2  # one is under way, and the last need not be over
+        # One round is under way, and the last need not be over.
+        rounds = (batches + self.in_flight) / concurrency - 2
         return max(permits, rounds * self._usual_seconds)
 
     def _start_next(self) -> None:

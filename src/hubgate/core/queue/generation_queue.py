@@ -118,9 +118,8 @@ class GenerationQueue:
         if self._closed:
             raise endpoint_closing()
         ahead = self._queue.texts_ahead(entry, 1, self._has_room)
-        wait = self._limiter.estimate_wait(
-            ahead - (self._dispatcher is not None)
-        )  # which waits for one of them
+        # The dispatcher, if it runs, already waits for one permit.
+        wait = self._limiter.estimate_wait(ahead - (self._dispatcher is not None))
         if self._queue.calls >= self._max_waiting_calls:
             raise queue_full(self._queue.calls, wait)
         if wait > remaining:

@@ -58,9 +58,8 @@ class _Bert:
         if len(words) < self.vocabulary or len(places) < self.spec.max_tokens:
             raise unusable(self.spec.folder, "its tokenizer has more tokens than its weights")
         tokens = ops.gather(ops.shape_of(ids), [1], 0)
-        if (
-            segments is None
-        ):  # all tokens are in the first segment, so its embedding is added to the positions
+        if segments is None:
+            # All tokens are in the first segment, so its embedding is added to the positions.
             here = ops.slice(ops.constant(places + kinds[0]), [0], tokens, [1], [0])
         else:
             here = ops.slice(ops.constant(places), [0], tokens, [1], [0])

@@ -35,9 +35,8 @@ class CompiledModel:
             self._load(spec, precision, share)
         except (RuntimeFailed, KeyboardInterrupt, SystemExit):
             raise
-        except (
-            BaseException
-        ) as error:  # libraries fail in their own ways, and a Rust panic is not an Exception
+        # Libraries fail in their own ways, and a Rust panic is not an Exception.
+        except BaseException as error:
             raise unusable(spec.folder, f"it cannot be loaded ({type(error).__name__}: {error})") from error
 
     def _load(self, spec: ModelSpec, precision: Precision, share: CpuShare | None) -> None:
@@ -68,9 +67,8 @@ class Lane:
     def run(self, rows: Sequence[ModelInput]) -> list[Array]:
         """Run a batch. The outputs are `[texts, width]` in f32: pooled and normalized vectors, or scores."""
         lengths = np.array([len(row.ids) for row in rows])
-        longest = min(
-            padded_length(int(lengths.max())), self._max_tokens
-        )  # there may be no positions beyond it
+        # There may be no positions beyond the model's maximum.
+        longest = min(padded_length(int(lengths.max())), self._max_tokens)
         mask = np.arange(longest) < lengths[:, None]
         filled = {MASK: mask, IDS: np.full(mask.shape, self._pad), KINDS: np.zeros(mask.shape, np.int64)}
         filled[IDS][mask] = np.concatenate([np.asarray(row.ids) for row in rows])

@@ -42,9 +42,8 @@ def count_tokens(tokenizer: Tokenizer, text: str, limit: int | None) -> int:
         TokenizerBroken: its file lacks what this text needs.
     """
     try:
-        if (
-            limit is not None and len(text) > CHARACTERS_PER_TOKEN * limit
-        ):  # megabytes take seconds, and a hundred times the memory
+        # Megabytes take seconds, and a hundred times the memory.
+        if limit is not None and len(text) > CHARACTERS_PER_TOKEN * limit:
             beginning = len(tokenizer.encode_batch_fast([text[: CHARACTERS_PER_TOKEN * limit]])[0])
             # The last word may have been cut into more tokens than the whole word has.
             if beginning > limit + CHARACTERS_PER_TOKEN:

@@ -40,14 +40,8 @@ class DecompressionError(Exception):
     """The body is not compressed as the headers say."""
 
 
-EXCHANGE_ERRORS = (
-    OSError,
-    NotHttp,
-    HeadersTooLarge,
-    TooLarge,
-    DecompressionError,
-)  # a TimeoutError is an OSError
-"""The errors of an exchange on a connection."""
+EXCHANGE_ERRORS = (OSError, NotHttp, HeadersTooLarge, TooLarge, DecompressionError)
+"""The errors of an exchange on a connection. A `TimeoutError` is an `OSError`."""
 
 
 def exchange_error(error: Exception, where: str, timeout: float) -> HubgateError:

@@ -28,9 +28,8 @@ from hubgate.upstreams.urls import base_url
 ENDPOINTS_API = "https://api.endpoints.huggingface.cloud/v2"
 _PAGE = "https://endpoints.huggingface.co"
 _NAME = re.compile(r"(?!\.)[\w.-]+", re.ASCII)
-_REPOSITORY = re.compile(
-    r"(?!.*\.gguf$)\w[\w.-]*/[\w.-]+", re.ASCII
-)  # llama.cpp reports the path of its file
+# llama.cpp reports the path of its file instead.
+_REPOSITORY = re.compile(r"(?!.*\.gguf$)\w[\w.-]*/[\w.-]+", re.ASCII)
 _EMBEDDING = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
 _MAX_LISTED = 10
 
