@@ -51,6 +51,20 @@ class Encoding(StrEnum):
     """Little-endian IEEE 754 single precision, four bytes per number."""
 
 
+class OutputDtype(StrEnum):
+    """The type of the numbers of a vector in a response. Inside hubgate, vectors are always single precision."""
+
+    FLOAT = "float"
+    INT8 = "int8"
+    """A signed byte per dimension."""
+    UINT8 = "uint8"
+    """`int8` plus 128."""
+    BINARY = "binary"
+    """`ubinary` minus 128, as signed bytes."""
+    UBINARY = "ubinary"
+    """A bit per dimension, eight to a byte."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Who made a call, and its deadline."""

@@ -1,0 +1,147 @@
+"""Quantized vectors: a byte or a bit per dimension instead of four bytes. Without numpy.
+
+A quantized vector depends on nothing but its own vector and the number of dimensions, so vectors of different requests,
+keys and machines compare. docs/embeddings.md has the formulas, and the measurement behind `RANGE`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+
+import orjson
+
+from hubgate.core.vectors import f32_to_base64, f32_to_json, floats, in_encoding
+from hubgate.domain.calls import Encoding, OutputDtype, Vectors
+from hubgate.domain.errors import InvalidRequest
+
+RANGE = 5.0
+"""int8 covers the numbers from -5 to 5 times the root mean square of a vector; larger ones become -127 or 127."""
+SIGNED = frozenset({OutputDtype.INT8, OutputDtype.BINARY})
+"""Types whose bytes are signed."""
+_PACKED = frozenset({OutputDtype.BINARY, OutputDtype.UBINARY})
+_MAX_INT8 = 127
+_ROUND = 1.5 * 2**23
+"""The single-precision sum of this and a small number ends in the nearest integer, in two's complement."""
+_FLIP_SIGN = bytes(byte ^ 0x80 for byte in range(256))
+_SIGN_EXTENSION = bytes(0xFF if byte & 0x80 else 0 for byte in range(256))
+_DIGIT_OF_SIGN = bytes(ord("0") if byte & 0x80 else ord("1") for byte in range(256))
+
+
+def quantize(item: bytes, dtype: OutputDtype) -> bytes:
+    """The bytes of an f32 vector in another type; `FLOAT` returns the same bytes.
+
+    Raises:
+        InvalidRequest: the server has already quantized the vector, to something else.
+    """
+    if dtype is OutputDtype.FLOAT:
+        return item
+    if _is_quantized(item):
+        return _unchanged(item, dtype)
+    return _QUANTIZERS[dtype](item)
+
+
+def quantized_length(dimensions: int, dtype: OutputDtype) -> int:
+    """How many numbers a vector has in this type."""
+    return -(-dimensions // 8) if dtype in _PACKED else dimensions
+
+
+def quantized_to_json(data: bytes, *, signed: bool) -> bytes:
+    """The bytes of a quantized vector as a JSON array of integers."""
+    return orjson.dumps(memoryview(data).cast("b").tolist() if signed else list(data))
+
+
+def json_value(item: bytes, dtype: OutputDtype, *, as_base64: bool = False) -> bytes:
+    """An f32 vector as a JSON value of this type: an array of numbers, or a string with the base64 of its bytes.
+
+    Raises:
+        InvalidRequest: as `quantize`.
+    """
+    data = quantize(item, dtype)
+    if as_base64:
+        return b'"%b"' % f32_to_base64(data)
+    return (
+        f32_to_json(data) if dtype is OutputDtype.FLOAT else quantized_to_json(data, signed=dtype in SIGNED)
+    )
+
+
+def json_values(vectors: Vectors, dtype: OutputDtype, *, as_base64: bool = False) -> Sequence[bytes]:
+    """Each vector as a JSON value: see `json_value`. Floats that are JSON already are not converted.
+
+    Raises:
+        InvalidRequest: as `quantize`.
+        UpstreamUnreadable: a number is not finite.
+    """
+    if dtype is OutputDtype.FLOAT and not as_base64:
+        return in_encoding(vectors, Encoding.JSON).items
+    items = in_encoding(vectors, Encoding.F32).items
+    return [json_value(item, dtype, as_base64=as_base64) for item in items]
+
+
+def _int8(item: bytes) -> bytes:
+    """Each number of the vector, scaled to length 1, in steps of RANGE / 127 of the root mean square."""
+    numbers = floats(item)
+    length = math.hypot(*numbers)
+    if not length:
+        return bytes(len(numbers))
+    scale = _MAX_INT8 * math.sqrt(len(numbers)) / (RANGE * length)
+    summed = struct.pack(f"<{len(numbers)}f", *[number * scale + _ROUND for number in numbers])
+    low = summed[::4]
+    if low.translate(_SIGN_EXTENSION) == summed[1::4] and 0x80 not in low:
+        return low
+    clipped = (max(-_MAX_INT8, min(_MAX_INT8, round(number * scale))) for number in numbers)
+    return struct.pack(f"{len(numbers)}b", *clipped)
+
+
+def _uint8(item: bytes) -> bytes:
+    return _int8(item).translate(_FLIP_SIGN)
+
+
+def _ubinary(item: bytes) -> bytes:
+    """A bit for each number that is positive, in the order of numpy's `packbits`: the first is a byte's highest."""
+    last = item[3::4]  # with the sign
+    if 0 in last:  # perhaps a zero
+        digits = "".join("1" if number > 0 else "0" for number in floats(item))
+    else:
+        digits = last.translate(_DIGIT_OF_SIGN).decode()
+    size = quantized_length(len(last), OutputDtype.UBINARY)
+    return int(digits.ljust(8 * size, "0"), 2).to_bytes(size, "big")
+
+
+def _binary(item: bytes) -> bytes:
+    return _ubinary(item).translate(_FLIP_SIGN)
+
+
+_QUANTIZERS: Mapping[OutputDtype, Callable[[bytes], bytes]] = {
+    OutputDtype.INT8: _int8,
+    OutputDtype.UINT8: _uint8,
+    OutputDtype.BINARY: _binary,
+    OutputDtype.UBINARY: _ubinary,
+}
+
+
+def _is_quantized(item: bytes) -> bool:
+    """Whether the numbers are bytes already, as those of infinity with `--embedding-dtype`, and of pplx-embed.
+
+    A small integer leaves the lower half of its four bytes empty. Almost every other vector fails that search at its
+    first number. No number of a vector of length 1 exceeds 1.
+    """
+    if any(item[::4]) or any(item[1::4]):
+        return False
+    numbers = floats(item)
+    return 1 < max(map(abs, numbers), default=0) < 256 and all(map(float.is_integer, numbers))
+
+
+def _unchanged(item: bytes, dtype: OutputDtype) -> bytes:
+    """The integers that a server sent, if they are of this type."""
+    codes = {OutputDtype.INT8: "b", OutputDtype.UINT8: "B"}
+    numbers = list(map(int, floats(item)))
+    try:
+        return struct.pack(f"{len(numbers)}{codes[dtype]}", *numbers)
+    except (KeyError, struct.error):
+        raise InvalidRequest(
+            "This endpoint's server already returns quantized vectors (whole numbers), "
+            f"which cannot be quantized again to {dtype}.",
+            remedy="Request float, which returns the server's numbers, or let the server return floats.",
+        ) from None
