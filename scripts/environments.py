@@ -40,6 +40,22 @@ def environment_of(
     return python
 
 
+def node_of(folder: Path, packages: Sequence[str]) -> str:
+    """Node.js, with packages of npm installed in a folder, where a script of theirs must be copied.
+
+    Raises:
+        FileNotFoundError: Node.js or npm is not installed.
+        subprocess.CalledProcessError: the packages could not be installed.
+    """
+    installed, wanted = folder / "installed.txt", "\n".join(packages)
+    if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _call("npm", "install", "--prefix", str(folder), "--silent", "--no-audit", "--no-fund", *packages)
+        installed.write_text(wanted, encoding="utf-8")
+    return "node"
+
+
 def find_python(least: tuple[int, int]) -> str | None:
     """An interpreter that is new enough: this one, one on the path, or one of pyenv's."""
     on_path = [found for minor in range(11, 16) if (found := shutil.which(f"python3.{minor}"))]

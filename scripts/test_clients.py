@@ -1,8 +1,9 @@
 """`make test-clients`: clients that cannot be installed with the tests, each in an environment of its own.
 
-Starts a gateway with a fake and the local endpoint, and with a server that writes and one that ranks behind it (those of
-the tests), runs one script of scripts/clients per client against it, and prints what passed. Environments are kept under build/clients; delete the folder for the newest versions. Needs a
-package registry the first time. Exits with 1 when a client fails.
+Starts a gateway with a fake and the local endpoint, with a server that generates text and one that ranks behind it
+(those of the tests), and with one whose server is gone; runs one script of scripts/clients per client against it, and
+prints what passed. Environments are kept under build/clients; delete the folder for the newest versions. Needs a package
+registry the first time. Exits with 1 when a client fails.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from environments import environment_of, find_python
+from environments import environment_of, find_python, node_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +48,9 @@ class Client:
 
     name: str
     script: str
+    """Of Python, or `.mjs` of Node.js."""
     packages: tuple[str, ...]
+    """Of PyPI, or of npm."""
     python: tuple[int, int] = (3, 11)
 
 
@@ -76,7 +80,9 @@ CLIENTS = (
         ),
     ),
     Client("text-generation-0.7", "text_generation_client.py", ("text-generation>=0.7,<0.8",)),
-    Client("cohere", "cohere_rerank.py", ("cohere",)),
+    Client("cohere", "cohere_client.py", ("cohere",)),
+    Client("langchain-cohere", "langchain_cohere_client.py", ("langchain-cohere",)),
+    Client("ai-sdk-cohere", "ai_sdk_cohere.mjs", ("@ai-sdk/cohere", "ai")),
     Client("haystack", "haystack_embedders.py", ("haystack-ai", "huggingface-api-haystack", "numpy")),
     # Of the version that Dify's Hugging Face plugin 0.0.11 pins.
     Client("dify", "dify.py", ("dify_plugin", "huggingface_hub==1.16.1"), python=(3, 12)),
@@ -107,15 +113,22 @@ def tell(outcome: Outcome) -> Outcome:
 
 def run(client: Client, environment: dict[str, str]) -> Outcome:
     """One client's script in its environment, which is made if it is not there."""
-    interpreter = find_python(client.python)
-    if interpreter is None:
-        return Outcome(client, "skipped", "It needs Python {}.{} or newer.".format(*client.python))
+    spent = {"name": f"spent-{client.name}", "requests_per_minute": 1}
+    made = ask(environment["HUBGATE_URL"], environment["HUBGATE_KEY"], "/api/keys", spent)
+    environment = environment | {"HUBGATE_SPENT_KEY": made["key"]}
+    script, folder = ROOT / "scripts" / "clients" / client.script, BUILD / client.name
     try:
-        python = environment_of(BUILD / client.name, interpreter, client.packages)
-        script = ROOT / "scripts" / "clients" / client.script
+        if script.suffix == ".mjs":
+            command = [node_of(folder, client.packages), shutil.copy(script, folder)]
+        elif interpreter := find_python(client.python):
+            command = [str(environment_of(folder, interpreter, client.packages)), str(script)]
+        else:
+            return Outcome(client, "skipped", "It needs Python {}.{} or newer.".format(*client.python))
         done = subprocess.run(
-            [python, script], env=environment, capture_output=True, text=True, timeout=300, check=False
+            command, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
+    except FileNotFoundError as error:
+        return Outcome(client, "skipped", f"{error.filename} is not installed.")
     except subprocess.CalledProcessError as error:
         return Outcome(client, "FAILED", f"It could not be installed.\n{error.stderr}")
     except subprocess.TimeoutExpired:
@@ -146,6 +159,8 @@ def running_gate(folder: Path) -> Iterator[dict[str, str]]:
             ask(url, key, "/api/endpoints", {"name": "fake", "source": "fake", "dimensions": 16})
             ask(url, key, "/api/endpoints", {"name": "llm", "url": writer.url, "task": "chat_completion"})
             ask(url, key, "/api/endpoints", {"name": "ranker", "url": ranker.url, "task": "rerank"})
+            with lookalike("tei") as stopped:
+                ask(url, key, "/api/endpoints", {"name": "gone", "url": stopped.url})
             made = ask(url, key, "/api/keys", {"name": "ranks", "default_endpoint": "ranker"})
             expected = folder / "expected.json"
             vectors = {
@@ -165,16 +180,18 @@ def running_gate(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Until the local model answers."""
-    end = time.monotonic() + STARTS_WITHIN
-    while True:
+    """Until the local model answers: a gateway is ready before its models are."""
+    end, reason = time.monotonic() + STARTS_WITHIN, ""
+    while process.poll() is None and time.monotonic() < end:
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
-                return
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as reply:
+                reason = reply.read().decode()
+                if "unready_endpoints" not in json.loads(reason):
+                    return
         except OSError as error:
-            if process.poll() is not None or time.monotonic() > end:
-                raise SystemExit(f"The gateway did not become ready: {error}") from None
+            reason = str(error)
         time.sleep(0.2)
+    raise SystemExit(f"The gateway did not become ready: {reason}")
 
 
 def ask(url: str, key: str, path: str, body: object) -> Any:

@@ -17,6 +17,8 @@ KEY = os.environ["HUBGATE_KEY"]
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 RANKER_KEY = os.environ["HUBGATE_RANKER_KEY"]
 """A key whose default endpoint ranks."""
+SPENT_KEY = os.environ["HUBGATE_SPENT_KEY"]
+"""A key that may make one call a minute. Each client has one of its own."""
 PROMPT, SAID = "good morning", "You said: good morning"
 """What endpoint llm makes of a prompt."""
 _GIVEN = json.loads(Path(os.environ["HUBGATE_EXPECTED"]).read_text(encoding="utf-8"))

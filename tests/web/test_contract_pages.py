@@ -12,7 +12,7 @@ import hubgate.web
 TESTS = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["openai", "huggingface"])
+@pytest.mark.parametrize("name", ["openai", "cohere", "huggingface"])
 def test_a_contract_page_names_exactly_the_tests_of_its_face(
     name: str,
 ) -> None:
@@ -31,6 +31,7 @@ UNNAMED = {
         "test_log_and_metrics_have_endpoint_texts_and_tokens",
         "test_the_key_id_identifies_the_caller_to_the_service",
     },
+    "cohere": {"test_log_and_metrics_have_the_face"},
     "huggingface": {
         "test_an_unknown_path_is_a_404_in_teis_shape",
         "test_an_unknown_endpoint_is_not_found",

@@ -10,6 +10,7 @@ from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
 from hubgate.web.admin import routes as admin
+from hubgate.web.cohere import routes as cohere
 from hubgate.web.console import routes as console
 from hubgate.web.elastic import routes as elastic
 from hubgate.web.http.asgi import AsgiApp
@@ -21,7 +22,15 @@ from hubgate.web.huggingface import routes as huggingface
 from hubgate.web.openai import routes as openai
 from hubgate.web.schemas.configuration import Configuration
 
-FACES = (elastic.FACE, openai.WITH_DETAIL, openai.FACE, huggingface.FACE, console.FACE, admin.FACE)
+FACES = (
+    elastic.FACE,
+    cohere.FACE,
+    openai.WITH_DETAIL,
+    openai.FACE,
+    huggingface.FACE,
+    console.FACE,
+    admin.FACE,
+)
 """A path belongs to the first face that owns it."""
 
 

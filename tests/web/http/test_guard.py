@@ -360,7 +360,10 @@ DIALECTS = {
     "/_inference/x/y/z": "elastic",
     "//": "elastic",
     "/v1/nothing": "openai",
-    "/v2/rerank": "openai",
+    "/v1/embed": "cohere",
+    "/v1/chat/": "cohere",
+    "/v2/nothing": "cohere",
+    "/v1/chat/nothing": "openai",
     "/chat/completions": "openai",
     "/hf/e5/v1/embeddings/": "openai",
     "/hf/e5/nothing": "huggingface",
@@ -378,6 +381,8 @@ DIALECTS = {
 
 
 def dialect_of(body: Any) -> str:
+    if set(body) == {"message", "code"}:
+        return "cohere"
     error = body["error"]
     if isinstance(error, str):
         assert set(body) == {"error", "error_type"}

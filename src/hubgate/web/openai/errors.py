@@ -32,6 +32,9 @@ def render(error: HubgateError, status: int) -> tuple[int, dict[str, Any]]:
 
 
 def render_with_detail(error: HubgateError, status: int) -> tuple[int, object]:
-    """Like `render`, with the message also in `detail`, where plugins for Jina and Xinference read it."""
+    """Like `render`, with the message also where others read it.
+
+    In `detail`, as the clients of Jina, Voyage and Xinference expect, and in `message`, as Cohere's do.
+    """
     status, body = render(error, status)
-    return status, {**body, "detail": str(error)}
+    return status, {**body, "detail": str(error), "message": str(error)}

@@ -85,10 +85,6 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
         InferenceRoute("/v1/completions", face.completions),
         InferenceRoute("/completions", face.completions),
         InferenceRoute("/v1/rerank", face.rerank),
-        InferenceRoute("/v2/rerank", face.rerank),
-        # Cohere's clients add their own version to a base URL that ends in /v1.
-        InferenceRoute("/v1/v1/rerank", face.rerank),
-        InferenceRoute("/v1/v2/rerank", face.rerank),
         Route("/v1/models", face.models, methods=["GET"]),
         Route("/v1/models/{name}", face.model, methods=["GET"]),
         Route("/models", face.models, methods=["GET"]),
@@ -96,7 +92,7 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
     ]
 
 
-_FIRST_SEGMENTS = frozenset({"v1", "v2", "embeddings", "models", "chat", "completions", "rerank"})
+_FIRST_SEGMENTS = frozenset({"v1", "embeddings", "models", "chat", "completions", "rerank"})
 # Below /hf/{name}: routes that only clients of OpenAI's API call,
 _BELOW_HF = frozenset({"v1/embeddings", "embeddings", "v1/rerank", "v2/rerank"})
 # and routes that all clients call: Hugging Face's own expect text-generation-inference's errors there.

@@ -15,7 +15,7 @@ from hubgate.web.http.asgi import Send, respond
 from hubgate.web.http.face import RenderError
 from hubgate.web.http.request_context import RequestContext
 from hubgate.web.shared.embeddings import waited_header
-from hubgate.web.shared.sse import StreamEncoder, send_stream
+from hubgate.web.shared.sse import EVENT_STREAM, StreamEncoder, send_stream
 
 T = TypeVar("T")
 
@@ -47,8 +47,10 @@ class Exchange:
     async def respond(self, body: bytes) -> None:
         await respond(self.send, 200, body, headers=waited_header(self.context.waited))
 
-    async def send_stream(self, events: ManagedStream, encoder: StreamEncoder) -> None:
-        await send_stream(self.send, self.context, events, encoder)
+    async def send_stream(
+        self, events: ManagedStream, encoder: StreamEncoder, content_type: bytes = EVENT_STREAM
+    ) -> None:
+        await send_stream(self.send, self.context, events, encoder, content_type=content_type)
 
 
 async def all_or_none(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:

@@ -15,8 +15,8 @@ from hubgate.web.http.face import RenderError
 from hubgate.web.http.request_context import RequestContext
 from hubgate.web.shared.embeddings import waited_header
 
+EVENT_STREAM = b"text/event-stream"
 _HEADERS = (
-    (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # a proxy must not buffer a stream
 )
@@ -97,7 +97,13 @@ def sse_events(payloads: Iterable[bytes], before: bytes = b"data: ") -> bytes:
 
 
 async def send_stream(
-    send: Send, context: RequestContext, events: ManagedStream, encoder: StreamEncoder, headers: Headers = ()
+    send: Send,
+    context: RequestContext,
+    events: ManagedStream,
+    encoder: StreamEncoder,
+    headers: Headers = (),
+    *,
+    content_type: bytes = EVENT_STREAM,
 ) -> None:
     """Send a stream and close it. Every `send` waits for the client, so nothing accumulates here.
 
@@ -111,7 +117,12 @@ async def send_stream(
             {
                 "type": "http.response.start",
                 "status": 200,
-                "headers": [*_HEADERS, *waited_header(events.waited), *headers],
+                "headers": [
+                    (b"content-type", content_type),
+                    *_HEADERS,
+                    *waited_header(events.waited),
+                    *headers,
+                ],
             }
         )
         last = await _send_parts(send, context, first or (), remaining, encoder)

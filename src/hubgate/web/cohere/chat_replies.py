@@ -1,0 +1,131 @@
+"""Chat replies of engines, which have OpenAI's format, in Cohere's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hubgate.core.transcoding import decode_reply
+from hubgate.core.transcoding.objects import Usage
+from hubgate.web.shared.embeddings import estimate_tokens
+
+FINISH_REASONS = {"length": "MAX_TOKENS", "tool_calls": "TOOL_CALL", "content_filter": "ERROR"}
+"""Cohere's names; every other reason is COMPLETE."""
+
+
+class Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
+    """A string; an object from a few engines."""
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.arguments, str):
+            return self.arguments
+        return "" if self.arguments is None else msgspec.json.encode(self.arguments).decode()
+
+
+class ToolCall(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: Function = msgspec.field(default_factory=Function)
+
+
+class Message(msgspec.Struct):
+    """A message, or a chunk's delta."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+    @property
+    def thinking(self) -> str:
+        return self.reasoning or self.reasoning_content or ""
+
+
+class Choice(msgspec.Struct):
+    message: Message | None = None
+    delta: Message | None = None
+    finish_reason: str | None = None
+
+
+class Reply(msgspec.Struct):
+    """A whole reply, or a chunk."""
+
+    choices: list[Choice] = []
+    usage: Usage | None = None
+
+
+REPLY = msgspec.json.Decoder(Reply)
+
+
+def render_v2(body: bytes, reply_id: str, prompt: bytes) -> bytes:
+    """Version 2's reply.
+
+    Args:
+        body: the engine's reply.
+        reply_id: of the new reply.
+        prompt: the messages as JSON, for an estimate if the engine counts no tokens.
+    """
+    message, reason, usage = _read(body, prompt)
+    content: list[dict[str, str]] = []
+    if message.thinking:
+        content.append({"type": "thinking", "thinking": message.thinking})
+    if message.content:
+        content.append({"type": "text", "text": message.content})
+    calls = [
+        {"id": call.id or "", "type": "function", "function": _function(call)}
+        for call in message.tool_calls or ()
+    ]
+    reply = {
+        "id": reply_id,
+        "finish_reason": reason,
+        "message": {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})},
+        "usage": usage_of(usage),
+    }
+    return msgspec.json.encode(reply)
+
+
+def render_v1(body: bytes, reply_id: str, prompt: bytes) -> bytes:
+    """Version 1's reply; arguments as in `render_v2`."""
+    message, reason, usage = _read(body, prompt)
+    return msgspec.json.encode(reply_v1(message.content or "", reason, usage, reply_id))
+
+
+def reply_v1(text: str, reason: str, usage: Usage, reply_id: str) -> dict[str, Any]:
+    return {
+        "response_id": reply_id,
+        "generation_id": reply_id,
+        "text": text,
+        "finish_reason": reason,
+        "meta": {"api_version": {"version": "1"}, **usage_of(usage)},
+    }
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """Cohere's `usage`, and hubgate's `estimated` if the engine counted no tokens."""
+    tokens = {"input_tokens": usage.prompt_tokens or 0, "output_tokens": usage.completion_tokens or 0}
+    mark = {"estimated": True} if usage.estimated is True else {}
+    return {"billed_units": tokens, "tokens": tokens, **mark}
+
+
+def estimate(prompt: bytes, written: str) -> Usage:
+    return Usage(
+        estimate_tokens((prompt.decode(),)), estimate_tokens((written,)) if written else 0, estimated=True
+    )
+
+
+def _read(body: bytes, prompt: bytes) -> tuple[Message, str, Usage]:
+    reply = decode_reply(body, REPLY)
+    choice = reply.choices[0] if reply.choices else Choice()
+    message = choice.message or Message()
+    reason = FINISH_REASONS.get(choice.finish_reason or "", "COMPLETE")
+    if message.tool_calls:
+        reason = "TOOL_CALL"  # some engines say "stop"
+    return message, reason, reply.usage or estimate(prompt, f"{message.thinking}{message.content or ''}")
+
+
+def _function(call: ToolCall) -> dict[str, str]:
+    return {"name": call.function.name or "", "arguments": call.function.text}

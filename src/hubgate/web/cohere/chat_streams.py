@@ -1,0 +1,167 @@
+"""Streams of chats in Cohere's formats: server-sent events in version 2, lines of JSON in version 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from hubgate.core.transcoding import decode_reply
+from hubgate.core.transcoding.objects import Usage
+from hubgate.domain.errors import HubgateError
+from hubgate.web.cohere.chat_replies import (
+    FINISH_REASONS,
+    REPLY,
+    Message,
+    ToolCall,
+    estimate,
+    reply_v1,
+    usage_of,
+)
+from hubgate.web.shared.sse import sse_events, token_totals
+
+
+class _ChatStream:
+    """What both versions read from the engine's chunks.
+
+    Args:
+        reply_id: of the reply.
+        prompt: the messages as JSON, for an estimate if the engine counts no tokens.
+    """
+
+    def __init__(self, reply_id: str, prompt: bytes) -> None:
+        self._id = reply_id
+        self._prompt = prompt
+        self._usage: Usage | None = None
+        self._written: list[str] = []
+        self._reason = "COMPLETE"
+        self._pieces = 0
+        self._started = False
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        return token_totals(self._usage, self._pieces)
+
+    def _read(self, payload: bytes) -> Message:
+        self._pieces += 1
+        chunk = decode_reply(payload, REPLY)
+        self._usage = chunk.usage or self._usage
+        if not chunk.choices:
+            return Message()
+        choice = chunk.choices[0]
+        if choice.finish_reason:
+            self._reason = FINISH_REASONS.get(choice.finish_reason, "COMPLETE")
+        delta = choice.delta or Message()
+        self._written += (delta.thinking, delta.content or "")
+        return delta
+
+    def _final_usage(self) -> Usage:
+        return self._usage or estimate(self._prompt, "".join(self._written))
+
+
+class V2Stream(_ChatStream):
+    """Each part of a message (its reasoning, its text, each tool call) starts, continues and ends."""
+
+    def __init__(self, reply_id: str, prompt: bytes) -> None:
+        super().__init__(reply_id, prompt)
+        self._open: tuple[str, object] | None = None
+        """The part that is being written: its kind, and which tool call it is."""
+        self._index = -1
+
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
+        return b"".join(_event(event) for payload in payloads for event in self._events(payload))
+
+    def finish(self) -> bytes:
+        usage = usage_of(self._final_usage())
+        last = {"type": "message-end", "delta": {"finish_reason": self._reason, "usage": usage}}
+        return b"".join(map(_event, (*self._start(), *self._close(), last)))
+
+    def encode_error(self, error: HubgateError) -> bytes:
+        """A last event without usage: Cohere's clients know no other way to end a message that failed."""
+        last = {"type": "message-end", "delta": {"finish_reason": "ERROR", "error": str(error)}}
+        return b"".join(map(_event, (*self._close(), last)))
+
+    def _events(self, payload: bytes) -> Iterator[dict[str, Any]]:
+        delta = self._read(payload)
+        yield from self._start()
+        if delta.thinking:
+            yield from self._text("thinking", delta.thinking)
+        if delta.content:
+            yield from self._text("text", delta.content)
+        for call in delta.tool_calls or ():
+            yield from self._tool_call(call)
+
+    def _start(self) -> Iterator[dict[str, Any]]:
+        if not self._started:
+            self._started = True
+            empty = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
+            yield {"type": "message-start", "id": self._id, "delta": {"message": empty}}
+
+    def _text(self, kind: str, text: str) -> Iterator[dict[str, Any]]:
+        if self._open != (kind, None):
+            yield from self._close()
+            self._open_part(kind, None)
+            yield self._delta("content-start", {"content": {"type": kind, kind: ""}})
+        yield self._delta("content-delta", {"content": {kind: text}})
+
+    def _tool_call(self, call: ToolCall) -> Iterator[dict[str, Any]]:
+        kind, which = self._open or ("", None)
+        is_same = kind == "tool" and call.index in (None, which) and not (call.index is None and call.id)
+        if is_same:
+            yield self._delta(
+                "tool-call-delta", {"tool_calls": {"function": {"arguments": call.function.text}}}
+            )
+            return
+        yield from self._close()
+        self._open_part("tool", call.index)
+        self._reason = "TOOL_CALL"
+        function = {"name": call.function.name or "", "arguments": call.function.text}
+        started = {"id": call.id or "", "type": "function", "function": function}
+        yield self._delta("tool-call-start", {"tool_calls": started})
+
+    def _open_part(self, kind: str, which: object) -> None:
+        self._open = (kind, which)
+        self._index += 1
+
+    def _close(self) -> Iterator[dict[str, Any]]:
+        if self._open is not None:
+            kind = "tool-call-end" if self._open[0] == "tool" else "content-end"
+            self._open = None
+            yield {"type": kind, "index": self._index}
+
+    def _delta(self, kind: str, message: dict[str, Any]) -> dict[str, Any]:
+        return {"type": kind, "index": self._index, "delta": {"message": message}}
+
+
+class V1Stream(_ChatStream):
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
+        lines: list[dict[str, Any]] = []
+        for payload in payloads:
+            delta = self._read(payload)
+            if not self._started:
+                self._started = True
+                lines.append({"event_type": "stream-start", "generation_id": self._id})
+            if delta.content:
+                lines.append({"event_type": "text-generation", "text": delta.content})
+        return b"".join(_line(line, is_finished=False) for line in lines)
+
+    def finish(self) -> bytes:
+        text = "".join(self._written[1::2])
+        reply = reply_v1(text, self._reason, self._final_usage(), self._id)
+        last = {"event_type": "stream-end", "finish_reason": self._reason, "response": reply}
+        return _line(last, is_finished=True)
+
+    def encode_error(self, error: HubgateError) -> bytes:
+        text = "".join(self._written[1::2])
+        reply = {"response_id": self._id, "generation_id": self._id, "text": text, "finish_reason": "ERROR"}
+        last = {"event_type": "stream-end", "finish_reason": "ERROR", "error": str(error), "response": reply}
+        return _line(last, is_finished=True)
+
+
+def _event(event: dict[str, Any]) -> bytes:
+    return sse_events((msgspec.json.encode(event),), b"event: %b\ndata: " % event["type"].encode())
+
+
+def _line(line: dict[str, Any], *, is_finished: bool) -> bytes:
+    return msgspec.json.encode({"is_finished": is_finished, **line}) + b"\n"
