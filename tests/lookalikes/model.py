@@ -35,6 +35,8 @@ class Model:
     """Of infinity's routes."""
     base64: bool = True
     """Whether an OpenAI route can send base64; SGLang before 2026-07 could not."""
+    responses: bool = True
+    """Whether vLLM and SGLang serve OpenAI's Responses API; before 2025-08 they did not."""
 
     @property
     def generates(self) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lookalikes.model import Answer, packed, token_count
 from lookalikes.ranker import pairs, results
-from lookalikes.writer import openai_reply
+from lookalikes.writer import native_response, openai_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lookalikes.model import Embedder, Model, ReceivedRequest
 
 NOT_FOUND = Answer(404, {"detail": "Not Found"})
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 RERANK = frozenset({"/rerank", "/v1/rerank", "/v2/rerank"})
 
 
@@ -62,6 +62,8 @@ def vllm(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
         return results(model, request)
     if request.method == "POST" and model.generates and request.path in {CHAT, COMPLETIONS}:
         return _vllm_writes(model, request)
+    if request.method == "POST" and model.chats and model.responses and request.path == RESPONSES:
+        return _vllm_unknown(model, request) or native_response(model, request)
     if request.method != "POST" or request.path != "/v1/embeddings" or model.generates:
         return NOT_FOUND
     return _vllm_refusal(model, request) or embeddings(model, request, embedder)
@@ -131,6 +133,8 @@ def sglang(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer
         return Answer(200, described[f"{request.method} {request.path}"])
     if request.method == "POST" and request.path in generation_routes(model):
         return openai_reply(model, request, schema=schema_of(request))
+    if request.method == "POST" and model.chats and model.responses and request.path == RESPONSES:
+        return native_response(model, request)
     if request.method == "POST" and request.path == "/v1/rerank" and model.kind == "reranker":
         said = pairs(request.field("query"), request.texts)
         return Answer(200, [{**score, "document": request.texts[score["index"]]} for score in said])

@@ -156,3 +156,67 @@ def _events(
 def event(payload: object, *, space: bytes = b" ") -> bytes:
     """One event of a stream."""
     return b"data:" + space + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
+
+
+def native_response(model: Model, request: ReceivedRequest) -> Answer:
+    """OpenAI's Responses API as vLLM 0.32 and SGLang 0.5.23 serve it, from their source; the id shows who made it."""
+    text = written(_input_of(request), request.field("max_output_tokens"))
+    if request.field("stream"):
+        return Answer(200, events=tuple(_response_events(model, text)))
+    return Answer(200, _response(model, text, "completed"))
+
+
+def _input_of(request: ReceivedRequest) -> str:
+    given = request.field("input")
+    last = given if isinstance(given, str) else given[-1]
+    content = last if isinstance(last, str) else last.get("content", last.get("output"))
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def _message(text: str, status: str) -> dict[str, Any]:
+    part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": [], "logprobs": None}
+    return {"id": "msg_native", "type": "message", "role": "assistant", "status": status, "content": [part]}
+
+
+def _response(model: Model, text: Written | None, status: str) -> dict[str, Any]:
+    usage = None
+    if text is not None:
+        usage = {
+            "input_tokens": text.usage["prompt_tokens"],
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": text.usage["completion_tokens"],
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": text.usage["total_tokens"],
+        }
+    return {
+        "id": "resp_native",
+        "object": "response",
+        "created_at": 1795220569,
+        "model": model.name,
+        "status": status,
+        "error": None,
+        "output": [] if text is None else [_message(text.text, "completed")],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": usage,
+    }
+
+
+def _response_events(model: Model, text: Written) -> Iterator[bytes]:
+    place = {"item_id": "msg_native", "output_index": 0, "content_index": 0}
+    part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": _response(model, None, "in_progress")},
+        {"type": "response.in_progress", "response": _response(model, None, "in_progress")},
+        {"type": "response.output_item.added", "output_index": 0, "item": _message("", "in_progress")},
+        {"type": "response.content_part.added", **place, "part": part},
+        *({"type": "response.output_text.delta", **place, "delta": piece} for piece in text.pieces),
+        {"type": "response.output_text.done", **place, "text": text.text},
+        {"type": "response.content_part.done", **place, "part": part | {"text": text.text}},
+        {"type": "response.output_item.done", "output_index": 0, "item": _message(text.text, "completed")},
+        {"type": "response.completed", "response": _response(model, text, "completed")},
+    ]
+    for number, event in enumerate(events):
+        body = json.dumps({"sequence_number": number, **event})
+        yield f"event: {event['type']}\ndata: {body}\n\n".encode()

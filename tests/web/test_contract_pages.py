@@ -12,7 +12,7 @@ import hubgate.web
 TESTS = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["openai", "cohere", "huggingface"])
+@pytest.mark.parametrize("name", ["openai", "responses", "cohere", "huggingface"])
 def test_a_contract_page_names_exactly_the_tests_of_its_face(
     name: str,
 ) -> None:
@@ -25,7 +25,8 @@ def test_a_contract_page_names_exactly_the_tests_of_its_face(
 
 
 # Tests of behaviour that all faces share.
-UNNAMED = {
+UNNAMED: dict[str, set[str]] = {
+    "responses": set(),
     "openai": {
         "test_an_unknown_path_is_a_404_in_openais_shape",
         "test_log_and_metrics_have_endpoint_texts_and_tokens",

@@ -40,6 +40,8 @@ class WireFormat(StrEnum):
     """`text_completion` and `chat.completion` objects, and their chunks."""
     TGI = "tgi"
     """text-generation-inference's `{"generated_text", "details"}`, and its events with one token each."""
+    RESPONSES = "responses"
+    """OpenAI's `response` objects, and their events: only of a `Chat` that allows it."""
 
 
 class Encoding(StrEnum):
@@ -245,6 +247,8 @@ class Chat:
     """
 
     fields: Mapping[str, bytes]
+    responses: Mapping[str, bytes] | None = None
+    """The same call as fields of OpenAI's `/v1/responses`, for servers with that route. The reply then has its format."""
     context: Context = NO_CONTEXT
 
 

@@ -31,6 +31,7 @@ from hubgate.upstreams.http.messages import HttpRequest
 from hubgate.upstreams.server import Server
 
 R = TypeVar("R")
+_WITHOUT_ROUTE = frozenset({404, 405, 501})
 
 
 class ServerUpstream:
@@ -110,6 +111,7 @@ class ServerGenerator:
     def __init__(self, server: Server, routes: GenerationRoutes, model: str | None) -> None:
         self._server = server
         self._routes = dict(routes)
+        self._responses = routes[Chat].responses if Chat in routes else None
         self._model = model
 
     async def generate(self, call: GenerationCall) -> Generated:
@@ -168,6 +170,13 @@ class ServerGenerator:
                 remedy="Use an endpoint of another task, or deploy the model behind vLLM or SGLang.",
                 cause=Cause.WRONG_TASK,
             )
+        if (native := self._native_route(call)) is not None:
+            try:
+                return await request(native)
+            except UpstreamRefused as error:
+                if error.status not in _WITHOUT_ROUTE:
+                    raise
+                self._responses = None  # an earlier version of the server
         try:
             return await request(route)
         except UpstreamRefused as error:
@@ -175,6 +184,13 @@ class ServerGenerator:
                 raise
             self._routes[type(call)] = route.fallback[1]
         return await request(self._routes[type(call)])
+
+    def _native_route(self, call: GenerationCall) -> GenerationRoute | None:
+        """The server's own route for OpenAI's Responses API, if the call allows it and the route honours all fields."""
+        native = self._responses
+        if native is None or not isinstance(call, Chat) or call.responses is None:
+            return None
+        return native.route if call.responses.keys() <= native.fields else None
 
     def _request(self, route: GenerationRoute, call: GenerationCall, *, stream: bool) -> HttpRequest:
         path = route.stream_path if stream and route.stream_path is not None else route.path

@@ -20,11 +20,13 @@ from hubgate.web.http.guard import Guard
 from hubgate.web.http.health import Health
 from hubgate.web.huggingface import routes as huggingface
 from hubgate.web.openai import routes as openai
+from hubgate.web.responses import routes as responses
 from hubgate.web.schemas.configuration import Configuration
 
 FACES = (
     elastic.FACE,
     cohere.FACE,
+    responses.FACE,
     openai.WITH_DETAIL,
     openai.FACE,
     huggingface.FACE,

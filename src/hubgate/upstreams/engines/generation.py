@@ -14,6 +14,7 @@ from hubgate.upstreams.engines import json_fields as raw
 from hubgate.upstreams.engines.response_format import Schemas, schema_in
 
 OPENAI_CHAT, OPENAI_COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+OPENAI_RESPONSES = "/v1/responses"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,17 @@ class GenerationRoute:
     """The server's own name of the model, if it has one."""
     fallback: tuple[str, GenerationRoute] | None = None
     """A marker in an error reply (see `causes.MARKERS`), and the route to use instead if a reply has it."""
+    responses: ResponsesRoute | None = None
+    """The server's own route for OpenAI's Responses API, beside that for chats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponsesRoute:
+    """A server's own `/v1/responses`."""
+
+    route: GenerationRoute
+    fields: frozenset[str]
+    """The fields of a request that it honours. A request with another one is sent as a chat."""
 
 
 GenerationRoutes: TypeAlias = "Mapping[type[GenerationCall], GenerationRoute]"
@@ -71,11 +83,15 @@ class OpenAIBodies:
     """Parameters that have another name there."""
     stop_as_list: bool = False
     """It takes `stop` only as a list."""
+    responses: frozenset[str] = frozenset()
+    """The fields of a request that its own `/v1/responses` honours; empty if it has no such route."""
 
     def routes(self) -> GenerationRoutes:
         """OpenAI's two routes."""
+        native = GenerationRoute(path=OPENAI_RESPONSES, body=self.respond, wire_format=WireFormat.RESPONSES)
+        responses = ResponsesRoute(route=native, fields=self.responses) if self.responses else None
         return {
-            Chat: GenerationRoute(path=OPENAI_CHAT, body=self.chat),
+            Chat: GenerationRoute(path=OPENAI_CHAT, body=self.chat, responses=responses),
             Complete: GenerationRoute(path=OPENAI_COMPLETIONS, body=self.complete),
         }
 
@@ -85,6 +101,12 @@ class OpenAIBodies:
         if "messages" in fields:
             fields["messages"] = raw.without_nulls(fields["messages"])
         return self._body(fields, model, stream=stream)
+
+    def respond(self, call: Chat, model: str | None, *, stream: bool) -> bytes:
+        """`POST /v1/responses`: nothing is to be stored."""
+        fields = {"model": raw.encode(model)} if model else {}
+        fields |= call.responses or {}
+        return raw.json_object(fields | {"store": raw.FALSE, "stream": raw.TRUE if stream else raw.FALSE})
 
     def complete(self, call: Complete, model: str | None, *, stream: bool) -> bytes:
         """`POST /v1/completions`. TGI's `do_sample: false` becomes temperature 0."""

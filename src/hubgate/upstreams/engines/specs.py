@@ -98,6 +98,10 @@ _TOOLKIT_COMPLETE = GenerationRoute(
     supports_stop=False,
 )
 _DIMENSIONS = frozenset({"dimensions"})
+_RESPONSES = frozenset(
+    {"input", "instructions", "max_output_tokens", "metadata", "reasoning", "temperature", "top_p", "user"}
+)
+"""What every version with OpenAI's Responses API honours. Tools and formats came later, or are ignored; a chat has them."""
 
 SPECS: Mapping[Engine, EngineSpec] = {
     Engine.TEI: EngineSpec(
@@ -132,7 +136,9 @@ SPECS: Mapping[Engine, EngineSpec] = {
             reported_tokens=ReportedTokens.EXACT,
         ),
         rerank=RerankRoute(path=COHERE_RERANK, body=rerank.vllm_body, reported_tokens=ReportedTokens.EXACT),
-        generation=OpenAIBodies(server="vLLM", renames={"truncate": "truncate_prompt_tokens"}).routes(),
+        generation=OpenAIBodies(
+            server="vLLM", renames={"truncate": "truncate_prompt_tokens"}, responses=_RESPONSES
+        ).routes(),
     ),
     Engine.SGLANG: EngineSpec(
         title="SGLang",
@@ -142,7 +148,7 @@ SPECS: Mapping[Engine, EngineSpec] = {
         image_word="sglang",
         embed=EmbedRoute(path=OPENAI_EMBEDDINGS, body=embeddings.openai_body, options=_DIMENSIONS),
         rerank=RerankRoute(path=COHERE_RERANK, body=rerank.cohere_body),
-        generation=OpenAIBodies(server="SGLang").routes(),
+        generation=OpenAIBodies(server="SGLang", responses=_RESPONSES).routes(),
     ),
     Engine.LLAMACPP: EngineSpec(
         title="llama.cpp",

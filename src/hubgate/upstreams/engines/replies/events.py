@@ -17,6 +17,7 @@ from hubgate.upstreams.http.messages import HttpReply, HttpStream
 
 _LAST = 4
 """Payloads at the end of a stream of which one reports that the text is finished; usage may follow it."""
+_LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 _ERROR_STATUSES = {
     "validation": 422,
     "template_error": 422,
@@ -33,6 +34,7 @@ class _Error(msgspec.Struct):
     error_type: Any = None
     code: Any = None
     kind: Any = msgspec.field(name="object", default=None)
+    type: Any = None
 
 
 class _ErrorObject(msgspec.Struct):
@@ -46,6 +48,7 @@ class _Choice(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
     generated_text: Any = None
+    type: Any = None
 
 
 _READ_ERROR = msgspec.json.Decoder(_Error)
@@ -148,7 +151,7 @@ class ServerEvents:
             code = _code_in(error)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return UpstreamUnreadable("The server sent an event that is not a JSON object.")
-        if event.kind != "error" and error in {b"", b"null"}:
+        if "error" not in (event.kind, event.type) and error in {b"", b"null"}:
             return None
         status = _status(event.code) or _status(code) or _ERROR_STATUSES.get(str(event.error_type))
         return self._refused(HttpReply(status=status or 500, headers={}, body=payload))
@@ -189,7 +192,9 @@ def _finishes(payload: bytes) -> bool:
         chunk = _READ_CHUNK.decode(payload)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
-    return chunk.generated_text is not None or any(choice.finish_reason for choice in chunk.choices or ())
+    if chunk.generated_text is not None or chunk.type in _LAST_EVENTS:
+        return True
+    return any(choice.finish_reason for choice in chunk.choices or ())
 
 
 def _code_in(error: bytes) -> Any:

@@ -1,6 +1,7 @@
 """Reads generated text: the bytes are passed on unchanged, and only the token counts are parsed.
 
 {"choices", "usage"}                          OpenAI's routes
+{"output", "usage"}                           its `/v1/responses`
 {"generated_text", "details"}                 text-generation-inference's /generate
 [{"generated_text"}], [[{"generated_text"}]]  its `/`, hf-inference, the toolkit, handlers that return lists
 [{"summary_text"}], [{"translation_text"}]    the toolkit's tasks summarization and translation
@@ -38,6 +39,16 @@ class _Choices(msgspec.Struct):
     usage: _Usage | None = None
 
 
+class _ResponseUsage(msgspec.Struct):
+    input_tokens: _Count | None = None
+    total_tokens: _Count | None = None
+
+
+class _Response(msgspec.Struct):
+    output: list[msgspec.Raw]
+    usage: _ResponseUsage | None = None
+
+
 class _Details(msgspec.Struct):
     generated_tokens: _Count | None = None
 
@@ -58,6 +69,7 @@ class _Chunk(msgspec.Struct):
 
 
 _CHOICES = msgspec.json.Decoder(_Choices)
+_RESPONSE = msgspec.json.Decoder(_Response)
 _CHUNK = msgspec.json.Decoder(_Chunk)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _EACH_FIELDS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
@@ -81,8 +93,7 @@ def read_generated(route: GenerationRoute, call: GenerationCall, reply: HttpRepl
     if not is_utf8(reply.body):
         raise not_utf8()
     with _reading():
-        read = _from_choices if route.wire_format is WireFormat.OPENAI else _from_text
-        body, prompt_tokens, tokens = read(reply)
+        body, prompt_tokens, tokens = _READERS[route.wire_format](reply)
         if isinstance(call, Complete):
             body = _finished(route, call, body)
     return Generated(
@@ -163,6 +174,11 @@ def _from_choices(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
     return reply.body, usage.prompt_tokens, tokens
 
 
+def _from_response(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
+    usage = _RESPONSE.decode(reply.body).usage or _ResponseUsage()
+    return reply.body, usage.input_tokens, usage.total_tokens
+
+
 def _from_text(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
     body = reply.body.strip(_WHITE)
     while body[:1] == b"[":
@@ -182,6 +198,13 @@ def _from_text(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
         generated = details.generated_tokens
     total = None if prompt is None or generated is None else prompt + generated
     return body, prompt, total
+
+
+_READERS = {
+    WireFormat.OPENAI: _from_choices,
+    WireFormat.RESPONSES: _from_response,
+    WireFormat.TGI: _from_text,
+}
 
 
 def _finished(route: GenerationRoute, call: Complete, body: bytes) -> bytes:

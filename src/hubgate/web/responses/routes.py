@@ -1,0 +1,105 @@
+"""The face for OpenAI's Responses API: `/v1/responses`. See CONTRACT.md."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response as HttpResponse
+from starlette.routing import BaseRoute, Route
+
+from hubgate.core.off_loop import off_loop
+from hubgate.core.transcoding import Label, decode_reply
+from hubgate.domain.calls import Generated, WireFormat
+from hubgate.domain.errors import NotFound
+from hubgate.service.gateway import Gateway
+from hubgate.web.http.asgi import Receive, Scope, Send, read_body
+from hubgate.web.http.face import Face, InferenceRoute, Services
+from hubgate.web.http.request_context import context_of
+from hubgate.web.openai.errors import render
+from hubgate.web.openai.models import model_name
+from hubgate.web.responses.chat_reply import CHAT_REPLY
+from hubgate.web.responses.requests import ResponseRequest, parse_request
+from hubgate.web.responses.response import Response
+from hubgate.web.responses.streams import NativeEncoder, ResponseEncoder
+from hubgate.web.shared.embeddings import resolve_endpoint
+from hubgate.web.shared.exchange import Exchange
+from hubgate.web.shared.generation import Fields, generate, stream
+
+
+class Responses:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def create(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
+        """`POST …/responses`; `name` is the endpoint's on a route below `/hf/{name}`."""
+        fields = Fields(await read_body(receive))
+        context = context_of(scope)
+        model = fields.take("model", str)
+        endpoint, _ = resolve_endpoint(self._gateway, context, name or model_name(scope, model))
+        exchange = Exchange(self._gateway, endpoint, context, send)
+        request = parse_request(fields, context.call_context())
+        await (_stream if request.streamed else _respond)(exchange, request)
+
+
+async def missing(request: Request) -> HttpResponse:
+    """`/v1/responses/{id}` and below it.
+
+    Raises:
+        NotFound: always.
+    """
+    raise NotFound(
+        f"Nothing is served at {request.method} {request.url.path[:200]}: hubgate stores no responses.",
+        remedy="Keep the response that POST /v1/responses returned, and send its items in the next [input].",
+    )
+
+
+async def _respond(exchange: Exchange, request: ResponseRequest) -> None:
+    generated = await generate(exchange, request.call)
+    if generated.wire_format is WireFormat.RESPONSES:
+        await exchange.respond(generated.body)
+        return
+    response = Response(_label(exchange), request.repeated)
+    await exchange.respond(await off_loop(len(generated.body), _whole, response, generated))
+
+
+def _whole(response: Response, generated: Generated) -> bytes:
+    for _ in response.add(decode_reply(generated.body, CHAT_REPLY)):
+        pass
+    for _ in response.end():
+        pass
+    return msgspec.json.encode(response.render())
+
+
+async def _stream(exchange: Exchange, request: ResponseRequest) -> None:
+    events = await stream(exchange, request.call)
+    is_native = events.wire_format is WireFormat.RESPONSES
+    response = Response(_label(exchange), request.repeated)
+    await exchange.send_stream(events, NativeEncoder() if is_native else ResponseEncoder(response))
+
+
+def _label(exchange: Exchange) -> Label:
+    """The id is new, not the request's: a client may send one request id twice."""
+    return Label(secrets.token_hex(16), exchange.endpoint.name, int(time.time()))
+
+
+def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+    first, *rest = segments
+    if first == "hf":
+        return len(rest) > 1 and rest[1].rstrip("/") in {"v1/responses", "responses"}
+    return first == "responses" or (first == "v1" and bool(rest) and rest[0] == "responses")
+
+
+def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
+    create = Responses(services.gateway).create
+    paths = ("/v1/responses", "/responses", "/hf/{name}/v1/responses", "/hf/{name}/responses")
+    return [
+        *(InferenceRoute(path, create) for path in paths),
+        *(Route(f"{path}/{{id:path}}", missing, methods=["GET", "POST", "DELETE"]) for path in paths[:2]),
+    ]
+
+
+FACE = Face(name="responses", owns=_owns, render_error=render, routes=_routes)

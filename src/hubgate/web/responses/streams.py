@@ -1,0 +1,103 @@
+"""Streams of a response: made of the chunks of a chat, or passed on from a server with a route of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from hubgate.core.transcoding import decode_reply
+from hubgate.core.transcoding.objects import Usage
+from hubgate.domain.errors import HubgateError
+from hubgate.web.responses.chat_reply import CHAT_REPLY
+from hubgate.web.responses.items import Event
+from hubgate.web.responses.response import Response, error_event
+from hubgate.web.shared.sse import sse_events, token_totals
+
+
+class ResponseEncoder:
+    """Encodes the chunks of a chat as the events of a response."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self._pieces = 0
+        self._unsent: list[bytes] = []
+        """Events before a payload that is not valid."""
+
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
+        self._unsent = [] if self._pieces else [_encode(self._response.begin())]
+        for payload in payloads:
+            self._pieces += 1
+            for event in self._response.add(decode_reply(payload, CHAT_REPLY)):
+                self._unsent.append(_encode([event]))
+        encoded, self._unsent = b"".join(self._unsent), []
+        return encoded
+
+    def finish(self) -> bytes:
+        return _encode(self._response.end())
+
+    def encode_error(self, error: HubgateError) -> bytes:
+        return b"".join(self._unsent) + _encode(self._response.fail(error.cause, str(error)))
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        counted = None
+        if usage := self._response.usage:
+            counted = Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+        return token_totals(counted, self._pieces)
+
+
+class _NativeUsage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class _NativeResponse(msgspec.Struct):
+    usage: _NativeUsage | None = None
+
+
+class _NativeEvent(msgspec.Struct):
+    type: str = "message"
+    sequence_number: int = 0
+    response: _NativeResponse | None = None
+
+
+_NATIVE_EVENT = msgspec.json.Decoder(_NativeEvent)
+
+
+class NativeEncoder:
+    """Passes on the events of a server; each gets the name of its type again."""
+
+    def __init__(self) -> None:
+        self._usage: Usage | None = None
+        self._pieces = 0
+        self._sequence = 0
+
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
+        return b"".join(map(self._encode, payloads))
+
+    def finish(self) -> bytes:
+        return b""
+
+    def encode_error(self, error: HubgateError) -> bytes:
+        event = error_event(error.cause, str(error))
+        return _encode([{"type": "error", "sequence_number": self._sequence + 1, **event}])
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        return token_totals(self._usage, self._pieces)
+
+    def _encode(self, payload: bytes) -> bytes:
+        event = decode_reply(payload, _NATIVE_EVENT)
+        self._pieces += 1
+        self._sequence = event.sequence_number
+        if event.response and (usage := event.response.usage):
+            self._usage = Usage(usage.input_tokens, usage.output_tokens, usage.total_tokens)
+        return sse_events((payload,), b"event: %b\ndata: " % event.type.encode())
+
+
+def _encode(events: Iterable[Event]) -> bytes:
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event)) for event in events
+    )

@@ -1,0 +1,214 @@
+"""The events of a streamed response."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+from generation_endpoints import add_generator
+from openai.types.responses import Response, ResponseStreamEvent
+
+from hubgate.domain.calls import WireFormat
+from hubgate.domain.errors import Cause, QueueFull, UpstreamUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from scripted_gateway import ScriptedGateway
+
+    from hubgate.domain.calls import GenerationCall
+
+EVENTS = {
+    kind.model_fields["type"].annotation.__args__[0]: kind
+    for kind in get_args(get_args(ResponseStreamEvent)[0])
+}
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+@pytest.fixture
+async def gateway(scripted: ScriptedGateway) -> ScriptedGateway:
+    await add_generator(scripted)
+    return scripted
+
+
+def chunk(delta: dict[str, Any], reason: str | None = None, index: int = 0) -> bytes:
+    return json.dumps({"choices": [{"index": index, "delta": delta, "finish_reason": reason}]}).encode()
+
+
+def calls(*deltas: tuple[int | None, str | None, str | None, str]) -> list[bytes]:
+    """Chunks of tool calls: index, id, name and arguments of each."""
+    return [
+        chunk(
+            {"tool_calls": [{"index": index, "id": call_id, "function": {"name": name, "arguments": text}}]}
+        )
+        for index, call_id, name, text in deltas
+    ]
+
+
+async def streamed(gateway: ScriptedGateway, *chunks: bytes) -> list[Any]:
+    """The events of a stream of these chunks, which openai's types accept."""
+    if chunks:
+        gateway.script.told = lambda _: iter([chunks])
+    reply = await gateway.request("POST", "/v1/responses", {"model": "llm", "input": "hi", "stream": True})
+    assert reply.headers["content-type"] == "text/event-stream"
+    return parse(reply.body)
+
+
+def parse(body: bytes) -> list[Any]:
+    events = []
+    for number, block in enumerate(body.decode().removesuffix("\n\n").split("\n\n")):
+        name, data = block.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {event['type']}"
+        assert event["sequence_number"] == number
+        EVENTS[event["type"]].model_validate(event)
+        events.append(event)
+    return events
+
+
+def types(events: list[Any]) -> list[str]:
+    return [event["type"].removeprefix("response.") for event in events]
+
+
+TEXT = ["output_item.added", "content_part.added", "output_text.delta", "output_text.delta", "output_text.done",
+        "content_part.done", "output_item.done"]  # fmt: skip
+
+
+async def test_a_text_has_openais_events_in_order(gateway: ScriptedGateway) -> None:
+    events = await streamed(gateway)
+    assert types(events) == ["created", "in_progress", *TEXT, "completed"]
+    assert events[0]["response"]["status"] == "in_progress"
+    assert [event["delta"] for event in events if "delta" in event] == ["hel", "lo"]
+    response = Response.model_validate(events[-1]["response"])
+    assert (response.output_text, response.status) == ("hello", "completed")
+    assert {event["item_id"] for event in events if "item_id" in event} == {response.output[0].id}
+    assert gateway.script.streams[-1].closed == 1
+
+
+async def test_reasoning_text_and_calls_are_items_one_after_the_other(gateway: ScriptedGateway) -> None:
+    events = await streamed(
+        gateway,
+        chunk({"role": "assistant", "content": ""}),
+        chunk({"reasoning": "hm"}),
+        chunk({"content": "I look."}),
+        *calls((0, "c1", "f", ""), (0, None, None, '{"a"'), (0, None, None, ":1}"), (1, "c2", "g", "{}")),
+        chunk({}, "tool_calls"),
+        json.dumps({"choices": [], "usage": USAGE}).encode(),
+    )
+    call = [
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+    ]
+    reasoning = [name.replace("output_text", "reasoning_text") for name in TEXT]
+    del reasoning[3]
+    message = [*TEXT[:3], *TEXT[4:]]
+    two_deltas = [*call[:2], *call[1:]]
+    assert types(events) == ["created", "in_progress", *reasoning, *message, *two_deltas, *call, "completed"]
+    response = events[-1]["response"]
+    assert [item["type"] for item in response["output"]] == [
+        "reasoning",
+        "message",
+        "function_call",
+        "function_call",
+    ]
+    assert [item.get("arguments") for item in response["output"]] == [None, None, '{"a":1}', "{}"]
+    assert [event["output_index"] for event in events if event["type"].endswith("item.done")] == [0, 1, 2, 3]
+    assert response["usage"]["total_tokens"] == 5
+    assert 'hubgate_tokens_total{endpoint="llm"} 5.0' in gateway.meter.exposition().decode()
+
+
+async def test_calls_without_an_index_begin_with_a_name(gateway: ScriptedGateway) -> None:
+    events = await streamed(
+        gateway, *calls((None, "c1", "f", "{}"), (None, "c2", "g", "["), (None, None, None, "]"))
+    )
+    found = [(item["call_id"], item["arguments"]) for item in events[-1]["response"]["output"]]
+    assert found == [("c1", "{}"), ("c2", "[]")]
+
+
+async def test_mixed_up_calls_are_an_error_and_not_lost(gateway: ScriptedGateway) -> None:
+    events = await streamed(gateway, *calls((0, "c1", "f", "{"), (1, "c2", "g", "{}"), (0, None, None, "}")))
+    assert events[-2]["code"] == Cause.UNREADABLE_REPLY
+
+
+async def test_a_refusal_has_events_of_its_own(gateway: ScriptedGateway) -> None:
+    events = await streamed(gateway, chunk({"refusal": "no"}, "stop"))
+    assert types(events)[4:6] == ["refusal.delta", "refusal.done"]
+
+
+async def test_a_stream_that_reaches_the_limit_ends_incomplete(gateway: ScriptedGateway) -> None:
+    events = await streamed(gateway, chunk({"content": "hel"}, "length"))
+    assert events[-1]["type"] == "response.incomplete"
+    assert events[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+
+
+async def test_an_empty_stream_is_an_empty_message(gateway: ScriptedGateway) -> None:
+    gateway.script.told = lambda _: iter(())
+    events = await streamed(gateway)
+    assert types(events)[-1] == "completed"
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == ""
+
+
+async def test_only_the_first_choice_is_a_response(gateway: ScriptedGateway) -> None:
+    events = await streamed(
+        gateway, chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk({}, "stop")
+    )
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "a"
+
+
+async def test_a_broken_stream_ends_with_an_error_and_a_failed_response(gateway: ScriptedGateway) -> None:
+    def breaks_off(call: GenerationCall) -> Iterator[Sequence[bytes]]:
+        yield [chunk({"content": "hel"})]
+        raise UpstreamUnreachable("The server broke off.", remedy="Ask again.")
+
+    gateway.script.told = breaks_off
+    *_, error, failed = await streamed(gateway)
+    assert error["error"]["message"] == error["message"] == "The server broke off. Ask again."
+    assert error["error"]["code"] == error["code"] == Cause.CONNECTION_LOST
+    assert (failed["response"]["status"], failed["response"]["error"]["code"]) == ("failed", "server_error")
+    assert gateway.script.streams[-1].closed == 1
+    assert f'cause="{Cause.CONNECTION_LOST}",endpoint="llm"' in gateway.meter.exposition().decode()
+
+
+async def test_a_stream_that_fails_before_its_first_event_has_an_error_status(
+    gateway: ScriptedGateway,
+) -> None:
+    def fails(call: GenerationCall) -> Iterator[Sequence[bytes]]:
+        raise QueueFull("Too many wait.", retry_after=2.0)
+
+    gateway.script.told = lambda call: (payloads for _ in "x" for payloads in fails(call))
+    reply = await gateway.request("POST", "/v1/responses", {"model": "llm", "input": "hi", "stream": True})
+    assert (reply.status, reply.headers["retry-after"]) == (429, "2")
+    assert reply.json()["error"]["type"] == "rate_limit_error"
+
+
+async def test_events_of_the_server_are_passed_on_unchanged(gateway: ScriptedGateway) -> None:
+    usage = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    sent = [
+        {"type": "response.created", "sequence_number": 0, "response": {"usage": None}, "odd": [1]},
+        {"type": "response.completed", "sequence_number": 1, "response": {"usage": usage}},
+    ]
+    gateway.script.wire_format = WireFormat.RESPONSES
+    gateway.script.told = lambda _: iter([[json.dumps(event).encode()] for event in sent])
+    reply = await gateway.request("POST", "/v1/responses", {"model": "llm", "input": "hi", "stream": True})
+    assert reply.body == b"".join(
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in sent
+    )
+    assert 'hubgate_tokens_total{endpoint="llm"} 3.0' in gateway.meter.exposition().decode()
+
+
+async def test_a_stream_of_the_server_that_breaks_ends_with_an_error(gateway: ScriptedGateway) -> None:
+    def breaks_off(call: GenerationCall) -> Iterator[Sequence[bytes]]:
+        yield [b'{"type":"response.created","sequence_number":4}']
+        raise UpstreamUnreachable("The server broke off.")
+
+    gateway.script.wire_format, gateway.script.told = WireFormat.RESPONSES, breaks_off
+    reply = await gateway.request("POST", "/v1/responses", {"model": "llm", "input": "hi", "stream": True})
+    error = json.loads(reply.body.rpartition(b"data: ")[2])
+    assert (error["type"], error["sequence_number"], error["message"]) == (
+        "error",
+        5,
+        "The server broke off.",
+    )
