@@ -9,9 +9,10 @@ from lookalikes.model import Answer
 from lookalikes.site import Seen, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 TOKEN = "hf_fineGrainedTokenMadeUp"
+PROMPTS = "config_sentence_transformers.json"
 READ_TOKEN = "hf_readTokenMadeUp"
 SHA = "c" * 40
 
@@ -166,3 +167,34 @@ def running_hub_api() -> Iterator[HubApi]:
     site = HubApi()
     with site.running():
         yield site
+
+
+class HubModels(Site):
+    """A Hub whose models are public.
+
+    Args:
+        files: the JSON files of each model, by model and path.
+        cards: further fields of a model's card, by model.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Mapping[str, Any]],
+        cards: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.files = {model: dict(own) for model, own in files.items()}
+        self.cards = cards or {}
+
+    def reply(self, seen: Seen) -> Answer:
+        """The reply without a fault."""
+        model, _, file = seen.path.removeprefix("/api/models").strip("/").partition("/raw/")
+        own = self.files.get(model)
+        if own is None:
+            return Answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+        if not file:
+            siblings = [{"rfilename": path} for path in own]
+            card = {"id": model, "sha": SHA, "pipeline_tag": "feature-extraction", "siblings": siblings}
+            return Answer(200, {**card, **self.cards.get(model, {})})
+        path = file.partition("/")[2]
+        return Answer(200, own[path]) if own.get(path) is not None else Answer(500, {"error": "broken"})

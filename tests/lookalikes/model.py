@@ -29,6 +29,8 @@ class Model:
     max_body: int = 2_000_000
     auto_truncate: bool = True
     prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str = ""
+    """What TEI's `--default-prompt` adds to every text."""
     key: str | None = None
     """The token that requests need."""
     prefix: str = "/v1"

@@ -88,7 +88,7 @@ def _embed(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer
     refused = _refusal(model, request)
     if refused:
         return refused
-    prompt = model.prompts.get(request.field("prompt_name") or "", "")
+    prompt = model.prompts.get(request.field("prompt_name") or "", model.default_prompt)
     texts = [prompt + text for text in request.texts]
     vectors = embedder.vectors(texts)
     if request.field("normalize") is False:
@@ -130,7 +130,10 @@ def _embed_all(model: Model, request: ReceivedRequest, embedder: Embedder) -> An
 
 def _tokenize(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
     special = request.field("add_special_tokens") is not False
-    return Answer(200, [_tokens(text, special=special) for text in request.texts])
+    prompt = (
+        model.default_prompt
+    )  # the same as for an embedding: see `tokenize_input` of its `tokenization.rs`
+    return Answer(200, [_tokens(prompt + text, special=special) for text in request.texts])
 
 
 def _tokens(text: str, *, special: bool) -> list[dict[str, Any]]:

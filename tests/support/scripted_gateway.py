@@ -15,6 +15,7 @@ from hubgate.core.matryoshka import ShortenStep
 from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Vectors, WireFormat
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Source, Target, Task
+from hubgate.domain.hub import ModelPrompts
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.keys.access import Access
@@ -134,6 +135,12 @@ class Script:
 
     def token_route(self, endpoint: Endpoint) -> Sequence[str]:
         return ()
+
+    async def read_prompts(self, target: Target) -> ModelPrompts:
+        return ModelPrompts()
+
+    async def added_prompt(self, target: Target) -> str:
+        return ""
 
     async def runs(self, target: Target) -> bool:
         return False

@@ -13,6 +13,8 @@ from running_gateway import copy_migrated
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Target, Task
+from hubgate.domain.errors import UpstreamUnreachable
+from hubgate.domain.hub import ModelPrompts
 from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
@@ -86,6 +88,10 @@ class StubSources:
     failure: HubgateError | None = None
     absence: HubgateError | None = None
     """Raised by `detect`."""
+    prompts: ModelPrompts | None = ModelPrompts()  # noqa: RUF009 - it is frozen
+    """In the model's files; `None` if the Hub is down."""
+    added: str = ""
+    """The prompt that every server adds itself."""
     awake: bool = False
     """Whether every server is reported as running."""
     unopenable: dict[str, HubgateError] = field(default_factory=dict)
@@ -108,6 +114,9 @@ class StubSources:
     def token_route(self, endpoint: Endpoint) -> Sequence[str]:
         return ()
 
+    async def added_prompt(self, target: Target) -> str:
+        return self.added
+
     async def runs(self, target: Target) -> bool:
         return self.awake
 
@@ -116,6 +125,11 @@ class StubSources:
         if self.absence:
             raise self.absence
         return self.facts
+
+    async def read_prompts(self, target: Target) -> ModelPrompts:
+        if self.prompts is None:
+            raise UpstreamUnreachable("The Hub is down.")
+        return self.prompts
 
     def open(self, target: Target) -> StubUpstream:
         endpoint = target.endpoint

@@ -20,7 +20,14 @@ from hubgate.cli.options import (
     read_token,
     takes,
 )
-from hubgate.cli.printing import plain, print_endpoint, print_fields, print_result, print_table
+from hubgate.cli.printing import (
+    plain,
+    print_endpoint,
+    print_fields,
+    print_prefixes,
+    print_result,
+    print_table,
+)
 from hubgate.domain.endpoint_fields import FIELDS
 from hubgate.settings import Settings
 
@@ -203,6 +210,7 @@ def _form(options: dict[str, Any]) -> dict[str, Any]:
         token=token,
         rate_limit=given(**{name: options.pop(name) for name in _RATE_LIMIT}),
         prefixes=given(search=options.pop("prefix_query"), ingest=options.pop("prefix_document")),
+        prompt_names=given(search=options.pop("prompt_query"), ingest=options.pop("prompt_document")),
         chunking_settings=parse_json("--chunking", options.pop("chunking")),
     )
     return {**(given(**options) or {}), **(composed or {})}
@@ -240,6 +248,9 @@ def _print_steps(steps: Sequence[dict[str, Any]]) -> None:
     for step in steps:
         if step["outcome"] == "passed" and "message" in step:
             print(step["message"])
+        print_prefixes(step)
+        for warning in step.get("warnings", ()):
+            print_fields({"warning": warning})
 
 
 def _download(model: str, token: str | None) -> None:

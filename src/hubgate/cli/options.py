@@ -40,7 +40,14 @@ _PREFIXES = [
         ],
     )
     for text in ("query", "document")
+] + [
+    option(
+        f"prompt_{text}",
+        Annotated[str | None, Option(help=f"Name of the model's prompt for each {text}, if it has several.")],
+    )
+    for text in ("query", "document")
 ]
+"""The options of `prefixes` and `prompt_names`."""
 
 
 def endpoint_options(cache: Parameter, where: Sequence[Parameter] = ()) -> list[Parameter]:

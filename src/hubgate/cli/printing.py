@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 1 << 16
 """Columns: enough that no table is truncated."""
-_EMBEDDING_ONLY = frozenset({"similarity", "prefixes", "cache", "chunking_settings", "chunk_fit", "pooling"})
+_EMBEDDING_ONLY = frozenset(
+    {"similarity", "prefixes", "prompt_names", "cache", "chunking_settings", "chunk_fit", "pooling"}
+)
 _UNUSED_BY_TASK = {
     "sparse_embedding": frozenset({"similarity"}),
     "rerank": _EMBEDDING_ONLY,
@@ -18,6 +21,13 @@ _UNUSED_BY_TASK = {
     "chat_completion": _EMBEDDING_ONLY,
 }
 """By task: settings and facts that it does not use, and which are not shown."""
+_PREFIX_SOURCES = {
+    "operator": "set by the operator",
+    "model": "from the model's files",
+    "table": "from hubgate's table, by the model's name",
+    "server": "the model's server adds its own",
+    "none": "none is known",
+}
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
@@ -28,9 +38,16 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 def print_endpoint(shown: Mapping[str, Any]) -> None:
     """Print an endpoint's settings, detected facts and warnings, without those that its task does not use."""
-    unused = _UNUSED_BY_TASK.get(shown["task"], frozenset()) | {"facts"}
-    facts = {name: value for name, value in shown["facts"].items() if name not in {*unused, "warnings"}}
+    unused = _UNUSED_BY_TASK.get(shown["task"], frozenset()) | {"facts", "prefix_sources"}
+    if shown.get("prefix_sources"):
+        unused |= {"prefixes"}
+    facts = {
+        name: value
+        for name, value in shown["facts"].items()
+        if name not in {*unused, "warnings", "prefixes", "prefix_source"}
+    }
     print_fields({name: plain(value) for name, value in shown.items() if name not in unused})
+    print_prefixes(shown)
     print_fields({f"detected: {name}": plain(value) for name, value in facts.items() if value is not None})
     _print_warnings(shown)
 
@@ -52,6 +69,14 @@ def print_result(action: str, shown: Mapping[str, Any]) -> None:
         print(f"Its test failed ({failure['cause']}): {failure['message']} {failure['remedy']}".rstrip())
     print(f"`hubgate show {name}` shows all settings.")
     _print_warnings(shown)
+
+
+def print_prefixes(shown: Mapping[str, Any]) -> None:
+    """Print what is prepended to the texts of each input type, and where that is known from."""
+    for kind, source in shown.get("prefix_sources", {}).items():
+        prefix = shown["prefixes"].get(kind)
+        text = json.dumps(prefix, ensure_ascii=False) if prefix else "none"
+        print_fields({f"prefix for {kind}": f"{text} ({_PREFIX_SOURCES[source]})"})
 
 
 def _print_warnings(shown: Mapping[str, Any]) -> None:

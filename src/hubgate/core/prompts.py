@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from hubgate.domain.calls import Call, Embed, InputType, Result
+from hubgate.domain.endpoint import PrefixSource
 from hubgate.domain.ports import Handler
 
 _SENTENCE = "Represent this sentence for searching relevant passages: "
@@ -59,38 +60,97 @@ _TABLE = (
     ),
 )  # fmt: skip
 
-# The names of prompts in sentence-transformers configurations, the most common first.
-_NAMES = {
-    InputType.SEARCH: ("query", "retrieval.query", "search_query", "Retrieval-query"),
-    InputType.INGEST: ("document", "passage", "retrieval.passage", "search_document", "Retrieval-document"),
-    InputType.CLASSIFICATION: ("classification", "Classification"),
-    InputType.CLUSTERING: ("clustering", "Clustering"),
+_NAMES: Mapping[InputType, Sequence[str]] = {
+    InputType.SEARCH: (
+        "query",
+        "retrieval.query",
+        "search_query",
+        "retrieval-query",
+        "retrieval_query",
+        "web_search_query",
+        "s2p_query",
+        "s2p",
+    ),
+    InputType.INGEST: (
+        "document",
+        "passage",
+        "corpus",
+        "retrieval.passage",
+        "retrieval.document",
+        "search_document",
+        "retrieval-document",
+        "retrieval_document",
+        "retrieval-passage",
+    ),
+    InputType.CLASSIFICATION: ("classification",),
+    InputType.CLUSTERING: ("clustering", "separation"),
 }
+"""The names that models give to the prompt of each input type, in lower case; the first that has a text is used.
+
+sentence-transformers itself knows `query`, `document`, `passage` and `corpus`. It writes the first two into every model
+that it saves, empty, so an empty prompt says nothing about the others.
+"""
+
+
+class Prefixes(NamedTuple):
+    """The prefix of each input type that has one, and where they are from."""
+
+    texts: dict[InputType, str]
+    source: PrefixSource
+
+
+def find_prefixes(
+    model: str | None, prompts: Mapping[str, str] | None, default_prompt: str | None = None
+) -> Prefixes:
+    """The prefixes that a model needs: from its own prompts, otherwise from the table.
+
+    Args:
+        model: the Hub id or the name of the folder.
+        prompts: the model's own by name; `None` if they are not known.
+        default_prompt: the name of the one that sentence-transformers adds if none is requested.
+    """
+    if own := prefixes_from_prompts(prompts or {}, default_prompt):
+        return Prefixes(own, PrefixSource.MODEL)
+    row = _row(model)
+    return Prefixes(dict(_prefixes_of(row)), PrefixSource.TABLE) if row else Prefixes({}, PrefixSource.NONE)
 
 
 def family_prefixes(model: str | None) -> Mapping[InputType, str]:
     """The prefixes of a model's family; empty if unknown. `model` is the Hub id or the name of the folder."""
+    row = _row(model)
+    return _prefixes_of(row) if row else {}
+
+
+def _row(model: str | None) -> _Row | None:
     name = (model or "").rstrip("/").rsplit("/", 1)[-1].lower()
-    for row in _TABLE:
-        if re.match(row.pattern, name):
-            prefixes = {
-                InputType.SEARCH: row.query,
-                InputType.INGEST: row.document,
-                InputType.CLASSIFICATION: row.classification,
-                InputType.CLUSTERING: row.clustering,
-            }
-            return {kind: prefix for kind, prefix in prefixes.items() if prefix}
-    return {}
+    return next((row for row in _TABLE if re.match(row.pattern, name)), None)
 
 
-def prefixes_from_prompts(prompts: Mapping[str, str]) -> Mapping[InputType, str]:
-    """The prefixes among a model's own `prompts`, by the usual names for each input type."""
+def _prefixes_of(row: _Row) -> Mapping[InputType, str]:
+    prefixes = {
+        InputType.SEARCH: row.query,
+        InputType.INGEST: row.document,
+        InputType.CLASSIFICATION: row.classification,
+        InputType.CLUSTERING: row.clustering,
+    }
+    return {kind: prefix for kind, prefix in prefixes.items() if prefix}
+
+
+def prefixes_from_prompts(
+    prompts: Mapping[str, str], default_prompt: str | None = None
+) -> dict[InputType, str]:
+    """The prefixes among a model's own `prompts`, by the usual names for each input type.
+
+    An input type without a prompt of its own gets the default one, as in sentence-transformers.
+    """
+    by_name = {name.lower(): text for name, text in prompts.items()}
+    default = prompts.get(default_prompt or "", "")
     found = {}
     for kind, names in _NAMES.items():
-        for name in names:
-            if prompts.get(name):
-                found[kind] = prompts[name]
-                break
+        named = [by_name[name] for name in names if name in by_name]
+        text = next(filter(None, named), "" if named else default)
+        if text:
+            found[kind] = text
     return found
 
 

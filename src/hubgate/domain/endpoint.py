@@ -128,6 +128,21 @@ class Similarity(StrEnum):
     L2_NORM = "l2_norm"
 
 
+class PrefixSource(StrEnum):
+    """Where the prefix of an input type is known from."""
+
+    OPERATOR = "operator"
+    """The endpoint's `prefixes` or `prompt_names`."""
+    MODEL = "model"
+    """The prompts in the model's own files."""
+    TABLE = "table"
+    """hubgate's table, by the model's name."""
+    SERVER = "server"
+    """The model's server adds a prompt itself, so hubgate adds nothing."""
+    NONE = "none"
+    """No prefix is known for the model."""
+
+
 class TokenCounts(StrEnum):
     """Where the token count of a call comes from."""
 
@@ -159,6 +174,12 @@ class Facts:
     """The path of the task below the server's URL, if it is not the engine's usual one."""
     prefixes: dict[InputType, str] = field(default_factory=dict)
     """The prefix that the model requires for each input type."""
+    prefix_source: PrefixSource | None = None
+    """Where `prefixes` are from; `None` for endpoints that were registered by earlier versions."""
+    prompts: dict[str, str] | None = None
+    """The prompts in the model's files, by name; `None` if the files could not be read."""
+    default_prompt: str | None = None
+    """The name of the prompt that sentence-transformers adds if none is requested."""
     fingerprint: str | None = None
     """The vector of a fixed text, f32 in base64, to notice that another model is running."""
     chats: bool | None = None
@@ -214,6 +235,8 @@ class Endpoint:
     """How many requests may be sent at once after a pause. Elasticsearch's limiter allows one."""
     prefixes: dict[InputType, str] | None = None
     """Replaces the prefixes in `facts`."""
+    prompt_names: dict[InputType, str] | None = None
+    """Which of the model's own prompts to use, for input types whose prompt is not chosen by its name."""
     cached: bool = True
     top_n: int | None = None
     """For rerankers: how many results to return by default; `None` returns all."""
@@ -234,6 +257,20 @@ class Endpoint:
     def token_limit(self) -> int | None:
         """How many tokens of a text the model reads, including special tokens."""
         return self.max_input_tokens or self.facts.max_input_tokens
+
+    @property
+    def effective_prefixes(self) -> Mapping[InputType, str]:
+        """What hubgate adds before the texts of each input type."""
+        return self.facts.prefixes if self.prefixes is None else self.prefixes
+
+    @property
+    def prefix_sources(self) -> Mapping[InputType, PrefixSource]:
+        """Where the prefix of each input type is known from; empty if that is not known."""
+        source = self.facts.prefix_source if self.prefixes is None else PrefixSource.OPERATOR
+        if source is None:
+            return {}
+        chosen = self.prompt_names or {} if source is not PrefixSource.SERVER else {}
+        return {kind: PrefixSource.OPERATOR if kind in chosen else source for kind in InputType}
 
     @property
     def is_rate_limited(self) -> bool:

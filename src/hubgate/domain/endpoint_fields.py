@@ -132,6 +132,7 @@ FIELDS = (
         tasks=_EMBEDDING,
     ),
     EndpointField(name="prefixes", tasks=_EMBEDDING),
+    EndpointField(name="prompt_names", tasks=frozenset({Task.TEXT_EMBEDDING})),
     EndpointField(
         name="cache",
         help="Whether to cache vectors.",

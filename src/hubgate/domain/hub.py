@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hubgate.domain.endpoint import Engine, Task
@@ -37,6 +37,20 @@ class ProviderMapping:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPrompts:
+    """What a model's files say about the texts that it reads, for sentence-transformers."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    """By name. An empty one stands for no prompt."""
+    default: str | None = None
+    """The name of the prompt that sentence-transformers adds if none is requested."""
+    pooling: str | None = None
+    """`mean`, `cls`, `lasttoken`, …; `None` if unknown."""
+    pools_prompt: bool = True
+    """Whether the tokens of the prompt are pooled too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """A model on the Hub."""
 
@@ -65,6 +79,10 @@ class ModelCard:
     """The latest commit."""
     updated_at: str | None = None
     """When it was made, in ISO 8601."""
+    quantized_from: str | None = None
+    """The repository of the original, if this is a quantized copy."""
+    prompts: ModelPrompts | None = None
+    """`None` if they were not read, or could not be."""
 
     @property
     def served(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 from hubgate.domain.calls import CachedVector, Call, Generated, GenerationCall, Result, WireFormat
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Target
-from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelSearch
+from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelPrompts, ModelSearch
 from hubgate.domain.records import Change, Connection, Key, Slot, Tally, UsageQuery, UsageRow
 from hubgate.domain.secret import Secret
 
@@ -88,6 +88,18 @@ class Sources(Protocol):
         Raises:
             HubgateError: the server is unreachable or unknown.
         """
+        ...
+
+    async def read_prompts(self, target: Target) -> ModelPrompts:
+        """The prompts in the files of an endpoint's model. Takes a few seconds at most.
+
+        Raises:
+            HubgateError: the model is not known, or its files cannot be read.
+        """
+        ...
+
+    async def added_prompt(self, target: Target) -> str:
+        """The prompt that the endpoint's server adds to every text itself; empty if none is found. Never fails."""
         ...
 
     def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hubgate.domain.calls import Tokenize, Tokens
 from hubgate.domain.endpoint import Facts, Target
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, UpstreamUnreadable
 from hubgate.upstreams.engines.detect import detect
@@ -18,6 +19,8 @@ from hubgate.upstreams.hub.deployments import (
 )
 from hubgate.upstreams.server import Server
 from hubgate.upstreams.server_models import ServerGenerator, ServerUpstream
+
+_WORD = "how"
 
 
 class DedicatedSource:
@@ -56,6 +59,28 @@ class DedicatedSource:
         except HubgateError:
             return False
         return found is not None and found.running
+
+    async def added_prompt(self, target: Target) -> str:
+        """The prompt that the server adds to every text, which none reports; empty if it adds none.
+
+        text-embeddings-inference adds one if it was started with `--default-prompt` or `--default-prompt-name`, also in
+        `/tokenize`: then the tokens are those of a longer text.
+        """
+        facts = target.endpoint.facts
+        spec = spec_of(target.endpoint.engine or facts.engine)
+        if spec.adds_default_prompt:
+            return (facts.prompts or {}).get(facts.default_prompt or "", "")
+        if spec.tokenize is None:
+            return ""
+        try:
+            found = await self.open(target)(Tokenize(texts=(_WORD,), add_special_tokens=False))
+        except HubgateError:
+            return ""
+        tokens = found.items[0] if isinstance(found, Tokens) and found.items else ()
+        before = max((token.stop or 0 for token in tokens), default=0) - len(_WORD)
+        if before <= 0:
+            return ""
+        return " ".join(token.text.strip() for token in tokens if (token.stop or 0) <= before)
 
     def open(self, target: Target) -> ServerUpstream:
         """The upstream of an endpoint whose facts are known.

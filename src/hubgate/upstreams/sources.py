@@ -7,6 +7,7 @@ from typing import Protocol
 
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Target
+from hubgate.domain.hub import ModelPrompts
 from hubgate.domain.ports import TextGenerator, Upstream
 from hubgate.domain.token_hosts import HUGGING_FACE_HOSTS
 from hubgate.runtime.machine import CpuShare
@@ -18,6 +19,7 @@ from hubgate.upstreams.http.dial import reach
 from hubgate.upstreams.http.pool import PooledClient
 from hubgate.upstreams.hub.client import HUB, HubClient
 from hubgate.upstreams.hub.deployments import Deployments
+from hubgate.upstreams.hub.prompts import read_prompts
 from hubgate.upstreams.local.source import LocalSettings, LocalSource
 from hubgate.upstreams.router import RouterSource
 from hubgate.upstreams.urls import base_url, origin_of
@@ -78,6 +80,18 @@ class ModelSources:
 
     async def detect(self, target: Target) -> Facts:
         return await self._sources[target.endpoint.source].detect(target)
+
+    async def read_prompts(self, target: Target) -> ModelPrompts:
+        """See `domain.ports.Sources`."""
+        facts = target.endpoint.facts
+        if target.endpoint.source in {Source.LOCAL, Source.FAKE}:  # detected from the files
+            return ModelPrompts(texts=facts.prompts or {}, default=facts.default_prompt)
+        return await read_prompts(self._hub, target)
+
+    async def added_prompt(self, target: Target) -> str:
+        return (
+            await self._dedicated.added_prompt(target) if target.endpoint.source is Source.DEDICATED else ""
+        )
 
     async def reach(self, endpoint: Endpoint) -> AsyncIterator[Step]:
         """See `domain.ports.Sources`. With a proxy, only the connection to the proxy is checked."""

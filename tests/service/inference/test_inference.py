@@ -39,6 +39,7 @@ from hubgate.domain.errors import (
     UpstreamUnreachable,
     WrongTask,
 )
+from hubgate.domain.hub import ModelPrompts
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
 
@@ -126,6 +127,12 @@ class Town:
 
     def token_route(self, endpoint: Endpoint) -> Sequence[str]:
         return ()
+
+    async def read_prompts(self, target: Target) -> ModelPrompts:
+        return ModelPrompts()
+
+    async def added_prompt(self, target: Target) -> str:
+        return ""
 
     async def runs(self, target: Target) -> bool:
         return False

@@ -57,7 +57,7 @@ def test_token_without_credit_or_over_its_rate_limit_is_skipped(
     with lookalike("tei") as server:
         server.fail(fault, times=1)
         shown = registered(gateway, url=server.url)
-    warning, _ = shown["facts"]["warnings"]
+    warning, *_ = shown["facts"]["warnings"]
     assert "…AAAA" in warning
     assert str(status) in warning
 

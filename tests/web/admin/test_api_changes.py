@@ -154,6 +154,7 @@ class TestEndpoints:
             max_concurrent_requests=3,
             burst=4,
             prefixes={InputType.SEARCH: "q: "},
+            prompt_names={InputType.SEARCH: "query"},
             cached=False,
             top_n=5,
             return_documents=True,

@@ -11,10 +11,10 @@ import pytest
 
 import hubgate.web.console
 from hubgate.domain.diagnosis import Outcome, Step
-from hubgate.domain.endpoint import Precision, Source, Task
+from hubgate.domain.endpoint import Precision, PrefixSource, Source, Task
 from hubgate.domain.errors import Cause
 from hubgate.web.console.models.chunking import STRATEGIES
-from hubgate.web.console.models.form import CONTROLS, KINDS, PREFIXES
+from hubgate.web.console.models.form import CONTROLS, KINDS, PREFIXES, PROMPTS
 from hubgate.web.console.models.hub_picker import WHYS
 from hubgate.web.console.models.page import DONE
 from hubgate.web.console.models.states import Kind
@@ -34,7 +34,7 @@ FAMILIES: dict[str, set[str]] = {
     "config.": {"add", "change", "remove", "connection", "endpoint", "key"},
     "delete.used.": {"key", "endpoint"},
     "done.": set(DONE),
-    "field.": {*PREFIXES, *CONTROLS, *(f"{name}.hint" for name in set(CONTROLS) - WITHOUT_HINT)},
+    "field.": {*PREFIXES, *PROMPTS, *CONTROLS, *(f"{name}.hint" for name in set(CONTROLS) - WITHOUT_HINT)},
     "hub.why.": set(WHYS),
     "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},
     "nav.": {name for name, _ in NAVIGATION},
@@ -44,6 +44,7 @@ FAMILIES: dict[str, set[str]] = {
     "precision.": {precision.value for precision in Precision},
     "outcome.": {outcome.value for outcome in Outcome},
     "state.": {kind.value for kind in Kind},
+    "prefix.": {source.value for source in PrefixSource},
     "step.": {step.value for step in Step},
     "strategy.": set(STRATEGIES),
     "task.": {task.value for task in Task},

@@ -46,7 +46,7 @@ async def fitted(
     limit = endpoint.token_limit
     if limit is None:
         return endpoint
-    prefixes = endpoint.facts.prefixes if endpoint.prefixes is None else endpoint.prefixes
+    prefixes = endpoint.effective_prefixes
     fronts = sorted({"", *prefixes.values()})
     texts = [front + _ONE_TOKEN for front in fronts] + list(SAMPLES.values())
     try:

@@ -161,7 +161,7 @@ class Pipelines:
                 answer, self._cache, identity=identity(endpoint), secret=self._cache_secret
             )
         answer = ShortenStep(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
-        prefix = PrefixStep(answer, facts.prefixes if endpoint.prefixes is None else endpoint.prefixes)
+        prefix = PrefixStep(answer, endpoint.effective_prefixes)
         return Pipeline(
             answer=prefix, queue=queue, cached=cached, health=health, prefix=prefix, counter=counter
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 
 from hubgate.domain.diagnosis import Finding, Outcome, Step, step_of
 from hubgate.domain.endpoint import Facts, Target, Task
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.ports import Clock, Sources
-from hubgate.service.registry.probe import probe
+from hubgate.service.registry.prefixes import learn_prefixes
+from hubgate.service.registry.probe import ProbeResult, probe
 from hubgate.service.registry.validation import DEFAULT_SECONDS, probe_timeout
 
 _OPTIONAL_STEPS = frozenset({Step.ADDRESS, Step.DNS, Step.TCP, Step.TLS})
@@ -77,13 +79,25 @@ async def _probe(sources: Sources, target: Target, within: float) -> tuple[Facts
     try:
         async with asyncio.timeout(within):
             probed = await probe(sources, target)
-            await probed.model.close()
+            facts = await _with_prefixes(sources, target, probed)
     except TimeoutError:
         raise probe_timeout(within) from None
     notes = {Step.AUTHENTICATION: " ".join(probed.refused)}
     if target.endpoint.task is Task.COMPLETION and probed.facts.completes is False:
         notes[Step.MODEL] = _ONLY_CHATS
-    return probed.facts, notes
+    return facts, notes
+
+
+async def _with_prefixes(sources: Sources, target: Target, probed: ProbeResult) -> Facts:
+    """The facts with the prefixes that a registration would find."""
+    endpoint = target.endpoint
+    try:
+        if endpoint.task is not Task.TEXT_EMBEDDING:
+            return probed.facts
+        detected = Target(replace(endpoint, facts=probed.facts), probed.token)
+        return await learn_prefixes(sources, detected)
+    finally:
+        await probed.model.close()
 
 
 def _outcome(step: Step, failed: Finding | None) -> Outcome:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from hubgate.core.prompts import family_prefixes
 from hubgate.core.vector_guard import VectorGuard
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import (
@@ -131,7 +130,7 @@ async def probe_model(endpoint: Endpoint, model: Model) -> Facts:
     answer = VectorGuard(cast("Upstream", model), dimensions=None)
     result = await answer(_PROBES[endpoint.task])
     if isinstance(result, Vectors):
-        return _facts_of(result, facts, endpoint.model or facts.model)
+        return _facts_of(result, facts)
     return facts
 
 
@@ -172,13 +171,12 @@ async def _failure(model: TextGenerator, call: GenerationCall) -> HubgateError |
     return None
 
 
-def _facts_of(vectors: Vectors, facts: Facts, model: str | None) -> Facts:
+def _facts_of(vectors: Vectors, facts: Facts) -> Facts:
     vector = in_encoding(vectors, Encoding.F32).items[0]
     return replace(
         facts,
         dimensions=len(vector) // 4,
         fingerprint=base64.b64encode(vector).decode(),
         token_counts=TokenCounts.ENGINE if vectors.exact else TokenCounts.ESTIMATED,
-        prefixes=facts.prefixes or dict(family_prefixes(model)),
         warnings=tuple(dict.fromkeys((*facts.warnings, *vectors.warnings))),
     )

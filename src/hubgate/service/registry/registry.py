@@ -197,7 +197,7 @@ class Registry:
                 return target.endpoint
             needs_validation = settings.enabled and target.endpoint.facts.engine is None
             if needs_validation:
-                target, model = await self._validate(target, within)
+                target, model = await self._validate(target, within, old.endpoint)
                 changed = None
             else:
                 model, changed = self._reuse_model(old, target), old.changed
@@ -277,7 +277,7 @@ class Registry:
             if token is None and not settings.connection:
                 token = await self._own_token(old, settings)
             target = await self._connections.resolve(settings, token)
-            valid, model = await self._validate(target, within, any_dimensions=any_dimensions)
+            valid, model = await self._validate(target, within, old.endpoint, any_dimensions=any_dimensions)
             await shielded(self._put(valid, model, self._store.save_endpoint))
         _log.info("validated endpoint %s again", settings.name)
         return valid.endpoint
@@ -299,10 +299,21 @@ class Registry:
         return old.target.token
 
     async def _validate(
-        self, draft: Target, within: float | None, *, any_dimensions: bool = False
+        self,
+        draft: Target,
+        within: float | None,
+        former: Endpoint | None = None,
+        *,
+        any_dimensions: bool = False,
     ) -> tuple[Target, Model]:
         valid, model = await validate_endpoint(
-            self._sources, draft, within, any_dimensions=any_dimensions, counters=self._counters
+            self._sources,
+            draft,
+            within,
+            any_dimensions=any_dimensions,
+            learn=True,
+            counters=self._counters,
+            former=former,
         )
         if valid.endpoint.enabled:
             return valid, model

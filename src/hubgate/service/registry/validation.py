@@ -13,6 +13,7 @@ from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Source, T
 from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint
 from hubgate.domain.ports import Counters, Model, Sources, Upstream
 from hubgate.service.inference.chunk_size import blind_warning, fitted
+from hubgate.service.registry.prefixes import learn_prefixes
 from hubgate.service.registry.probe import open_model, probe
 
 DEFAULT_SECONDS = 30.0
@@ -22,6 +23,8 @@ SAME_VECTOR = 0.99999
 """Two vectors of one text with a higher cosine differ only by rounding, whatever the model is called."""
 SAME_MODEL = 0.999
 """Two vectors of one text with a lower cosine are of different models. bf16 against f32 gives 0.9999, int8 0.98."""
+_FROM_FILES = ("prefixes", "prefix_source", "prompts", "default_prompt")
+"""Facts that only `learn_prefixes` finds."""
 
 
 async def validate_endpoint(
@@ -30,7 +33,9 @@ async def validate_endpoint(
     within: float | None,
     *,
     any_dimensions: bool = False,
+    learn: bool = False,
     counters: Counters | None = None,
+    former: Endpoint | None = None,
 ) -> tuple[Target, Model]:
     """Detect the engine, send one small request, and learn the model's properties from the reply.
 
@@ -39,7 +44,9 @@ async def validate_endpoint(
         draft: the operator's settings, whose facts are replaced. Of several tokens one must be accepted.
         within: a timeout in seconds.
         any_dimensions: whether to accept other dimensions than the operator expects.
-        counters: if given, fetches the model's tokenizer and measures the chunk size that fits.
+        learn: whether to fetch the model's prompts and tokenizer, and to measure the chunk size that fits.
+        counters: fetches the tokenizer.
+        former: the endpoint as it was registered before, if it was.
 
     Returns:
         The endpoint with its facts, and its open model.
@@ -61,12 +68,14 @@ async def validate_endpoint(
         if not any_dimensions:
             _check_dimensions(settings.dimensions, facts.dimensions)
         valid = replace(settings, dimensions=settings.dimensions and facts.dimensions, facts=facts)
-        if counters is not None and settings.task is Task.TEXT_EMBEDDING:
-            valid = replace(valid, facts=await counters.learn(Target(valid, probed.token)))
-            counter = counters.open(valid)
-            valid = await fitted(valid, cast("Upstream", model), counter)
-            if warning := blind_warning(valid, counter):
-                valid = replace(valid, facts=replace(valid.facts, warnings=(*valid.facts.warnings, warning)))
+        if not learn:
+            before = {name: getattr(settings.facts, name) for name in _FROM_FILES}
+            valid = replace(valid, facts=replace(facts, **before))
+        elif settings.task is Task.TEXT_EMBEDDING:
+            learned = await _learn(
+                sources, Target(valid, probed.token), cast("Upstream", model), counters, former
+            )
+            valid = replace(valid, facts=learned)
         target = replace(draft, endpoint=valid)
         if probed.token == draft.token:
             return target, model
@@ -76,6 +85,21 @@ async def validate_endpoint(
         raise
     await model.close()
     return target, with_all_tokens
+
+
+async def _learn(
+    sources: Sources, target: Target, upstream: Upstream, counters: Counters | None, former: Endpoint | None
+) -> Facts:
+    """The facts of an embedding model that its files and further requests show."""
+    endpoint = replace(target.endpoint, facts=await learn_prefixes(sources, target, former))
+    if counters is None:
+        return endpoint.facts
+    endpoint = replace(endpoint, facts=await counters.learn(replace(target, endpoint=endpoint)))
+    counter = counters.open(endpoint)
+    endpoint = await fitted(endpoint, upstream, counter)
+    warning = blind_warning(endpoint, counter)
+    facts = endpoint.facts
+    return replace(facts, warnings=(*facts.warnings, warning)) if warning else facts
 
 
 def probe_timeout(seconds: float, remedy: str = "") -> DeadlineExceeded:

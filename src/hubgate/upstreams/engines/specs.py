@@ -53,6 +53,8 @@ class EngineSpec:
     """Its limit of texts in a request, if it is fixed and not reported."""
     max_concurrent_texts: int | None = None
     """Texts in flight beyond which it refuses requests."""
+    adds_default_prompt: bool = False
+    """It runs sentence-transformers, which adds a model's default prompt to every text."""
     embed: EmbedRoute | None = None
     rerank: RerankRoute | None = None
     sparse: SparseRoute | None = None
@@ -219,6 +221,7 @@ SPECS: Mapping[Engine, EngineSpec] = {
         health="Ok",
         details=toolkit_details,
         image_keys=frozenset({"huggingface", "huggingfaceneuron"}),
+        adds_default_prompt=True,
         embed=TOOLKIT_EMBED,
         rerank=RerankRoute(path="", body=rerank.toolkit_body),
         sparse=SparseRoute(path=""),

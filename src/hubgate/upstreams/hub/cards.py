@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from hubgate.domain.endpoint import Task
-from hubgate.domain.hub import Deployment, DeploymentState, HubUser, ModelCard, ProviderMapping
+from hubgate.domain.hub import (
+    Deployment,
+    DeploymentState,
+    HubUser,
+    ModelCard,
+    ModelPrompts,
+    ProviderMapping,
+)
 from hubgate.upstreams.engines.specs import engine_of_image
 from hubgate.upstreams.json_values import as_list, count_of, dict_of, field_of, list_of, number_of, text_of
 
@@ -21,6 +28,17 @@ _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _PADDED = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"})
 """Models whose positions start at 2: two of them are never used."""
 _NO_LIMIT = 10_000_000
+_MAX_PROMPTS_LENGTH = 100_000
+"""Characters of all prompts of a model together."""
+_POOLING_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "lasttoken",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+}
+"""The switches of older versions of sentence-transformers, and the `pooling_mode` of newer ones."""
 _CALLS_PROVIDERS = "inference.serverless.write"
 _CALLS_ENDPOINTS = "inference.endpoints.infer.write"
 
@@ -48,10 +66,15 @@ def read_card(entry: Any) -> ModelCard | None:
         parameters=parameters,
         max_input_tokens=count_of(field_of(entry, "gguf"), "context_length"),
         library=text_of(entry, "library_name"),
-        license=next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None),
+        license=_tagged(tags, "license:"),
+        quantized_from=_tagged(tags, "base_model:quantized:"),
         revision=text_of(entry, "sha"),
         updated_at=text_of(entry, "lastModified"),
     )
+
+
+def _tagged(tags: Sequence[str], prefix: str) -> str | None:
+    return next((tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix)), None)
 
 
 def tasks_of(pipeline_tag: str | None, tags: Sequence[str]) -> tuple[Task, ...]:
@@ -115,14 +138,35 @@ def read_length(config: Any, sentence_bert: Any) -> int | None:
     return min(known, default=None)
 
 
-def dense_folder(modules: Any) -> str | None:
-    """The folder of the last dense layer in a `modules.json`: it determines the dimensions."""
+def module_folder(modules: Any, kind: str) -> str | None:
+    """The folder of the last module of a kind in a `modules.json`, such as `Dense`."""
     folders = [
         path
         for module in as_list(modules)
-        if str(field_of(module, "type")).endswith(".Dense") and (path := text_of(module, "path"))
+        if str(field_of(module, "type")).endswith(f".{kind}") and (path := text_of(module, "path"))
     ]
     return folders[-1] if folders else None
+
+
+def read_prompts(config: Any, pooling: Any) -> ModelPrompts | None:
+    """The prompts in a `config_sentence_transformers.json`, and the pooling in the `config.json` of its module.
+
+    Returns:
+        `None` if the prompts are not of the usual form, or too long to be prefixes.
+    """
+    prompts = field_of(config, "prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        return None
+    if sum(len(name) + len(text) for name, text in prompts.items()) > _MAX_PROMPTS_LENGTH:
+        return None
+    modes = (key for key in _POOLING_MODES if field_of(pooling, key) is True)
+    mode = text_of(pooling, "pooling_mode") or next((_POOLING_MODES[key] for key in modes), None)
+    return ModelPrompts(
+        texts=prompts,
+        default=text_of(config, "default_prompt_name"),
+        pooling=mode,
+        pools_prompt=field_of(pooling, "include_prompt") is not False,
+    )
 
 
 def read_user(reply: Any) -> HubUser:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, NotFound, UpstreamRefused
-from hubgate.domain.hub import MAX_MODELS, Deployment, HubUser, ModelCard, ModelSearch
+from hubgate.domain.hub import MAX_MODELS, Deployment, HubUser, ModelCard, ModelPrompts, ModelSearch
 from hubgate.domain.ports import Clock
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
@@ -22,11 +22,12 @@ from hubgate.upstreams.http.pool import PooledClient
 from hubgate.upstreams.hub.cards import (
     CHAT_TAG,
     SPARSE_TAG,
-    dense_folder,
+    module_folder,
     read_card,
     read_dimensions,
     read_files,
     read_length,
+    read_prompts,
     read_user,
 )
 from hubgate.upstreams.hub.deployments import Deployments
@@ -62,6 +63,9 @@ _FIELDS = (
     "tags",
     "trendingScore",
 )
+_CONFIGURATION = ("config.json", "sentence_bert_config.json", "modules.json")
+_PROMPTS = "config_sentence_transformers.json"
+_POOLING = "1_Pooling/config.json"
 _REPOSITORY = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?", re.ASCII)
 _LINK = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
 
@@ -185,22 +189,31 @@ class HubClient:
         return await self._add_facts(card, read_files(entry), token)
 
     async def _add_facts(self, card: ModelCard, names: frozenset[str], token: Secret | None) -> ModelCard:
-        """Add dimensions and maximum input length from the model's configuration files, if they can be read."""
+        """Add what only the model's configuration files contain, as far as they can be read."""
+        config, sentence_bert, modules = await asyncio.gather(
+            *(self._file(card, name, names, token) for name in _CONFIGURATION)
+        )
+        card = replace(card, prompts=await self._prompts(card, modules, names, token))
         if not card.tasks:
             return card
-        config, sentence_bert, modules = await asyncio.gather(
-            *(
-                self._file(card, name, names, token)
-                for name in ("config.json", "sentence_bert_config.json", "modules.json")
-            )
-        )
         length = read_length(config, sentence_bert) or card.max_input_tokens
         if Task.TEXT_EMBEDDING not in card.tasks:
             return replace(card, max_input_tokens=length)
-        folder = dense_folder(modules)
+        folder = module_folder(modules, "Dense")
         dense = await self._file(card, f"{folder}/config.json", names, token) if folder else None
         dimensions = None if folder and dense is None else read_dimensions(config, dense)
         return replace(card, max_input_tokens=length, dimensions=dimensions)
+
+    async def _prompts(
+        self, card: ModelCard, modules: Any, names: frozenset[str], token: Secret | None
+    ) -> ModelPrompts | None:
+        """The model's prompts; empty if it has no such file, `None` if its file cannot be read."""
+        folder = module_folder(modules, "Pooling")
+        pooling_file = f"{folder}/config.json" if folder else _POOLING
+        prompts, pooling = await asyncio.gather(
+            *(self._file(card, name, names, token) for name in (_PROMPTS, pooling_file))
+        )
+        return None if prompts is None and _PROMPTS in names else read_prompts(prompts, pooling)
 
     async def _file(self, card: ModelCard, name: str, names: frozenset[str], token: Secret | None) -> Any:
         if name not in names:

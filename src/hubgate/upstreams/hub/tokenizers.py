@@ -30,7 +30,7 @@ FETCH_SECONDS = 5.0
 """How long a registration waits for the Hub. A slow download continues, and the next registration finds it done."""
 _LIMIT_FILES = ("config.json", "sentence_bert_config.json", "tokenizer_config.json")
 _REPOSITORY = re.compile(r"(?!.*\.gguf$)[\w.-]+/[\w.-]+", re.ASCII)  # llama.cpp reports the path of its file
-_NAME_MISSING = "The server does not report a model of the Hub: set [model]."
+NAME_MISSING = "The server does not report a model of the Hub: set [model]."
 _NOT_INSTALLED = 'It needs tokenizers, which is not installed: pip install "hubgate[local]".'
 _SEE_LOG = "hubgate's log has the reason."
 
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class TokenizerFiles:
-    """Implements `domain.ports.Counters` for dedicated endpoints and local models.
+    """Implements `domain.ports.Counters` for remote and local models.
 
     Args:
         home: the folder for tokenizers.
@@ -55,11 +55,11 @@ class TokenizerFiles:
     async def learn(self, target: Target) -> Facts:
         """Fetch the tokenizer. Returns the endpoint's facts, with the model's limit if its server does not report it."""
         endpoint, facts = target.endpoint, target.endpoint.facts
-        if endpoint.source is not Source.DEDICATED:
+        if endpoint.source not in {Source.DEDICATED, Source.ROUTER}:
             return facts
-        named = _named(endpoint)
+        named = repository_named(endpoint)
         if named is None:
-            return _without(facts, _NAME_MISSING)
+            return _without(facts, NAME_MISSING)
         if importlib.util.find_spec("tokenizers") is None:
             return _without(facts, _NOT_INSTALLED)
         try:
@@ -85,7 +85,7 @@ class TokenizerFiles:
             commit = endpoint.facts.revision
             find = partial(kept_model, model, revision=commit)
             return self._counters.setdefault((model, commit), TokenizerCounter(model, find))
-        named = _named(endpoint)
+        named = repository_named(endpoint)
         if named is None or endpoint.facts.token_counts is not TokenCounts.TOKENIZER:
             return None
         return self._counters.setdefault(named, TokenizerCounter(named[0], lambda: self._kept(*named)))
@@ -97,8 +97,7 @@ class TokenizerFiles:
             _LIMIT_FILES,
             commit=commit,
             hf_endpoint=self._hf_endpoint,
-            # A key for the operator's own server must not be sent to the Hub.
-            token=token if token and token.reveal().startswith("hf_") else None,
+            token=hub_token(token),
             into=self._home,
             timeout=self._timeout,
         )
@@ -166,7 +165,7 @@ class TokenizerCounter:
             _log.warning("tokens of %s are estimated from now on: %s", self._model, error)
 
 
-def _named(endpoint: Endpoint) -> tuple[str, str | None] | None:
+def repository_named(endpoint: Endpoint) -> tuple[str, str | None] | None:
     """The repository of an endpoint's model, and its commit if known."""
     facts = endpoint.facts
     model = endpoint.model or facts.model
@@ -174,6 +173,11 @@ def _named(endpoint: Endpoint) -> tuple[str, str | None] | None:
         return None
     commit = facts.revision if model == facts.model else None
     return model, commit if commit and COMMIT.fullmatch(commit) else None
+
+
+def hub_token(token: Secret | None) -> Secret | None:
+    """The token, if it is one of the Hub: a key for the operator's own server must not be sent there."""
+    return token if token and token.reveal().startswith("hf_") else None
 
 
 def _without(facts: Facts, why: str) -> Facts:

@@ -10,7 +10,6 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from hubgate.core.prompts import prefixes_from_prompts
 from hubgate.domain.endpoint import Engine, Facts, Precision, Target, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
 from hubgate.runtime.model.heads import EmbeddingHead
@@ -67,7 +66,8 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
         auto_truncate=True,
         pooling=str(head.pooling) if isinstance(head, EmbeddingHead) else None,
         precision=Precision.F32,
-        prefixes=dict(prefixes_from_prompts(spec.prompts)),
+        prompts=dict(spec.prompts),
+        default_prompt=spec.default_prompt,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from hubgate.domain.diagnosis import Finding, Outcome
+from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.service.gateway import Gateway
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
@@ -26,11 +28,12 @@ class DiagnosisApi:
     async def registered(self, request: Request) -> Response:
         await request.body()  # a disconnect is noticed only after the body was read
         endpoint = self._gateway.registry.find(request.path_params["name"])
-        return await _respond(request, await self._gateway.registry.diagnose(endpoint, keep_token=True))
+        findings = await self._gateway.registry.diagnose(endpoint, keep_token=True)
+        return await _respond(request, endpoint, findings)
 
     async def draft(self, request: Request) -> Response:
         endpoint, token = decode(await request.body(), _FORM).endpoint()
-        return await _respond(request, await self._gateway.registry.diagnose(endpoint, token))
+        return await _respond(request, endpoint, await self._gateway.registry.diagnose(endpoint, token))
 
     def routes(self) -> Sequence[ApiRoute]:
         return (
@@ -51,16 +54,16 @@ class DiagnosisApi:
         )
 
 
-async def _respond(request: Request, findings: AsyncIterator[Finding]) -> Response:
+async def _respond(request: Request, endpoint: Endpoint, findings: AsyncIterator[Finding]) -> Response:
     if _NDJSON in request.headers.get("accept", ""):
-        lines = (msgspec.json.encode(finding_json(finding)) + b"\n" async for finding in findings)
+        lines = (msgspec.json.encode(_finding_json(finding, endpoint)) + b"\n" async for finding in findings)
         return StreamingResponse(lines, media_type=_NDJSON)
     steps = [finding async for finding in findings]
     is_well = all(step.outcome is not Outcome.FAILED for step in steps)
-    return json_response({"well": is_well, "steps": [finding_json(step) for step in steps]})
+    return json_response({"well": is_well, "steps": [_finding_json(step, endpoint) for step in steps]})
 
 
-def finding_json(finding: Finding) -> dict[str, Any]:
+def _finding_json(finding: Finding, endpoint: Endpoint) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "step": finding.step,
         "outcome": finding.outcome,
@@ -70,4 +73,11 @@ def finding_json(finding: Finding) -> dict[str, Any]:
         shown |= {"cause": finding.cause, "message": finding.message, "remedy": finding.remedy}
     elif finding.message:
         shown["message"] = finding.message
+    if finding.facts and endpoint.task is Task.TEXT_EMBEDDING:
+        tested = replace(endpoint, facts=finding.facts)
+        shown |= {
+            "prefixes": tested.effective_prefixes,
+            "prefix_sources": tested.prefix_sources,
+            "warnings": finding.facts.warnings,
+        }
     return shown

@@ -156,7 +156,8 @@ def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
         "rate_limit": _known({name: getattr(endpoint, name) for name in _RATE_LIMIT_FIELDS})
         if endpoint.is_rate_limited
         else None,
-        "prefixes": facts.prefixes if endpoint.prefixes is None else endpoint.prefixes,
+        "prefixes": endpoint.effective_prefixes,
+        "prefix_sources": endpoint.prefix_sources or None,
         "cache": endpoint.cached,
         "precision": endpoint.precision if endpoint.source is Source.LOCAL else None,
         "chunking_settings": endpoint.chunking.as_dict() if endpoint.chunking else None,

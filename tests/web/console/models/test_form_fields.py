@@ -52,6 +52,7 @@ FULL: dict[str, dict[str, Any]] = {
             "classification": "c: ",
             "clustering": "g: ",
         },
+        "prompt_names": {"search": "web_search_query", "clustering": "s2s"},
         "chunking_settings": {
             "strategy": "recursive",
             "max_chunk_size": 50,

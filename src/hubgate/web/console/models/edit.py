@@ -29,6 +29,7 @@ from hubgate.web.console.models.form import (
     KINDS,
     NEW,
     PREFIXES,
+    PROMPTS,
     RAW_FIELDS,
     WHERE,
     Faults,
@@ -85,7 +86,7 @@ class Editing:
             return self._outcome(context, form, old, faults=faults.fields)
         except HubgateError as error:
             return self._outcome(context, form, old, error=error)
-        return self._outcome(context, form, old, trial=self._trials.begin(findings))
+        return self._outcome(context, form, old, trial=self._trials.begin(findings, endpoint))
 
     async def watch(self, context: PageContext) -> Response:
         trial = self._trials.find(context.request.path_params["trial"])
@@ -215,6 +216,8 @@ class Editing:
                 "precisions": list(Precision),
                 "controls": CONTROLS,
                 "prefixes": list(PREFIXES),
+                "prompt_fields": list(PROMPTS),
+                "prompts": list((old.facts.prompts if old else None) or ()),
                 "own": CUSTOM,
                 "connections": [one.name for one in self._gateway.connections.all()],
                 "others": list(islice(others, _MAX_SUGGESTIONS)),

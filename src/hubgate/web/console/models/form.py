@@ -67,7 +67,17 @@ def _control(field: EndpointField) -> Control:
 
 
 _NOT_SIMPLE = frozenset(
-    {"task", "source", "token", "connection", "chunking_settings", "prefixes", "cache", "enabled"}
+    {
+        "task",
+        "source",
+        "token",
+        "connection",
+        "chunking_settings",
+        "prefixes",
+        "prompt_names",
+        "cache",
+        "enabled",
+    }
 )
 """Fields of an endpoint that the form has in parts, under another name, or not at all."""
 SIMPLE_FIELDS = tuple(field for field in FIELDS if field.name not in _NOT_SIMPLE)
@@ -83,9 +93,11 @@ _NEEDED = {
 _DEMO = "demo"
 PREFIXES = {f"prefix_{word}": word for word in InputType}
 """Input type of each prefix field."""
+PROMPTS = {f"prompt_{word}": word for word in InputType}
+"""Input type of each field that names a prompt of the model."""
 RAW_FIELDS = frozenset({*PREFIXES, SEPARATORS})
 """Fields whose trailing spaces matter."""
-_PARTS = (*PREFIXES, "no_prefixes", "strategy", SEPARATORS, *chain(*STRATEGIES.values()))
+_PARTS = (*PREFIXES, "no_prefixes", *PROMPTS, "strategy", SEPARATORS, *chain(*STRATEGIES.values()))
 """Form fields of prefixes and chunking settings."""
 _MAX_NUMBER = 10**9
 _MAX_SECONDS = 86_400
@@ -146,6 +158,7 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
         "rate_limit": {field.name: value for field, value in simple.items() if field.in_rate_limit},
         "chunking_settings": chunking,
         "prefixes": _prefixes(form),
+        "prompt_names": {word: form[field] for field, word in PROMPTS.items() if form.get(field)} or None,
         "cache": "cache" in form,
         **{field.name: value for field, value in simple.items() if not field.in_rate_limit},
         **_token(form),
@@ -176,6 +189,7 @@ def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
         "cache": "on" if endpoint.cached else None,
         **{field.name: getattr(endpoint, field.attribute) for field in SIMPLE_FIELDS},
         **{field: (endpoint.prefixes or {}).get(word) for field, word in PREFIXES.items()},
+        **{field: (endpoint.prompt_names or {}).get(word) for field, word in PROMPTS.items()},
         "no_prefixes": None if endpoint.prefixes is None or any(endpoint.prefixes.values()) else "on",
         **chunking_fields(endpoint.chunking),
     }

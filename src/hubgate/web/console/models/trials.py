@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hubgate.domain.diagnosis import Finding, Outcome, Step, step_of
-from hubgate.domain.endpoint import Facts
+from hubgate.domain.endpoint import Endpoint, Facts
 from hubgate.domain.errors import HubgateError
 
 MAX_TRIALS = 50
@@ -20,6 +20,8 @@ class Trial:
     """A run of a diagnosis."""
 
     id: str
+    endpoint: Endpoint | None = None
+    """The settings that are tested."""
     findings: list[Finding] = field(default_factory=list)
     over: bool = False
     task: asyncio.Task[None] | None = None
@@ -35,6 +37,11 @@ class Trial:
     @property
     def facts(self) -> Facts | None:
         return next((found.facts for found in self.findings if found.facts), None)
+
+    @property
+    def tested(self) -> Endpoint | None:
+        """The endpoint with what was learned."""
+        return replace(self.endpoint, facts=self.facts) if self.endpoint and self.facts else None
 
     @property
     def seconds(self) -> float:
@@ -53,12 +60,12 @@ class Trials:
     def __init__(self) -> None:
         self._trials: dict[str, Trial] = {}
 
-    def begin(self, findings: AsyncIterator[Finding]) -> Trial:
+    def begin(self, findings: AsyncIterator[Finding], endpoint: Endpoint | None = None) -> Trial:
         while len(self._trials) >= MAX_TRIALS:
             oldest = self._trials.pop(next(iter(self._trials)))
             if oldest.task:
                 oldest.task.cancel()
-        trial = self._trials[secrets.token_urlsafe(12)] = Trial("")
+        trial = self._trials[secrets.token_urlsafe(12)] = Trial("", endpoint)
         trial.id = next(reversed(self._trials))
         trial.task = asyncio.create_task(_run(trial, findings))
         return trial

@@ -1,0 +1,179 @@
+"""Which prefixes an endpoint gets, where they are from, and what its operator is warned of."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from stub_sources import dedicated
+
+from hubgate.domain.calls import InputType
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, PrefixSource
+from hubgate.domain.errors import InvalidEndpoint
+from hubgate.domain.hub import ModelPrompts
+from hubgate.domain.secret import Secret
+from hubgate.service.gateway import Gateway
+from hubgate.service.inference.pipeline import Pipelines
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from stub_sources import StubSources
+
+    from hubgate.store.store import SqlStore
+
+SEARCH, INGEST = InputType.SEARCH, InputType.INGEST
+SEVERAL = {"s2s_query": "similar: ", "sts_query": "same: "}
+
+
+@pytest.fixture
+async def gateway(store: SqlStore, sources: StubSources) -> AsyncIterator[Gateway]:
+    opened = Gateway(store, sources, Pipelines(None, time.monotonic))
+    yield opened
+    await opened.close()
+
+
+def serve(sources: StubSources, model: str, prompts: ModelPrompts | None, **facts: object) -> None:
+    sources.facts = Facts(engine=Engine.TEI, model=model, **facts)  # type: ignore[arg-type]
+    sources.prompts = prompts
+
+
+def only(endpoint: Endpoint) -> PrefixSource:
+    """The source of all input types."""
+    assert len(endpoint.prefix_sources) == len(InputType)
+    (source,) = set(endpoint.prefix_sources.values())
+    return source
+
+
+async def test_models_own_prompts_take_precedence_over_the_table(
+    gateway: Gateway, sources: StubSources
+) -> None:
+    prompts = {"query": "own: ", "document": "", "Clustering": "group: "}
+    serve(sources, "intfloat/e5-small-v2", ModelPrompts(texts=prompts))
+    found = await gateway.registry.register(dedicated(), None)
+    assert found.effective_prefixes == {SEARCH: "own: ", InputType.CLUSTERING: "group: "}
+    assert (only(found), found.facts.prompts, found.facts.warnings) == (PrefixSource.MODEL, prompts, ())
+
+
+@pytest.mark.parametrize("prompts", [ModelPrompts(), ModelPrompts(texts={"query": "", "document": ""}), None])
+async def test_table_decides_if_the_files_have_no_prompts_or_cannot_be_read(
+    gateway: Gateway, sources: StubSources, prompts: ModelPrompts | None
+) -> None:
+    serve(sources, "intfloat/e5-small-v2", prompts)
+    found = await gateway.registry.register(dedicated(), None)
+    assert (found.effective_prefixes[SEARCH], found.effective_prefixes[INGEST]) == ("query: ", "passage: ")
+    assert (only(found), found.facts.warnings) == (PrefixSource.TABLE, ())
+    assert (found.facts.prompts is None) == (prompts is None)
+
+
+async def test_model_known_to_neither_files_nor_table_gets_none(
+    gateway: Gateway, sources: StubSources
+) -> None:
+    serve(sources, "org/model", ModelPrompts())
+    found = await gateway.registry.register(dedicated(), None)
+    assert (only(found), found.effective_prefixes, found.facts.warnings) == (PrefixSource.NONE, {}, ())
+
+
+async def test_warns_if_the_files_of_an_unknown_model_cannot_be_read(
+    gateway: Gateway, sources: StubSources
+) -> None:
+    serve(sources, "org/model", None)
+    found = await gateway.registry.register(dedicated(), None)
+    (warning,) = found.facts.warnings
+    assert "could not be read" in warning
+    assert "The Hub is down." in warning
+
+
+async def test_warns_of_unused_prompts_until_one_is_chosen(gateway: Gateway, sources: StubSources) -> None:
+    serve(sources, "org/model", ModelPrompts(texts=SEVERAL))
+    found = await gateway.registry.register(dedicated(), None)
+    (warning,) = found.facts.warnings
+    assert "s2s_query, sts_query" in warning
+    chosen = await gateway.registry.edit(replace(found, prompt_names={SEARCH: "s2s_query"}))
+    assert (chosen.effective_prefixes, chosen.facts.warnings) == ({SEARCH: "similar: "}, ())
+    assert chosen.prefix_sources[SEARCH] is PrefixSource.OPERATOR
+    assert chosen.prefix_sources[INGEST] is PrefixSource.NONE
+
+
+async def test_prefixes_of_the_operator_take_precedence_over_prompts(
+    gateway: Gateway, sources: StubSources
+) -> None:
+    serve(sources, "org/model", ModelPrompts(texts=SEVERAL))
+    found = await gateway.registry.register(dedicated(prefixes={INGEST: "mine: "}), None)
+    assert (found.effective_prefixes, only(found)) == ({INGEST: "mine: "}, PrefixSource.OPERATOR)
+    assert found.facts.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (ModelPrompts(texts=SEVERAL), r"no prompt named \[query\]"),
+        (None, r"not known, so \[query\] in \[prompt_names\] is not. The Hub is down."),
+    ],
+)
+async def test_unknown_prompt_name_is_rejected(
+    gateway: Gateway, sources: StubSources, prompts: ModelPrompts | None, message: str
+) -> None:
+    serve(sources, "org/model", prompts)
+    with pytest.raises(InvalidEndpoint, match=message):
+        await gateway.registry.register(dedicated(prompt_names={SEARCH: "query"}), None)
+    assert gateway.registry.endpoints() == []
+
+
+async def test_default_prompt_is_used_for_input_types_without_a_prompt(
+    gateway: Gateway, sources: StubSources
+) -> None:
+    prompts = ModelPrompts(texts={"query": "q: ", "document": "", "any": "text: "}, default="any")
+    serve(sources, "org/model", prompts)
+    found = await gateway.registry.register(dedicated(), None)
+    assert found.effective_prefixes == {
+        SEARCH: "q: ",
+        InputType.CLASSIFICATION: "text: ",
+        InputType.CLUSTERING: "text: ",
+    }
+
+
+async def test_prompts_are_not_doubled_if_the_server_adds_one(gateway: Gateway, sources: StubSources) -> None:
+    serve(sources, "intfloat/e5-small-v2", ModelPrompts())
+    sources.added = "query:"
+    found = await gateway.registry.register(dedicated(), None)
+    assert (found.effective_prefixes, only(found)) == ({}, PrefixSource.SERVER)
+    (warning,) = found.facts.warnings
+    assert "[query:]" in warning
+
+
+async def test_known_prompts_are_kept_while_the_hub_is_down(gateway: Gateway, sources: StubSources) -> None:
+    serve(sources, "org/model", ModelPrompts(texts={"query": "q: "}))
+    found = await gateway.registry.register(dedicated(), Secret("hf_one"))
+    sources.prompts = None
+    renewed = await gateway.registry.edit(found, Secret("hf_two"))
+    assert sources.detections == 2
+    assert renewed.facts == found.facts
+
+
+async def test_warns_if_the_prefixes_of_the_same_model_change(gateway: Gateway, sources: StubSources) -> None:
+    serve(sources, "org/model", ModelPrompts(texts={"query": "q: "}))
+    found = await gateway.registry.register(dedicated(), Secret("hf_one"))
+    sources.prompts = ModelPrompts(texts={"query": "ask: "})
+    (warning,) = (await gateway.registry.edit(found, Secret("hf_two"))).facts.warnings
+    assert "search was [q: ] and is [ask: ]" in warning
+
+
+async def test_warns_if_the_server_pools_otherwise_than_the_model(
+    gateway: Gateway, sources: StubSources
+) -> None:
+    serve(sources, "org/model", ModelPrompts(pooling="lasttoken"), pooling="last_token")
+    assert (await gateway.registry.register(dedicated("same"), None)).facts.warnings == ()
+    serve(sources, "org/model", ModelPrompts(pooling="lasttoken"), pooling="cls")
+    (warning,) = (await gateway.registry.register(dedicated("other"), None)).facts.warnings
+    assert "pools by cls" in warning
+
+
+async def test_warns_if_the_model_excludes_its_prompt_from_pooling(
+    gateway: Gateway, sources: StubSources
+) -> None:
+    serve(sources, "org/model", ModelPrompts(texts={"query": "q: "}, pools_prompt=False))
+    (warning,) = (await gateway.registry.register(dedicated(), None)).facts.warnings
+    assert "excludes its prompt" in warning
