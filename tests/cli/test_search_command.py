@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from lookalikes.hub_api import PROMPTS, HubModels
 from running_gateway import RunningGateway
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def test_served_and_text_filter_results_and_counts_are_abbreviated(
     (llama,) = hubgate("search", "LLAMA", "--served").rows
     assert llama == [
         *("meta/llama", "completion,", "chat_completion", "groq", "131072", "tokens"),
-        *("8.0B", "1.0k", "7", "gated"),
+        *("8.0B", "1.0k", "7", "none", "named", "gated"),
     ]
     chat = hubgate("search", "llama")
     assert "--local" not in chat.err, "a model that chats is not run on this machine"
@@ -77,3 +78,34 @@ def test_search_queries_the_hub_without_a_running_gateway(
     assert [row[0] for row in found.rows] == ["org/splade"]
     assert "admin key" not in found.err
     assert not settings.home.exists()
+
+
+def test_card_shows_what_to_know_before_choosing_a_model(settings: Settings, hubgate: Command) -> None:
+    name = "jinaai/jina-embeddings-v5-text-small"
+    results = [
+        {
+            "task": {"type": "STS"},
+            "dataset": {"type": "mteb/sts12", "name": "MTEB STS12"},
+            "metrics": [{"type": "cos_sim_spearman", "value": 70.5}],
+        }
+    ]
+    hub = HubModels(
+        {name: {PROMPTS: {"prompts": {"query": "Query: "}}, "config.json": {"hidden_size": 1024}}},
+        {
+            name: {
+                "tags": ["license:cc-by-nc-4.0"],
+                "cardData": {"language": ["multilingual"]},
+                "model-index": [{"results": results}],
+            }
+        },
+    )
+    with hub.running(), RunningGateway(replace(settings, hf_endpoint=hub.url)):
+        fields = hubgate("card", name).fields
+    assert fields["license"] == "cc-by-nc-4.0 (no commercial use)"
+    assert (fields["languages"], fields["dimensions"], fields["max input"]) == (
+        "multilingual",
+        "1024",
+        "unknown",
+    )
+    assert fields["prompt query"] == '"Query: "'
+    assert fields["MTEB STS"] == "70.5 (one dataset on its card)"

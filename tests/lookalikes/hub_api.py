@@ -58,7 +58,7 @@ MODELS: list[dict[str, Any]] = [
     _model(
         "org/splade", "feature-extraction", 60, tags=["sentence-transformers", "sparse-encoder", "splade"]
     ),
-    _model("org/reranker", "text-ranking", 40),
+    _model("org/reranker", "text-ranking", 40, tags=["license:cc-by-nc-4.0"]),
     _model("org/painter", "text-to-image", 999),
     _model("org/tagless", None, 998),
     _model(

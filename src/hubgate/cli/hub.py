@@ -1,19 +1,21 @@
-"""`hubgate search`: models on the Hub that can be registered."""
+"""`hubgate search` and `hubgate card`: models on the Hub that can be registered."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import typer
 
 from hubgate.cli.client import NoHome, api
-from hubgate.cli.printing import print_table
+from hubgate.cli.printing import plain, print_fields, print_table
 from hubgate.domain.endpoint import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LIMITS = {"non_commercial": "no commercial use", "own_terms": "read its terms"}
 _LOCAL_TASKS = frozenset({Task.TEXT_EMBEDDING, Task.RERANK})
 
 
@@ -43,10 +45,46 @@ def search(
         print("No models found. Try a shorter search text, another task, or omit --served.")
         return
     print_table(
-        ("model", "tasks", "served by", "max input", "parameters", "downloads", "likes", "access"),
+        ("model", "tasks", "served by", "max input", "parameters", "downloads", "likes", "license", "access"),
         [_row(model) for model in models],
     )
     typer.echo(_how_to_add(models, task), err=True)
+
+
+def card(
+    model: Annotated[str, typer.Argument(help="Its name on the Hub, as org/name, or a link.")],
+) -> None:
+    """Show the card of a model on the Hub: license, languages, dimensions, prompts and benchmark scores."""
+    found = api("GET", f"/api/hub/models/{quote(model, safe='')}", no_home=NoHome.TEMPORARY)
+    length, prompts = found.get("max_input_tokens"), found.get("prompts")
+    shown = {
+        "model": found["name"],
+        "tasks": plain(found["tasks"]),
+        "license": _license(found),
+        "languages": plain(found["languages"]),
+        "dimensions": plain(found.get("dimensions")),
+        "max input": f"{length} tokens" if length else "none",
+        "parameters": _short(found.get("parameters")) or "none",
+        "updated": plain(found.get("updated_at")),
+    }
+    print_fields({name: "unknown" if value == "none" else value for name, value in shown.items()})
+    for name, text in (prompts["texts"] if prompts else {}).items():
+        print_fields({f"prompt {name}": json.dumps(text, ensure_ascii=False)})
+    for score in found["scores"]:
+        print_fields(
+            {f"MTEB {score['task']}": f"{score['score']} ({_datasets(score['datasets'])} on its card)"}
+        )
+
+
+def _datasets(count: int) -> str:
+    return f"mean of {count} datasets" if count > 1 else "one dataset"
+
+
+def _license(model: Mapping[str, Any]) -> str:
+    """The name of a license, and what it restricts."""
+    name = model.get("license_name") or model.get("license") or "none named"
+    limit = _LIMITS.get(model.get("license_limit", ""))
+    return f"{name} ({limit})" if limit else str(name)
 
 
 def _row(model: Mapping[str, Any]) -> tuple[object, ...]:
@@ -61,6 +99,7 @@ def _row(model: Mapping[str, Any]) -> tuple[object, ...]:
         _short(model.get("parameters")),
         _short(model.get("downloads")),
         model.get("likes"),
+        _license(model),
         ", ".join(access),
     )
 
@@ -84,6 +123,7 @@ def _how_to_add(models: list[Mapping[str, Any]], task: str | None) -> str:
     here = next((model for model in models if not _LOCAL_TASKS.isdisjoint(model["tasks"])), None)
     if here is not None:
         ways.append(f"Run it on this machine: {_add(here, task, '--local')}")
+    ways.append(f"See the license and the scores of a model: hubgate card {models[0]['name']}")
     ways.append("Use your own Inference Endpoint: hubgate add NAME --url URL --token-env VARIABLE")
     return "\n".join(ways)
 

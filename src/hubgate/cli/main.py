@@ -56,6 +56,7 @@ app.command("audit")(records.audit)
 app.add_typer(records.cache, name="cache")
 app.add_typer(jobs.app, name="job")
 app.command("search")(hub.search)
+app.command("card")(hub.card)
 app.command("chunk")(chunk_command)
 
 

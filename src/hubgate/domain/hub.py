@@ -50,6 +50,29 @@ class ModelPrompts:
     """Whether the tokens of the prompt are pooled too."""
 
 
+class LicenseLimit(StrEnum):
+    """What to check before a model is used."""
+
+    NON_COMMERCIAL = "non_commercial"
+    """The license does not allow commercial use."""
+    OWN_TERMS = "own_terms"
+    """The license has conditions that have to be read: copyleft, use restrictions, or the owner's own terms."""
+    UNKNOWN = "unknown"
+    """The card names no license."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkScore:
+    """How a model scores in MTEB, by its own card."""
+
+    task: str
+    """MTEB's name for the type of task, such as `Retrieval`."""
+    score: float
+    """The mean of the main metric over the datasets."""
+    datasets: int
+    """How many the card lists. Means over different datasets cannot be compared."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """A model on the Hub."""
@@ -75,6 +98,15 @@ class ModelCard:
     max_input_tokens: int | None = None
     library: str | None = None
     license: str | None = None
+    """By the Hub's name for it."""
+    license_name: str | None = None
+    """The owner's name for it, if the Hub has none."""
+    license_limit: LicenseLimit | None = None
+    """`None` if the license is permissive."""
+    languages: tuple[str, ...] = ()
+    """As the card names them; only of a single model."""
+    scores: tuple[BenchmarkScore, ...] = ()
+    """Only of a single model."""
     revision: str | None = None
     """The latest commit."""
     updated_at: str | None = None

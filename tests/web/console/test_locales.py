@@ -13,6 +13,7 @@ import hubgate.web.console
 from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, PrefixSource, Source, Task
 from hubgate.domain.errors import Cause
+from hubgate.domain.hub import LicenseLimit
 from hubgate.web.console.models.chunking import STRATEGIES
 from hubgate.web.console.models.form import CONTROLS, KINDS, PREFIXES, PROMPTS
 from hubgate.web.console.models.hub_picker import WHYS
@@ -35,6 +36,7 @@ FAMILIES: dict[str, set[str]] = {
     "delete.used.": {"key", "endpoint"},
     "done.": set(DONE),
     "field.": {*PREFIXES, *PROMPTS, *CONTROLS, *(f"{name}.hint" for name in set(CONTROLS) - WITHOUT_HINT)},
+    "hub.license.": {limit.value for limit in LicenseLimit},
     "hub.why.": set(WHYS),
     "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},
     "nav.": {name for name, _ in NAVIGATION},

@@ -15,6 +15,7 @@ from hubgate.domain.hub import (
     ProviderMapping,
 )
 from hubgate.upstreams.engines.specs import engine_of_image
+from hubgate.upstreams.hub.metadata import limit_of
 from hubgate.upstreams.json_values import as_list, count_of, dict_of, field_of, list_of, number_of, text_of
 
 _EMBEDS = frozenset({"feature-extraction", "sentence-similarity"})
@@ -49,6 +50,7 @@ def read_card(entry: Any) -> ModelCard | None:
     if name is None:
         return None
     tags = [tag for tag in list_of(entry, "tags") if isinstance(tag, str)]
+    license_id = _tagged(tags, "license:")
     pipeline_tag = text_of(entry, "pipeline_tag")
     parameters = count_of(field_of(entry, "safetensors"), "total") or count_of(
         field_of(entry, "gguf"), "total"
@@ -66,7 +68,8 @@ def read_card(entry: Any) -> ModelCard | None:
         parameters=parameters,
         max_input_tokens=count_of(field_of(entry, "gguf"), "context_length"),
         library=text_of(entry, "library_name"),
-        license=_tagged(tags, "license:"),
+        license=license_id,
+        license_limit=limit_of(license_id),
         quantized_from=_tagged(tags, "base_model:quantized:"),
         revision=text_of(entry, "sha"),
         updated_at=text_of(entry, "lastModified"),

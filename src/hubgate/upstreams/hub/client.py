@@ -32,6 +32,7 @@ from hubgate.upstreams.hub.cards import (
 )
 from hubgate.upstreams.hub.deployments import Deployments
 from hubgate.upstreams.hub.errors import HUB_ERROR_RULES
+from hubgate.upstreams.hub.metadata import with_metadata
 from hubgate.upstreams.hub.site import HubSite, token_digest
 
 T = TypeVar("T")
@@ -63,6 +64,8 @@ _FIELDS = (
     "tags",
     "trendingScore",
 )
+_CARD_FIELDS = ("cardData", "model-index", "siblings")
+"""Of a single model: they are long."""
 _CONFIGURATION = ("config.json", "sentence_bert_config.json", "modules.json")
 _PROMPTS = "config_sentence_transformers.json"
 _POOLING = "1_Pooling/config.json"
@@ -172,7 +175,7 @@ class HubClient:
         return reply if isinstance(reply, list) else []
 
     async def _model(self, repository: str, token: Secret | None) -> ModelCard:
-        query = [("expand[]", field) for field in (*_FIELDS, "siblings")]
+        query = [("expand[]", field) for field in (*_FIELDS, *_CARD_FIELDS)]
         try:
             entry = await self._site.fetch(
                 f"/api/models/{repository}", token, about=f"model [{repository}]", query=query
@@ -186,7 +189,7 @@ class HubClient:
             raise NotFound(
                 f"The Hub's reply does not contain the model [{repository}].", cause=Cause.MODEL_NOT_FOUND
             )
-        return await self._add_facts(card, read_files(entry), token)
+        return await self._add_facts(with_metadata(card, entry), read_files(entry), token)
 
     async def _add_facts(self, card: ModelCard, names: frozenset[str], token: Secret | None) -> ModelCard:
         """Add what only the model's configuration files contain, as far as they can be read."""

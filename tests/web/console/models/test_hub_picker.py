@@ -103,7 +103,11 @@ class TestChoosing:
 
     def test_dimensions_and_max_length_of_the_selected_model_are_shown(self, console: ConsoleClient) -> None:
         page = pick(console, MINILM)
-        assert "384 dimensions up to 256 tokens Served by hf-inference" in page.words
+        assert "384 dimensions up to 256 tokens apache-2.0 Served by hf-inference" in page.words
+
+    def test_license_that_forbids_commercial_use_is_marked(self, console: ConsoleClient) -> None:
+        assert "cc-by-nc-4.0 No commercial use" in pick(console, "org/reranker").words
+        assert "cc-by-nc-4.0 No commercial use" in search(console, kind="rerank").words
 
     def test_forms_task_is_kept_when_the_model_supports_it(self, console: ConsoleClient) -> None:
         page = pick(console, "meta/llama", kind="llm", task_llm="chat_completion")
