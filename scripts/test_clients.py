@@ -83,6 +83,8 @@ CLIENTS = (
     Client("cohere", "cohere_client.py", ("cohere",)),
     Client("langchain-cohere", "langchain_cohere_client.py", ("langchain-cohere",)),
     Client("ai-sdk-cohere", "ai_sdk_cohere.mjs", ("@ai-sdk/cohere", "ai")),
+    Client("voyage", "voyage.py", ("voyageai",)),
+    Client("xinference", "xinference.py", ("xinference-client",)),
     Client("haystack", "haystack_embedders.py", ("haystack-ai", "huggingface-api-haystack", "numpy")),
     # Of the version that Dify's Hugging Face plugin 0.0.11 pins.
     Client("dify", "dify.py", ("dify_plugin", "huggingface_hub==1.16.1"), python=(3, 12)),

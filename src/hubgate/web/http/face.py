@@ -71,6 +71,11 @@ def is_hugging_face_client(headers: Mapping[bytes, bytes]) -> bool:
     return b"hf_hub/" in agent or b"@huggingface/" in agent
 
 
+def is_cohere_client(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the client is one of Cohere's own packages."""
+    return headers.get(b"x-fern-sdk-name", b"").startswith(b"cohere")
+
+
 def is_elasticsearch(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the client is Elasticsearch, which calls inference services with Apache's HTTP client."""
     return headers.get(b"user-agent", b"").startswith(b"Apache-HttpAsyncClient/")

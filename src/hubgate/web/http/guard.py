@@ -26,6 +26,8 @@ from hubgate.web.http.hints import HIDDEN_PATH, add_hint
 from hubgate.web.http.request_context import RequestContext
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+XINFERENCE_AUTH = "/v1/cluster/auth"
+"""Where Xinference's clients ask whether a key is required."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
 _NOT_CACHED = re.compile(rb"no-(cache|store)", re.IGNORECASE)
 _KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
@@ -236,9 +238,12 @@ async def _send_error(response: _Response, error: HubgateError) -> None:
 
 
 def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
-    """Whether no key is required: for health checks, the start page, and the console, which has sessions."""
+    """Whether no key is required: for health checks, the start page, and the console, which has sessions.
+
+    Xinference's clients send their key only after a reply that says that one is required.
+    """
     path: str = scope["path"]
-    if path in OPEN_PATHS or path == "/ui" or path.startswith("/ui/"):
+    if path in OPEN_PATHS or path in (XINFERENCE_AUTH, "/ui") or path.startswith("/ui/"):
         return True
     return path == "/" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
 

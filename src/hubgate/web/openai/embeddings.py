@@ -18,6 +18,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunks import Chunked, EmbeddedChunk
 from hubgate.web.http.asgi import Scope, Send, respond
 from hubgate.web.http.request_context import context_of
+from hubgate.web.openai.embedding_options import OtherOptions, plain_texts
 from hubgate.web.shared.embeddings import (
     Inputs,
     embed,
@@ -30,8 +31,8 @@ from hubgate.web.shared.embeddings import (
 )
 
 
-class EmbeddingsForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /v1/embeddings`: OpenAI's fields, `input_type`, `chunking_settings` and `token_counts`."""
+class EmbeddingsForm(OtherOptions, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /v1/embeddings`: OpenAI's fields, hubgate's own, and those of `OtherOptions`."""
 
     input: Inputs
     model: str | None = None
@@ -54,14 +55,16 @@ async def handle_embeddings(
 ) -> None:
     context = context_of(scope)
     endpoint, kind = resolve_endpoint(gateway, context, name)
-    texts = parse_texts(form.input, "input")
+    texts = parse_texts(plain_texts(form.input), "input")
     call = Embed(
         texts=texts,
-        input_type=parse_input_type(form.input_type) or kind,
-        dimensions=form.dimensions,
+        input_type=parse_input_type(form.input_type) or form.parsed_task() or kind,
+        dimensions=form.output_dimension if form.dimensions is None else form.dimensions,
+        normalize=form.normalized,
+        truncate=form.truncation if form.truncate is None else form.truncate,
         context=context.call_context(),
     )
-    as_base64 = form.encoding_format == "base64"
+    as_base64 = "base64" in (form.encoding_format, form.embedding_type)
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call, counts=form.token_counts)
         counts = form.token_counts and vectors.exact  # otherwise they are a total, divided

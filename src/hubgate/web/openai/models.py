@@ -12,6 +12,13 @@ from hubgate.web.http.request_context import context_of
 
 # What Hugging Face's clients send when they are configured with a URL and no model.
 _PLACEHOLDER = re.compile(r"(dummy|tgi)\Z|https?://")
+# Xinference's names of a model's type and ability, and Cohere's of the routes that serve it.
+_KINDS = {
+    Task.TEXT_EMBEDDING: ("embedding", "embed", "embed"),
+    Task.RERANK: ("rerank", "rerank", "rerank"),
+    Task.CHAT_COMPLETION: ("LLM", "chat", "chat"),
+    Task.COMPLETION: ("LLM", "generate", "generate"),
+}
 _OUTPUT = {Task.TEXT_EMBEDDING: "embeddings", Task.SPARSE_EMBEDDING: "embeddings", Task.RERANK: "scores"}
 
 
@@ -46,4 +53,18 @@ def model_object(endpoint: Endpoint) -> dict[str, Any]:
         "model": endpoint.public_model,
         "dimensions": endpoint.facts.dimensions,
         "max_input_tokens": limit,
+    }
+
+
+def model_details(endpoint: Endpoint) -> dict[str, Any]:
+    """`model_object` with the fields that clients of Xinference and Cohere read of a single model."""
+    kind, ability, route = _KINDS.get(endpoint.task, (endpoint.task, endpoint.task, endpoint.task))
+    known = model_object(endpoint)
+    limit = known["max_input_tokens"]
+    return known | {
+        "model_type": kind,
+        "model_name": endpoint.public_model or endpoint.name,
+        "model_ability": [ability],
+        **({"max_tokens": limit} if limit else {}),
+        "endpoints": [route],
     }

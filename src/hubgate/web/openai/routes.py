@@ -11,12 +11,13 @@ from starlette.routing import BaseRoute, Route
 
 from hubgate.service.gateway import Gateway
 from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body
-from hubgate.web.http.face import Face, InferenceRoute, Services, is_hugging_face_client
+from hubgate.web.http.face import Face, InferenceRoute, Services, is_cohere_client, is_hugging_face_client
+from hubgate.web.http.guard import XINFERENCE_AUTH
 from hubgate.web.http.request_context import context_of
 from hubgate.web.openai.embeddings import EMBEDDINGS, handle_embeddings
 from hubgate.web.openai.errors import render, render_with_detail
 from hubgate.web.openai.generation import handle_chat, handle_completions
-from hubgate.web.openai.models import model_name, model_object
+from hubgate.web.openai.models import model_details, model_name, model_object
 from hubgate.web.shared.embeddings import resolve_endpoint
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields
@@ -44,24 +45,29 @@ class OpenAI:
         await handle_rerank(self._exchange(scope, send, Fields(body)), body)
 
     async def models(self, request: Request) -> Response:
-        """The endpoints in the key's scope."""
+        """The endpoints in the key's scope; for Cohere's clients in its format."""
         may_call = context_of(request.scope).may_call
-        listed = [
-            model_object(endpoint)
-            for endpoint in self._gateway.registry.endpoints()
-            if may_call(endpoint.name)
-        ]
-        return _json({"object": "list", "data": listed})
+        endpoints = [one for one in self._gateway.registry.endpoints() if may_call(one.name)]
+        if is_cohere_client(dict(request.scope["headers"])):
+            listed = [model_details(endpoint) for endpoint in endpoints]
+            route = request.query_params.get("endpoint")
+            return _json({"models": [one for one in listed if route in (None, *one["endpoints"])]})
+        return _json({"object": "list", "data": [model_object(endpoint) for endpoint in endpoints]})
 
     async def model(self, request: Request) -> Response:
         endpoint = self._gateway.registry.find(request.path_params["name"])
         context_of(request.scope).endpoint = endpoint.name
-        return _json(model_object(endpoint))
+        return _json(model_details(endpoint))
 
     def _exchange(self, scope: Scope, send: Send, fields: Fields) -> Exchange:
         context = context_of(scope)
         endpoint, _ = resolve_endpoint(self._gateway, context, model_name(scope, fields.take("model", str)))
         return Exchange(self._gateway, endpoint, context, send)
+
+
+async def _requires_key(request: Request) -> Response:
+    """Xinference's `/v1/cluster/auth`, whose clients send a key only if it is required."""
+    return _json({"auth": True})
 
 
 def _json(value: object) -> Response:
@@ -85,6 +91,7 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
         InferenceRoute("/v1/completions", face.completions),
         InferenceRoute("/completions", face.completions),
         InferenceRoute("/v1/rerank", face.rerank),
+        Route(XINFERENCE_AUTH, _requires_key, methods=["GET"]),
         Route("/v1/models", face.models, methods=["GET"]),
         Route("/v1/models/{name}", face.model, methods=["GET"]),
         Route("/models", face.models, methods=["GET"]),

@@ -1,9 +1,9 @@
-"""What faces share about reranking, and the rerank API of Cohere and Jina."""
+"""What faces share about reranking, and the rerank API of Cohere, Jina, Voyage and Xinference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -15,13 +15,15 @@ from hubgate.web.shared.exchange import Exchange
 
 
 class RerankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /v1/rerank` and `/v2/rerank`: fields of Cohere, Jina and hubgate."""
+    """The body of `POST /v1/rerank` and `/v2/rerank`: fields of Cohere, Jina, Voyage, Xinference and hubgate."""
 
     query: str
     documents: list[Any]
     """Texts, or objects with a `text`."""
     model: Any = None
     top_n: int | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType | None = msgspec.UNSET
+    """Voyage's name for `top_n`. Its clients always send it, and get the reply in Voyage's format."""
     return_documents: bool | None = None
     truncate: bool | None = None
     """hubgate's own, as `raw_scores`; see `domain.calls.Rerank`."""
@@ -38,6 +40,10 @@ class RerankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     priority: Any = None
     """Ignored, as `user`: they concern Cohere's own queue and abuse checks."""
     user: Any = None
+    return_len: Any = None
+    """Xinference's; ignored, as the reply always has the number of tokens."""
+    kwargs: str | None = None
+    """Xinference's: options of its engines, as JSON."""
 
 
 _MAX_TOKEN_CHARS = 32
@@ -72,35 +78,74 @@ async def handle_rerank(exchange: Exchange, body: bytes) -> None:
         raw_scores=form.raw_scores,
         context=exchange.context.call_context(),
     )
-    scores = await rerank(exchange, call, form.top_n)
+    top_n = form.top_k or None if form.top_n is None else form.top_n
+    scores = await rerank(exchange, call, top_n)
+    ranking = _Ranking(
+        results=top_ranked(scores, top_n),
+        documents=texts if form.return_documents else (),
+        tokens=estimate_tokens((form.query, *texts)) if scores.tokens is None else scores.tokens,
+        mark={} if scores.exact else {"estimated": True},
+        warnings=scores.warnings,
+    )
+    render = _reply if form.top_k is msgspec.UNSET else _voyage_reply
+    await exchange.respond(msgspec.json.encode(render(exchange, ranking)))
+
+
+class _Ranking(NamedTuple):
+    results: Sequence[tuple[int, float]]
+    """Indexes and scores, highest score first."""
+    documents: Sequence[str]
+    """The texts, if they are requested."""
+    tokens: int
+    mark: dict[str, bool]
+    warnings: Sequence[str]
+
+
+def _reply(exchange: Exchange, ranking: _Ranking) -> dict[str, Any]:
+    """For clients of Cohere, Jina and Xinference."""
     results = [
         {
             "index": index,
             "relevance_score": score,
-            **({"document": {"text": texts[index]}} if form.return_documents else {}),
+            **({"document": {"text": ranking.documents[index]}} if ranking.documents else {}),
         }
-        for index, score in top_ranked(scores, form.top_n)
+        for index, score in ranking.results
     ]
-    tokens = estimate_tokens((form.query, *texts)) if scores.tokens is None else scores.tokens
-    reply = {
+    return {
         "id": f"rerank-{exchange.context.request_id}",
         "model": exchange.endpoint.name,
         "results": results,
-        "usage": {
-            "prompt_tokens": tokens,
-            "total_tokens": tokens,
-            **({} if scores.exact else {"estimated": True}),
-        },
+        "usage": {"prompt_tokens": ranking.tokens, "total_tokens": ranking.tokens, **ranking.mark},
         "meta": {
             "api_version": {"version": "2"},
-            "tokens": {"input_tokens": tokens},
-            **({"warnings": scores.warnings} if scores.warnings else {}),
+            "tokens": {"input_tokens": ranking.tokens},
+            **({"warnings": ranking.warnings} if ranking.warnings else {}),
         },
     }
-    await exchange.respond(msgspec.json.encode(reply))
+
+
+def _voyage_reply(exchange: Exchange, ranking: _Ranking) -> dict[str, Any]:
+    data = [
+        {
+            "index": index,
+            "relevance_score": score,
+            **({"document": ranking.documents[index]} if ranking.documents else {}),
+        }
+        for index, score in ranking.results
+    ]
+    return {
+        "object": "list",
+        "data": data,
+        "model": exchange.endpoint.name,
+        "usage": {"total_tokens": ranking.tokens, **ranking.mark},
+    }
 
 
 def _refuse_unsupported(form: RerankForm) -> None:
+    if form.kwargs not in (None, "", "{}"):
+        raise InvalidRequest(
+            "[kwargs] is not supported: they are options of Xinference's engines.", remedy="Omit them."
+        )
     if form.rank_fields not in (None, [], ["text"]):
         raise InvalidRequest(
             "[rank_fields] is not supported: documents are ranked by their [text] alone.",
