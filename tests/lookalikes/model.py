@@ -35,6 +35,8 @@ class Model:
     """The token that requests need."""
     prefix: str = "/v1"
     """Of infinity's routes."""
+    seed: str = ""
+    """Another model: it returns other vectors for the same texts."""
     base64: bool = True
     """Whether an OpenAI route can send base64; SGLang before 2026-07 could not."""
     responses: bool = True
@@ -119,7 +121,9 @@ class Embedder:
 
     def vectors(self, texts: list[str]) -> list[list[float]]:
         """One vector per text, truncated to the model's limit."""
-        return [list(vector_of(self._truncated(text), self.model.dimensions)) for text in texts]
+        return [
+            list(vector_of(self.model.seed + self._truncated(text), self.model.dimensions)) for text in texts
+        ]
 
     def token_vectors(self, texts: list[str]) -> list[list[list[float]]]:
         """One vector per token."""

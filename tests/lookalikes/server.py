@@ -51,9 +51,16 @@ class LookAlike:
     """A running look-alike. Its lists can be read while it runs."""
 
     def __init__(
-        self, engine: str, model: Model, *, seconds: float, rate_limit: tuple[int, float] | None
+        self,
+        engine: str,
+        model: Model,
+        *,
+        seconds: float,
+        rate_limit: tuple[int, float] | None,
+        port: int = 0,
     ) -> None:
         self.model = model
+        self._port = port
         self.requests: list[ReceivedRequest] = []
         self.abandoned = 0
         """Requests whose client disconnected before the reply."""
@@ -198,7 +205,7 @@ class LookAlike:
         app.router.add_route("*", "/{path:.*}", self.handle)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        site = web.TCPSite(runner, "127.0.0.1", self._port, ssl_context=tls)
         await site.start()
         port = runner.addresses[0][1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
@@ -264,6 +271,7 @@ def lookalike(
     seconds: float = 0.0,
     rate_limit: tuple[int, float] | None = None,
     tls: ssl.SSLContext | None = None,
+    port: int = 0,
     **model: Any,
 ) -> Iterator[LookAlike]:
     """Run a look-alike of `engine` (see `ENGINES`) while the context is open.
@@ -274,9 +282,10 @@ def lookalike(
         seconds: delay of each reply, and of each event of a stream.
         rate_limit: POSTs per seconds; a further one gets a 429.
         tls: serve HTTPS with this context.
+        port: of a server that was stopped, to take its place; a free one by default.
         model: fields of `Model`.
     """
-    server = LookAlike(engine, Model(**model), seconds=seconds, rate_limit=rate_limit)
+    server = LookAlike(engine, Model(**model), seconds=seconds, rate_limit=rate_limit, port=port)
     if fault:
         server.fail(fault)
     with server.running(tls) as running:

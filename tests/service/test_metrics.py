@@ -57,8 +57,8 @@ def test_requests_in_flight_go_up_and_down() -> None:
 def test_queues_and_caches_are_read_at_scrape_time() -> None:
     queue = SimpleNamespace(queued_texts=7, queued_calls=5, in_flight=2, requests=11, shared=3)
     live: dict[str, Any] = {
-        "e5": SimpleNamespace(queue=queue, cached=SimpleNamespace(hits=13, misses=17)),
-        "local": SimpleNamespace(queue=None, cached=None),
+        "e5": SimpleNamespace(queue=queue, cached=SimpleNamespace(hits=13, misses=17), health=None),
+        "local": SimpleNamespace(queue=None, cached=None, health=None),
     }
     meter = Meter(lambda: live)
     for name, value in {

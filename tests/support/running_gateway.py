@@ -135,7 +135,8 @@ class RunningGateway:
 
     def add(self, name: str = "fake", **form: object) -> dict[str, Any]:
         """Register an endpoint, a fake one unless the form says otherwise."""
-        form = {"name": name, "source": "fake", **form} if "url" not in form else {"name": name, **form}
+        where = {} if {"url", "urls"} & form.keys() else {"source": "fake"}
+        form = {"name": name, **where, **form}
         reply = self.request("POST", "/api/endpoints", form)
         assert reply.status == 201, reply.body
         endpoint: dict[str, Any] = reply.json()

@@ -87,7 +87,7 @@ def add(
     **options: Any,
 ) -> None:
     """Register a model. It is called once before it is stored."""
-    where = _where(options["url"], local, hosted, options["model"], fake=fake)
+    where = _where(options["url"] or None, local, hosted, options["model"], fake=fake)
     body = {"name": name, **_form(options), **where}
     if no_cache:
         body["cache"] = False
@@ -159,7 +159,7 @@ def list_endpoints() -> None:
                 endpoint["source"],
                 endpoint["facts"].get("engine"),
                 endpoint.get("dimensions"),
-                endpoint.get("url") or endpoint.get("model"),
+                " ".join(endpoint.get("urls", ())) or endpoint.get("url") or endpoint.get("model"),
             )
             for endpoint in api("GET", "/api/endpoints")["endpoints"]
         ],
@@ -205,8 +205,11 @@ def _form(options: dict[str, Any]) -> dict[str, Any]:
     """The body of a request to `/api/endpoints` from the options of a command."""
     token = read_token(options.pop("token_env"), ask=options.pop("ask_token"))
     task = options.pop("task")
+    urls = options.pop("url") or []
     composed = given(
         task=None if task is None else parse_task(task),
+        url=urls[0] if len(urls) == 1 else None,
+        urls=urls if len(urls) > 1 else None,
         token=token,
         rate_limit=given(**{name: options.pop(name) for name in _RATE_LIMIT}),
         prefixes=given(search=options.pop("prefix_query"), ingest=options.pop("prefix_document")),
@@ -217,9 +220,9 @@ def _form(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _where(
-    url: str | None, local: str | None, hosted: str | None, model: str | None, *, fake: bool
+    urls: Sequence[str] | None, local: str | None, hosted: str | None, model: str | None, *, fake: bool
 ) -> dict[str, str | None]:
-    if sum(one is not None for one in (url, local, hosted)) + fake != 1:
+    if sum(one is not None for one in (urls, local, hosted)) + fake != 1:
         raise CommandFailed("Specify where the model runs: one of --url, --local, --hosted or --fake.")
     if local is None and hosted is None:
         return {"source": "fake" if fake else "dedicated"}
@@ -241,10 +244,17 @@ def _diagnose(form: dict[str, Any]) -> None:
 
 
 def _print_steps(steps: Sequence[dict[str, Any]]) -> None:
-    print_table(
-        ("step", "outcome", "ms"),
-        [(step["step"], step["outcome"], step["milliseconds"] or None) for step in steps],
-    )
+    for replica in dict.fromkeys(step.get("replica") for step in steps):
+        if replica:
+            print(replica)
+        print_table(
+            ("step", "outcome", "ms"),
+            [
+                (step["step"], step["outcome"], step["milliseconds"] or None)
+                for step in steps
+                if step.get("replica") == replica
+            ],
+        )
     for step in steps:
         if step["outcome"] == "passed" and "message" in step:
             print(step["message"])

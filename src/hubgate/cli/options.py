@@ -72,6 +72,8 @@ def endpoint_options(cache: Parameter, where: Sequence[Parameter] = ()) -> list[
 
 
 def _of_field(field: EndpointField) -> Parameter:
+    if field.name == "url":
+        return option(field.name, Annotated[list[str] | None, Option(help=field.help)])
     if field.name == "chunking_settings":
         return option("chunking", Annotated[str | None, Option(help=field.help, metavar="JSON")])
     if field.base_type is int:

@@ -38,7 +38,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 def print_endpoint(shown: Mapping[str, Any]) -> None:
     """Print an endpoint's settings, detected facts and warnings, without those that its task does not use."""
-    unused = _UNUSED_BY_TASK.get(shown["task"], frozenset()) | {"facts", "prefix_sources"}
+    unused = _UNUSED_BY_TASK.get(shown["task"], frozenset()) | {"facts", "prefix_sources", "replicas"}
     if shown.get("prefix_sources"):
         unused |= {"prefixes"}
     facts = {
@@ -49,6 +49,9 @@ def print_endpoint(shown: Mapping[str, Any]) -> None:
     print_fields({name: plain(value) for name, value in shown.items() if name not in unused})
     print_prefixes(shown)
     print_fields({f"detected: {name}": plain(value) for name, value in facts.items() if value is not None})
+    for replica in shown.get("replicas", ()):
+        described = " ".join(filter(None, (replica["state"], replica.get("cause"), replica["engine"])))
+        print_fields({"replica": f"{replica['name']}  {described}, {replica['requests']} requests"})
     _print_warnings(shown)
 
 

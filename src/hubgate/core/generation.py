@@ -11,6 +11,7 @@ from typing import TypeVar
 from hubgate.core.errors import deadline_exceeded
 from hubgate.core.queue.generation_queue import GenerationQueue
 from hubgate.core.results import BYTES_PER_TOKEN, utf8_size
+from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.circuit_breaker import CircuitBreaker
 from hubgate.core.traffic.rate_limiter import sending_under
 from hubgate.core.traffic.retry import Retrier
@@ -37,8 +38,8 @@ class GenerationPipeline:
         generator: TextGenerator,
         *,
         queue: GenerationQueue,
-        retrier: Retrier,
-        breaker: CircuitBreaker,
+        retrier: Retrier | Balancer,
+        breaker: CircuitBreaker | Balancer,
         default_timeout: float,
         clock: Clock = time.monotonic,
     ) -> None:

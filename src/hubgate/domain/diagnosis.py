@@ -48,6 +48,8 @@ class Finding:
 
     step: Step
     outcome: Outcome
+    replica: str = ""
+    """Which of several servers of the model; empty for the only one."""
     seconds: float = 0.0
     cause: Cause | None = None
     message: str = ""

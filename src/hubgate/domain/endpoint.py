@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
@@ -192,6 +192,10 @@ class Facts:
     """The provider's own name for the model."""
     chunk_fit: ChunkFit | None = None
     """`None` if the model's token limit is unknown."""
+    scores: tuple[float, ...] = ()
+    """A reranker's scores of known pairs, to notice that another model is running."""
+    replicas: tuple[Facts, ...] = ()
+    """Of each replica after the first."""
     warnings: tuple[str, ...] = ()
 
 
@@ -205,6 +209,8 @@ class Endpoint:
     model: str | None = None
     """A Hub repository; for local models also a folder."""
     url: str | None = None
+    urls: tuple[str, ...] = ()
+    """If several servers run the model, the URLs of all; `url` is the first."""
     engine: Engine | None = None
     """`None` detects it."""
     similarity: Similarity | None = None
@@ -212,7 +218,8 @@ class Endpoint:
     """What the operator expects; the measured value is in `facts`."""
     max_input_tokens: int | None = None
     provider: str | None = None
-    """For router endpoints: `auto`, a provider's name, or a policy (`fastest`, `cheapest`, `preferred`)."""
+    """For router endpoints: `auto`, a provider's name, or a policy (`fastest`, `cheapest`, `preferred`). A dedicated
+    endpoint with a provider has the hosted model as its last replica."""
     bill_to: str | None = None
     """The organization that pays for a router endpoint."""
     namespace: str | None = None
@@ -252,6 +259,28 @@ class Endpoint:
     def public_model(self) -> str | None:
         """The model's name as callers may see it: never the folder of a local model."""
         return self.facts.model or (None if self.source is Source.LOCAL else self.model)
+
+    @property
+    def replicas(self) -> tuple[Endpoint, ...]:
+        """The servers of the model, each as an endpoint of its own with the facts known about it."""
+        if not self.is_replicated:
+            return (self,)
+        plain = replace(self, urls=(), provider=None)
+        found = [replace(plain, url=url) for url in self.urls or (self.url,)]
+        if self.provider:
+            found.append(
+                replace(
+                    plain, source=Source.ROUTER, url=None, engine=None, namespace=None, provider=self.provider
+                )
+            )
+        known = (replace(self.facts, replicas=()), *self.facts.replicas)
+        unknown = (Facts(),) * (len(found) - len(known))
+        return tuple(replace(one, facts=facts) for one, facts in zip(found, (*known, *unknown), strict=False))
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether several servers run the model."""
+        return self.source is Source.DEDICATED and (bool(self.urls) or self.provider is not None)
 
     @property
     def token_limit(self) -> int | None:
@@ -300,12 +329,22 @@ class Endpoint:
             raise InvalidEndpoint(
                 "A dedicated endpoint requires a URL.", remedy="Copy it from the endpoint's page."
             )
+        if self.urls:
+            self._check_urls()
         if self.source is Source.ROUTER and not self.model:
             raise InvalidEndpoint("A hosted endpoint requires a model: its name on the Hub, as org/name.")
         if self.fallback == self.name:
             raise InvalidEndpoint("An endpoint cannot fall back to itself.")
         if self.source is Source.LOCAL and not self.model:
             raise InvalidEndpoint("A local endpoint requires a model: a folder, or a repository on the Hub.")
+
+    def _check_urls(self) -> None:
+        if self.source is not Source.DEDICATED:
+            raise InvalidEndpoint("Only a dedicated endpoint has [urls].")
+        if len({url.rstrip("/") for url in self.urls}) < len(self.urls):
+            raise InvalidEndpoint("[urls] lists a URL twice.", remedy="Each replica needs a URL of its own.")
+        if self.urls[0] != self.url or len(self.urls) < 2:
+            raise InvalidEndpoint("[url] is not the first of [urls].", remedy="Send only one of the two.")
 
 
 @dataclass(frozen=True, slots=True)

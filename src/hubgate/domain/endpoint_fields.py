@@ -72,20 +72,21 @@ FIELDS = (
     ),
     EndpointField(
         name="url",
-        help="URL of an Inference Endpoint or any compatible server.",
+        help="URL of an Inference Endpoint or any compatible server. Repeat it for replicas of one model.",
         sources=frozenset({Source.DEDICATED}),
     ),
+    EndpointField(name="urls", sources=frozenset({Source.DEDICATED})),
     EndpointField(name="token", is_secret=True),
     EndpointField(name="connection", help="Name of the stored token to use."),
     EndpointField(
         name="provider",
-        help="For a hosted model: auto, a provider's name, or a policy.",
-        sources=frozenset({Source.ROUTER}),
+        help="For a hosted model: auto, a provider's name, or a policy. With --url, a hosted replica.",
+        sources=_REMOTE,
     ),
     EndpointField(
         name="bill_to",
         help="The organization to bill for a hosted model.",
-        sources=frozenset({Source.ROUTER}),
+        sources=_REMOTE,
     ),
     EndpointField(
         name="namespace",

@@ -15,6 +15,7 @@ from hubgate.service.inference.pipeline import Pipeline
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ENDPOINT = ("endpoint",)
+_REPLICA = ("endpoint", "replica")
 MAX_SERIES = 10_000
 
 
@@ -66,7 +67,12 @@ class Meter:
         """By endpoint."""
         self.in_flight = 0
         self.registry = CollectorRegistry()
-        for collector in (_Requests(self), _Pipelines(pipelines), _LocalModels(local_memory)):
+        for collector in (
+            _Requests(self),
+            _Pipelines(pipelines),
+            _Replicas(pipelines),
+            _LocalModels(local_memory),
+        ):
             self.registry.register(collector)
 
     def started(self) -> None:
@@ -208,6 +214,30 @@ class _Pipelines(Collector):
                 hits.add_metric([name], cached.hits)
                 misses.add_metric([name], cached.misses)
         yield from (waiting, calls, in_flight, requests, shared, hits, misses)
+
+
+class _Replicas(Collector):
+    """The servers of endpoints that have several."""
+
+    def __init__(self, pipelines: Callable[[], Mapping[str, Pipeline]]) -> None:
+        self._pipelines = pipelines
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("hubgate_replica_up", "Whether a replica takes calls.", labels=_REPLICA)
+        in_flight = GaugeMetricFamily(
+            "hubgate_replica_in_flight", "Requests in flight to a replica.", labels=_REPLICA
+        )
+        requests = CounterMetricFamily(
+            "hubgate_replica_requests", "Requests sent to a replica, without retries.", labels=_REPLICA
+        )
+        for name, pipeline in self._pipelines().items():
+            balancer = pipeline.health.balancer if pipeline.health else None
+            for replica in balancer.replicas if balancer else ():
+                labels = [name, replica.name]
+                up.add_metric(labels, replica.ready)
+                in_flight.add_metric(labels, replica.in_flight)
+                requests.add_metric(labels, replica.requests)
+        yield from (up, in_flight, requests)
 
 
 class _LocalModels(Collector):

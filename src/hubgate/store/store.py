@@ -257,7 +257,11 @@ def _audited_endpoint(target: Target) -> dict[str, Any]:
 
 
 def _moved(before: Endpoint, now: Endpoint) -> bool:
-    return (before.source, before.url, before.proxy) != (now.source, now.url, now.proxy)
+    return _destination(before) != _destination(now)
+
+
+def _destination(endpoint: Endpoint) -> tuple[object, ...]:
+    return endpoint.source, endpoint.url, endpoint.urls, endpoint.proxy, endpoint.is_replicated
 
 
 def _settings(endpoint: Endpoint) -> dict[str, Any]:

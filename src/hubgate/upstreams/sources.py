@@ -75,8 +75,8 @@ class ModelSources:
             return ()
         if endpoint.source is Source.LOCAL:  # downloaded through the proxy of the environment
             return (origin_of(self._hub_url),)
-        url = self._urls.get(endpoint.source) or base_url(endpoint.url or "")
-        return tuple(map(origin_of, filter(None, (url, endpoint.proxy))))
+        urls = [self._urls.get(each.source) or base_url(each.url or "") for each in endpoint.replicas]
+        return tuple(dict.fromkeys(map(origin_of, filter(None, (*urls, endpoint.proxy)))))
 
     async def detect(self, target: Target) -> Facts:
         return await self._sources[target.endpoint.source].detect(target)

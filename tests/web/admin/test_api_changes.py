@@ -136,6 +136,7 @@ class TestEndpoints:
             source=Source.DEDICATED,
             model="org/model",
             url="http://127.0.0.1:1/",
+            urls=("http://127.0.0.1:1/", "http://127.0.0.1:3/"),
             engine=Engine.TEI,
             similarity=Similarity.L2_NORM,
             dimensions=8,

@@ -148,7 +148,7 @@ def test_fields_depend_on_the_choices(empty: Screen) -> None:
     empty.go("models/new")
     for where, shown, hidden in (
         ("router", ("#model", "#provider", "#bill_to", "#token"), ("#url", "#namespace")),
-        ("dedicated", ("#model", "#url", "#namespace", "#token"), ("#provider",)),
+        ("dedicated", ("#model", "#url", "#namespace", "#provider", "#token"), ()),
         ("local", ("#model",), ("#url", "#provider", "#token")),
     ):
         page.check(f"[name=where][value={where}]")

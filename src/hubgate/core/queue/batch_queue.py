@@ -22,6 +22,7 @@ from hubgate.core.queue.batch import QueuedCall, TextBatch
 from hubgate.core.queue.fair_queue import FairQueue
 from hubgate.core.queue.splitting import SplitRetry
 from hubgate.core.results import BYTES_PER_TOKEN, estimate_tokens
+from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.rate_limiter import Permit, RateLimiter, sending_under
 from hubgate.domain.calls import Call, Result
 from hubgate.domain.errors import HubgateError, InvalidRequest
@@ -62,7 +63,7 @@ class BatchQueue:
         self,
         handler: Handler,
         *,
-        limiter: RateLimiter,
+        limiter: RateLimiter | Balancer,
         limits: BatchLimits | None = None,
         clock: Clock = time.monotonic,
         on_wait: Callable[[float], None] | None = None,
@@ -209,8 +210,8 @@ class BatchQueue:
             retry = SplitRetry()
             with sending_under(permit):
                 await self._request(batch, retry)
-            while retry.parts:
-                await self._retry_part(retry)
+                while retry.parts:
+                    await self._retry_part(retry)
         except BaseException:
             batch.fail(request_dropped())
             raise

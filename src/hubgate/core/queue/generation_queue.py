@@ -9,6 +9,7 @@ from collections import Counter
 
 from hubgate.core.errors import deadline_exceeded, deadline_unreachable, endpoint_closing, queue_full
 from hubgate.core.queue.fair_queue import Batch, FairQueue, QueueEntry
+from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
 from hubgate.domain.calls import Context
 from hubgate.domain.ports import Clock
@@ -33,7 +34,7 @@ class GenerationQueue:
 
     def __init__(
         self,
-        limiter: RateLimiter,
+        limiter: RateLimiter | Balancer,
         *,
         max_in_flight: int = MAX_IN_FLIGHT,
         max_waiting_calls: int = MAX_WAITING_CALLS,

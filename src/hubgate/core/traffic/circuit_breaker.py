@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from hubgate.core.errors import error_for_caller
+from hubgate.core.traffic.balancer import Balancer
 from hubgate.domain.calls import Call, GenerationCall, Result
 from hubgate.domain.errors import Cause, HubgateError, UpstreamError
 from hubgate.domain.ports import Clock, Handler
@@ -131,7 +132,7 @@ class CircuitBreaker:
 class BreakerGate:
     """Above the queue: rejects calls at once, so that nobody waits for a server that fails."""
 
-    def __init__(self, handler: Handler, breaker: CircuitBreaker) -> None:
+    def __init__(self, handler: Handler, breaker: CircuitBreaker | Balancer) -> None:
         self._handler = handler
         self._breaker = breaker
 
@@ -143,7 +144,7 @@ class BreakerGate:
 class BreakerMonitor:
     """Below the queue, where one call is one request: learns whether the server works."""
 
-    def __init__(self, handler: Handler, breaker: CircuitBreaker) -> None:
+    def __init__(self, handler: Handler, breaker: CircuitBreaker | Balancer) -> None:
         self._handler = handler
         self._breaker = breaker
 

@@ -39,6 +39,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
 
 from hubgate.core.traffic.reservations import Reservation
 from hubgate.domain.ports import Clock
@@ -83,6 +85,10 @@ class Permit:
     """Of those that may be in flight."""
     in_flight: bool = False
     """Whether it holds one of the requests that may be in flight."""
+    known_connections: WeakSet[Any] | None = None
+    """If set, collects the connections that requests were sent on."""
+    is_first_on_connection: bool = False
+    """Whether its request was the first on a connection that was not known."""
 
     @property
     def tokens(self) -> int:
@@ -91,6 +97,13 @@ class Permit:
     def try_send(self) -> bool:
         """See `RateLimiter.try_send`."""
         return self.limiter.try_send(self)
+
+    def note_connection(self, connection: object) -> None:
+        """Note which connection the request is sent on."""
+        known = self.known_connections
+        if known is not None and connection not in known:
+            known.add(connection)
+            self.is_first_on_connection = True
 
     async def renew(self) -> None:
         """See `RateLimiter.renew`."""

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hubgate.core.errors import error_for_caller
 from hubgate.core.results import estimate_tokens, utf8_size
@@ -16,6 +16,9 @@ from hubgate.core.traffic.rate_limiter import RateLimiter, sending_under
 from hubgate.domain.calls import Call, GenerationCall, Result
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.domain.ports import Clock, Handler
+
+if TYPE_CHECKING:  # it imports this module
+    from hubgate.core.traffic.balancer import Balancer
 
 C = TypeVar("C", bound="Call | GenerationCall")
 R = TypeVar("R")
@@ -41,6 +44,7 @@ class Retrier:
         limiter: the one that granted the first try's permit.
         tries: at most, for failures that time alone may not cure.
         patient: whether to wait for a server that sleeps, is overloaded or sets a time; not if there is a fallback.
+        elsewhere: whether another server can take the call, so that this one need not be tried again.
         first_pause: seconds before the second try; each pause is about twice the one before.
         longest_pause: seconds.
         clock: seconds that never go back.
@@ -53,6 +57,7 @@ class Retrier:
         *,
         tries: int = 3,
         patient: bool = True,
+        elsewhere: Callable[[], bool] | None = None,
         first_pause: float = 1.0,
         longest_pause: float = 5.0,
         clock: Clock = time.monotonic,
@@ -61,6 +66,7 @@ class Retrier:
         self._limiter = limiter
         self._tries = tries
         self._patient = patient
+        self._elsewhere = elsewhere
         self._transient = _TRANSIENT if patient else frozenset()
         self._first_pause = first_pause
         self._longest_pause = longest_pause
@@ -126,6 +132,8 @@ class Retrier:
 
     def _should_retry(self, error: HubgateError, tries: int, pause: float, deadline: float) -> bool:
         wait = max(pause, self._limiter.estimate_wait())
+        if self._elsewhere is not None and self._elsewhere():
+            return False
         if error.retry_after and not self._patient:
             return False
         exhausted = tries >= self._tries and error.cause not in self._transient
@@ -157,7 +165,7 @@ class Retrier:
 class RetryStep:
     """A pipeline step that retries calls about texts."""
 
-    def __init__(self, handler: Handler, retrier: Retrier) -> None:
+    def __init__(self, handler: Handler, retrier: Retrier | Balancer) -> None:
         self._handler = handler
         self._retrier = retrier
 

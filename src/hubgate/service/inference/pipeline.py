@@ -32,8 +32,9 @@ from hubgate.core.generation import GenerationPipeline
 from hubgate.core.matryoshka import ShortenStep
 from hubgate.core.prompts import PrefixStep
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
-from hubgate.core.queue.generation_queue import GenerationQueue
+from hubgate.core.queue.generation_queue import MAX_IN_FLIGHT, GenerationQueue
 from hubgate.core.token_counts import TokenCountStep
+from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.circuit_breaker import BreakerGate, BreakerMonitor, CircuitBreaker
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.reservations import Reservation
@@ -53,6 +54,7 @@ from hubgate.domain.ports import (
     VectorCache,
 )
 from hubgate.service.inference.ledger import Ledger
+from hubgate.service.inference.replicas import ReplicatedModel
 from hubgate.upstreams.engines.embeddings import POOLED_BY_HUBGATE, max_vectors
 from hubgate.upstreams.engines.specs import spec_of
 from hubgate.upstreams.http.pool import MAX_REPLY_BYTES
@@ -71,9 +73,14 @@ _MAX_TEXTS = 2048
 class Health:
     """The state of an endpoint's server, as seen by its calls."""
 
-    limiter: RateLimiter
-    retrier: Retrier
-    breaker: CircuitBreaker
+    limiter: RateLimiter | Balancer
+    retrier: Retrier | Balancer
+    breaker: CircuitBreaker | Balancer
+
+    @property
+    def balancer(self) -> Balancer | None:
+        """Plays all three roles if several servers run the model."""
+        return self.limiter if isinstance(self.limiter, Balancer) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +108,8 @@ class Pipeline:
         """Reject queued calls, and wait for those in flight."""
         if self.queue is not None:
             await self.queue.close()
+        if self.health is not None and self.health.balancer is not None:
+            await self.health.balancer.close()
 
 
 class Pipelines:
@@ -133,7 +142,7 @@ class Pipelines:
         health = queue = None
         answer: Handler = _EnforceDeadline(upstream, self._clock)
         if endpoint.source in _REMOTE:
-            health = self._health(target)
+            health = self._health(target, model)
             monitor = BreakerMonitor(RetryStep(upstream, health.retrier), health.breaker)
             queue = BatchQueue(
                 monitor,
@@ -151,7 +160,8 @@ class Pipelines:
         if endpoint.task is not Task.TEXT_EMBEDDING:
             return Pipeline(answer=answer, queue=queue, health=health)
         facts, cached = endpoint.facts, None
-        answer = VectorGuard(answer, dimensions=facts.dimensions)
+        if not isinstance(model, ReplicatedModel):  # it checks the vectors of each replica itself
+            answer = VectorGuard(answer, dimensions=facts.dimensions)
         counter = self._counters.open(endpoint) if self._counters else None
         if counter is not None:
             may_truncate = facts.auto_truncate is not False
@@ -167,8 +177,9 @@ class Pipelines:
         )
 
     def _build_generation(self, target: Target, model: TextGenerator) -> Pipeline:
-        health = self._health(target)
-        queue = GenerationQueue(health.limiter, clock=self._clock)
+        health = self._health(target, model)
+        servers = len(model.replicas) if isinstance(model, ReplicatedModel) else 1
+        queue = GenerationQueue(health.limiter, max_in_flight=MAX_IN_FLIGHT * servers, clock=self._clock)
         generation = GenerationPipeline(
             model,
             queue=queue,
@@ -179,10 +190,21 @@ class Pipelines:
         )
         return Pipeline(answer=_generates_text, generation=generation, queue=queue, health=health)
 
-    def _health(self, target: Target) -> Health:
+    def _health(self, target: Target, model: Model) -> Health:
+        if isinstance(model, ReplicatedModel):
+            return self._balanced(target.endpoint, model)
         limiter = self._limiter(target)
         retrier = Retrier(limiter, patient=target.endpoint.fallback is None, clock=self._clock)
         return Health(limiter=limiter, retrier=retrier, breaker=CircuitBreaker(clock=self._clock))
+
+    def _balanced(self, endpoint: Endpoint, model: ReplicatedModel) -> Health:
+        balancer = model.balanced(
+            [self._limiter(one.target) for one in model.replicas],
+            patient=endpoint.fallback is None,
+            max_in_flight=MAX_IN_FLIGHT if endpoint.task in GENERATION_TASKS else BatchLimits().concurrency,
+            clock=self._clock,
+        )
+        return Health(limiter=balancer, retrier=balancer, breaker=balancer)
 
     def _limiter(self, target: Target) -> RateLimiter:
         """Endpoints with the same URL, token and rate limit share one, as in Elasticsearch."""
@@ -283,7 +305,8 @@ def identity(endpoint: Endpoint) -> list[str | None]:
 def _limits(endpoint: Endpoint, max_reply_bytes: int) -> BatchLimits:
     """Limits for one request, so that the server accepts it and the reply is not too large."""
     facts, default = endpoint.facts, BatchLimits()
-    texts = facts.max_batch_texts or default.max_texts
+    default = replace(default, concurrency=default.concurrency * (1 + len(facts.replicas)))
+    texts = min(each.max_batch_texts or default.max_texts for each in (facts, *facts.replicas))
     if endpoint.task is not Task.TEXT_EMBEDDING:
         return replace(default, max_texts=texts)
     vectors = max_vectors(max_reply_bytes, facts.dimensions)

@@ -15,6 +15,7 @@ from hubgate.domain.errors import EndpointChanged, EndpointDisabled, EndpointNot
 from hubgate.domain.ports import Model, Sources, Upstream
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.registry.probe import open_model
+from hubgate.service.registry.replicas import open_replicas
 from hubgate.service.registry.startup import StartupTasks
 from hubgate.service.registry.validation import changed_error
 
@@ -74,6 +75,8 @@ class LiveEndpoints:
         endpoint = target.endpoint
         if not endpoint.enabled:
             return DisabledModel(endpoint.name)
+        if endpoint.facts.replicas:
+            return open_replicas(self._sources, target)
         model = open_model(self._sources, target)
         if endpoint.source is Source.LOCAL:
             on_reply = self._startup.mark_ready
@@ -150,8 +153,15 @@ class LiveEndpoints:
 
 
 def needs_startup_check(endpoint: Endpoint) -> bool:
-    """Whether vectors or scores would be wrong if another model was deployed while the gateway was down."""
-    return endpoint.source is Source.DEDICATED and endpoint.task not in GENERATION_TASKS
+    """Whether vectors or scores would be wrong if another model was deployed while the gateway was down.
+
+    Replicas are proven before their first reply is used.
+    """
+    return (
+        endpoint.source is Source.DEDICATED
+        and endpoint.task not in GENERATION_TASKS
+        and not endpoint.facts.replicas
+    )
 
 
 class DisabledModel:

@@ -9,6 +9,8 @@ from dataclasses import fields, replace
 from typing import TypeAlias, cast
 from weakref import WeakValueDictionary
 
+from hubgate.core.errors import error_for_caller
+from hubgate.core.traffic.balancer import Balancer
 from hubgate.domain.diagnosis import Finding
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Source, Target
 from hubgate.domain.endpoint_fields import IDENTITY
@@ -20,6 +22,7 @@ from hubgate.service.inference.chunk_size import size_warning
 from hubgate.service.registry.connections import Connections
 from hubgate.service.registry.diagnosis import diagnose
 from hubgate.service.registry.live_endpoints import DisabledModel, LiveEndpoint, LiveEndpoints, SharedModel
+from hubgate.service.registry.replicas import diagnose_replicas, validate_replicas
 from hubgate.service.registry.startup import StartupTasks
 from hubgate.service.registry.token_guard import TokenGuard
 from hubgate.service.registry.validation import (
@@ -235,6 +238,8 @@ class Registry:
             HubgateError: it does not answer.
         """
         checked = self._live.find(name)
+        if checked.pipeline.health and checked.pipeline.health.balancer:
+            return await self._check_replicas(checked, checked.pipeline.health.balancer)
         current, model = await validate_endpoint(self._sources, checked.target, within, any_dimensions=True)
         await model.close()
         live = self._live.find(name)  # its settings may have changed meanwhile
@@ -265,6 +270,8 @@ class Registry:
             token = await self._own_token(self._live.find(endpoint.name), endpoint)
         target = await self._connections.resolve(endpoint, token)
         await self._token_guard.record_diagnosis(endpoint)
+        if endpoint.is_replicated:
+            return diagnose_replicas(self._sources, target)
         return diagnose(self._sources, target)
 
     async def _revalidate(
@@ -281,6 +288,17 @@ class Registry:
             await shielded(self._put(valid, model, self._store.save_endpoint))
         _log.info("validated endpoint %s again", settings.name)
         return valid.endpoint
+
+    async def _check_replicas(self, live: LiveEndpoint, balancer: Balancer) -> Endpoint:
+        await balancer.test_all()
+        errors = [replica.error for replica in balancer.replicas if replica.error]
+        are_all_changed = all(replica.changed for replica in balancer.replicas)
+        live.changed = errors[0].message if are_all_changed else None
+        if live.changed is not None:
+            raise changed_error(live.endpoint.name, live.changed)
+        if errors:
+            raise error_for_caller(errors[0], shared=False)
+        return live.endpoint
 
     async def _resolve_new(self, draft: Endpoint, token: Secret | None) -> Target:
         if draft.name in self._live:
@@ -306,7 +324,8 @@ class Registry:
         *,
         any_dimensions: bool = False,
     ) -> tuple[Target, Model]:
-        valid, model = await validate_endpoint(
+        validate = validate_replicas if draft.endpoint.is_replicated else validate_endpoint
+        valid, model = await validate(
             self._sources,
             draft,
             within,

@@ -25,6 +25,7 @@ SAME_MODEL = 0.999
 """Two vectors of one text with a lower cosine are of different models. bf16 against f32 gives 0.9999, int8 0.98."""
 _FROM_FILES = ("prefixes", "prefix_source", "prompts", "default_prompt")
 """Facts that only `learn_prefixes` finds."""
+_FINGERPRINT = "vector of a known text"
 
 
 async def validate_endpoint(
@@ -153,11 +154,22 @@ def describe_change(before: Facts, now: Facts) -> str | None:
     The fingerprint decides: a repository's commit also changes with its README, and a model's name with the way the
     server is started.
     """
+    changes = [
+        f"it returns another vector for a known text ({new})"
+        if label == _FINGERPRINT
+        else f"its {label} was {old} and is {new}"
+        for label, old, new in differences(before, now)
+    ]
+    return f"Another model than the registered one is running: {', '.join(changes)}." if changes else None
+
+
+def differences(before: Facts, now: Facts) -> list[tuple[str, object, object]]:
+    """What shows that two models differ: a label, the former value and the value now."""
     cosine = _cosine(before.fingerprint, now.fingerprint)
     if cosine is not None and cosine >= SAME_VECTOR:
-        return None
-    changes = [
-        f"its {label} was {old} and is {new}"
+        return []
+    found: list[tuple[str, object, object]] = [
+        (label, old, new)
         for label, old, new in (
             ("model", before.model, now.model),
             ("revision", before.revision, now.revision),
@@ -165,9 +177,9 @@ def describe_change(before: Facts, now: Facts) -> str | None:
         )
         if old is not None and new is not None and old != new
     ]
-    if not changes and cosine is not None and cosine < SAME_MODEL:
-        changes = [f"it returns another vector for a known text (cosine {cosine:.4f})"]
-    return f"Another model than the registered one is running: {', '.join(changes)}." if changes else None
+    if not found and cosine is not None and cosine < SAME_MODEL:
+        found = [(_FINGERPRINT, "the same", f"cosine {cosine:.4f}")]
+    return found
 
 
 def _cosine(one: str | None, other: str | None) -> float | None:

@@ -145,7 +145,10 @@ class PooledClient:
                 async with asyncio.timeout_at(until):
                     connection = await self._connect(key)
             self._busy.add(connection)
-            if request.permit is None or request.permit.try_send():
+            if request.permit is None:
+                return connection, until
+            if request.permit.try_send():
+                request.permit.note_connection(connection)
                 return connection, until
             try:
                 await request.permit.renew()  # connecting took too long; nothing was sent

@@ -69,6 +69,8 @@ def _finding_json(finding: Finding, endpoint: Endpoint) -> dict[str, Any]:
         "outcome": finding.outcome,
         "milliseconds": round(finding.seconds * 1000, 1),
     }
+    if finding.replica:
+        shown["replica"] = finding.replica
     if finding.outcome is Outcome.FAILED:
         shown |= {"cause": finding.cause, "message": finding.message, "remedy": finding.remedy}
     elif finding.message:

@@ -16,7 +16,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.registry.registry import users_of
 from hubgate.web.admin.openapi import ApiRoute, json_response
-from hubgate.web.console.models.states import state_of
+from hubgate.web.console.models.states import State, state_of
 from hubgate.web.http.asgi import decode
 from hubgate.web.http.errors import CALL_FAILURES, error_json
 from hubgate.web.schemas.endpoint import EndpointForm, edit_endpoint, endpoint_json
@@ -197,10 +197,27 @@ def _endpoints_json(gateway: Gateway, endpoints: Sequence[Endpoint]) -> list[dic
     return [
         {
             **endpoint_json(endpoint, gateway.registry.token_hint(endpoint.name)),
-            "state": state_of(gateway, endpoint, pipelines, unready).kind,
+            **_state_json(endpoint, state_of(gateway, endpoint, pipelines, unready)),
         }
         for endpoint in endpoints
     ]
+
+
+def _state_json(endpoint: Endpoint, state: State) -> dict[str, Any]:
+    if not state.replicas:
+        return {"state": state.kind}
+    replicas = [
+        {
+            "name": replica.name,
+            "state": replica.kind,
+            **({"cause": replica.cause, "message": replica.message} if replica.cause else {}),
+            "in_flight": replica.in_flight,
+            "requests": replica.requests,
+            "engine": known.facts.engine,
+        }
+        for replica, known in zip(state.replicas, endpoint.replicas, strict=True)
+    ]
+    return {"state": state.kind, "replicas": replicas}
 
 
 def _is_forced(request: Request) -> bool:

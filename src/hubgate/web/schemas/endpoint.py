@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hubgate.domain.chunking import parse_chunking_settings
-from hubgate.domain.endpoint import Endpoint, Similarity, Source, Task
+from hubgate.domain.endpoint import Endpoint, Facts, Similarity, Source, Task
 from hubgate.domain.endpoint_fields import FIELDS, PUBLIC_FIELDS, EndpointField
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.domain.secret import Secret
@@ -76,7 +76,7 @@ class EndpointForm(_Fields, forbid_unknown_fields=True, kw_only=True, omit_defau
     def of(cls, endpoint: Endpoint) -> EndpointForm:
         """The form that describes this endpoint, without its token."""
         return cls(
-            **{name: getattr(endpoint, name) for name in _PLAIN_FIELDS},
+            **_plain(endpoint),
             rate_limit=RateLimit(**{name: getattr(endpoint, name) for name in _RATE_LIMIT_FIELDS}),
             chunking_settings=endpoint.chunking.as_dict() if endpoint.chunking else None,
             cache=endpoint.cached,
@@ -89,13 +89,18 @@ class EndpointForm(_Fields, forbid_unknown_fields=True, kw_only=True, omit_defau
             InvalidEndpoint: the settings are not valid.
         """
         source = self.source or self._default_source()
-        if source in _WITHOUT_URL and self.url:
+        if source in _WITHOUT_URL and (self.url or self.urls):
             raise InvalidRequest(
                 f"A {_WITHOUT_URL[source]} endpoint cannot have a URL.", remedy="Remove url or source."
             )
         _check_proxy(self.proxy)
         _check_bill_to(self.bill_to)
-        settings = {name: getattr(self, name) for name in _PLAIN_FIELDS} | {"source": source}
+        if source is Source.DEDICATED and self.provider and not self.model:
+            raise InvalidRequest(
+                "A hosted replica requires a model.",
+                remedy="Send [model], its name on the Hub, or no [provider].",
+            )
+        settings = {name: getattr(self, name) for name in _PLAIN_FIELDS} | {"source": source} | self._urls()
         draft = Endpoint(
             **settings,
             cached=self.cache,
@@ -104,12 +109,21 @@ class EndpointForm(_Fields, forbid_unknown_fields=True, kw_only=True, omit_defau
         )
         return draft, Secret(self.token) if self.token else None
 
+    def _urls(self) -> dict[str, Any]:
+        """The first URL, and all if there are several."""
+        if not self.urls:
+            return {}
+        if self.url not in (None, self.urls[0]):
+            raise InvalidRequest("[url] is not the first of [urls].", remedy="Send only one of the two.")
+        return {"url": self.urls[0], "urls": self.urls if len(self.urls) > 1 else ()}
+
     def _default_source(self) -> Source:
-        if self.url:
+        if self.url or self.urls:
             return Source.DEDICATED
         return Source.ROUTER if self.provider else Source.LOCAL
 
 
+_INTERNAL_FACTS = frozenset({"fingerprint", "scores", "replicas"})
 _WITHOUT_URL = {Source.LOCAL: "local", Source.ROUTER: "hosted"}
 _ORGANIZATION = re.compile(r"[\w.-]{1,96}", re.ASCII)
 
@@ -135,6 +149,8 @@ def edit_endpoint(endpoint: Endpoint, changes: Mapping[str, Any]) -> EndpointEdi
             remedy="Clone it under the new name, then remove the old one.",
         )
     before = msgspec.to_builtins(EndpointForm.of(endpoint))
+    if "url" in changes or "urls" in changes:  # one replaces the other
+        before = {name: value for name, value in before.items() if name not in {"url", "urls"}}
     after = merge(before, changes, EndpointForm)
     limit = changes.get("rate_limit")
     if isinstance(limit, dict):  # its numbers can be changed one by one
@@ -146,8 +162,9 @@ def edit_endpoint(endpoint: Endpoint, changes: Mapping[str, Any]) -> EndpointEdi
 def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
     """An endpoint in JSON, with the last characters of its token instead of the token."""
     facts = endpoint.facts
-    shown: dict[str, Any] = {name: getattr(endpoint, name) for name in _PLAIN_FIELDS}
+    shown: dict[str, Any] = _plain(endpoint)
     shown |= {
+        "urls": endpoint.urls or None,
         "token": token_hint,
         "tested": facts.engine is not None,
         "similarity": endpoint.similarity or Similarity.COSINE,
@@ -161,9 +178,21 @@ def endpoint_json(endpoint: Endpoint, token_hint: str | None) -> dict[str, Any]:
         "cache": endpoint.cached,
         "precision": endpoint.precision if endpoint.source is Source.LOCAL else None,
         "chunking_settings": endpoint.chunking.as_dict() if endpoint.chunking else None,
-        "facts": _known(msgspec.to_builtins(replace(facts, fingerprint=None))),
+        "facts": _facts_json(facts),
     }
     return _known(shown)
+
+
+def _plain(endpoint: Endpoint) -> dict[str, Any]:
+    """The settings with the same name and value in JSON; `url`, or `urls` if there are several."""
+    values = {name: getattr(endpoint, name) for name in _PLAIN_FIELDS}
+    return values | {"url": None} if endpoint.urls else values
+
+
+def _facts_json(facts: Facts) -> dict[str, Any]:
+    """Facts for people; those of each replica are with its state."""
+    shown = msgspec.to_builtins(facts)
+    return _known({name: value for name, value in shown.items() if name not in _INTERNAL_FACTS})
 
 
 def _check_bill_to(bill_to: str | None) -> None:

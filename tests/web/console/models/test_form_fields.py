@@ -65,7 +65,9 @@ FULL: dict[str, dict[str, Any]] = {
     | {
         "task": "rerank",
         "source": "dedicated",
-        "url": "http://127.0.0.1:1",
+        "urls": ["http://127.0.0.1:1", "http://127.0.0.1:3"],
+        "model": "org/reranker",
+        "provider": "auto",
         "top_n": 3,
         "return_documents": False,
     },

@@ -70,6 +70,7 @@ _NOT_SIMPLE = frozenset(
     {
         "task",
         "source",
+        "urls",
         "token",
         "connection",
         "chunking_settings",
@@ -163,6 +164,8 @@ def endpoint_of(form: Mapping[str, str], old: Endpoint | None = None) -> tuple[E
         **{field.name: value for field, value in simple.items() if not field.in_rate_limit},
         **_token(form),
     }
+    if urls := form.get("url", "").split()[1:]:
+        made["urls"] = [made.pop("url").split()[0], *urls]
     endpoint, token = convert(made, EndpointForm).endpoint()
     return (replace(endpoint, enabled=old.enabled) if old else endpoint), token
 
@@ -173,7 +176,9 @@ def proposed_name(form: Mapping[str, str]) -> str:
     if where == Source.FAKE:
         return _DEMO
     model = suggested_name(form.get("model", ""))
-    return model or (name_of_server(form.get("url", "")) if where == Source.DEDICATED else "")
+    return model or (
+        name_of_server(form.get("url", "").partition("\n")[0].strip()) if where == Source.DEDICATED else ""
+    )
 
 
 def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
@@ -188,6 +193,7 @@ def form_of(endpoint: Endpoint, *, has_token: bool) -> dict[str, str]:
         "connection": endpoint.connection or own,
         "cache": "on" if endpoint.cached else None,
         **{field.name: getattr(endpoint, field.attribute) for field in SIMPLE_FIELDS},
+        "url": "\n".join(endpoint.urls) or endpoint.url,
         **{field: (endpoint.prefixes or {}).get(word) for field, word in PREFIXES.items()},
         **{field: (endpoint.prompt_names or {}).get(word) for field, word in PROMPTS.items()},
         "no_prefixes": None if endpoint.prefixes is None or any(endpoint.prefixes.values()) else "on",

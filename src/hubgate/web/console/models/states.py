@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from hubgate.core.traffic.replica import Replica
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import Cause
 from hubgate.service.gateway import Gateway
@@ -27,6 +28,20 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaState:
+    """One of several servers of a model."""
+
+    name: str
+    kind: Kind
+    cause: Cause | None = None
+    message: str = ""
+    """Why it takes no calls."""
+    in_flight: int = 0
+    requests: int = 0
+    """Sent since hubgate started or the settings last changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     kind: Kind
     cause: Cause | None = None
@@ -36,6 +51,19 @@ class State:
     """Queued calls."""
     used: float | None = None
     """Share of the rate limit used in this minute; `None` if there is no limit."""
+    replicas: Sequence[ReplicaState] = ()
+    """If several servers run the model."""
+
+    @property
+    def ready_replicas(self) -> int:
+        return sum(replica.kind is Kind.RUNNING for replica in self.replicas)
+
+
+_KINDS = {
+    Cause.PAUSED: Kind.PAUSED,
+    Cause.WAKING: Kind.WAKING,
+    Cause.MODEL_CHANGED: Kind.CHANGED,
+}
 
 
 def state_of(
@@ -56,16 +84,31 @@ def state_of(
 
 
 def _remote_state(endpoint: Endpoint, pipeline: Pipeline, health: Health) -> State:
-    used = min(1.0, health.limiter.used() / endpoint.requests_per_minute)
-    waiting = pipeline.queue.queued_calls if pipeline.queue else 0
+    state = State(
+        kind=Kind.RUNNING,
+        waiting=pipeline.queue.queued_calls if pipeline.queue else 0,
+        used=min(1.0, health.limiter.used() / endpoint.requests_per_minute),
+        replicas=[_replica_state(each) for each in health.balancer.replicas] if health.balancer else (),
+    )
     cause = health.breaker.cause
     if cause is not None:
-        kind = Kind.PAUSED if cause is Cause.PAUSED else Kind.FAILING
-        return State(kind=kind, cause=cause, waiting=waiting, used=used)
+        return replace(state, kind=_KINDS.get(cause, Kind.FAILING), cause=cause)
     if health.retrier.waking:
-        return State(kind=Kind.WAKING, waiting=waiting, used=used)
-    if waiting:
+        return replace(state, kind=Kind.WAKING)
+    if state.waiting:
         limiter = health.limiter
         seconds = max(1, round(limiter.estimate_wait(0) or limiter.estimate_wait()))
-        return State(kind=Kind.WAITING, seconds=seconds, waiting=waiting, used=used)
-    return State(kind=Kind.RUNNING, used=used)
+        return replace(state, kind=Kind.WAITING, seconds=seconds)
+    return state
+
+
+def _replica_state(replica: Replica) -> ReplicaState:
+    error = replica.error
+    return ReplicaState(
+        name=replica.name,
+        kind=Kind.RUNNING if error is None else _KINDS.get(error.cause, Kind.FAILING),
+        cause=error.cause if error else None,
+        message=error.message if error else "",
+        in_flight=replica.in_flight,
+        requests=replica.requests,
+    )

@@ -50,7 +50,8 @@ class Trial:
     @property
     def waiting(self) -> list[Step]:
         """The steps that have no result yet."""
-        done = {found.step for found in self.findings}
+        replica = self.findings[-1].replica if self.findings else ""
+        done = {found.step for found in self.findings if found.replica == replica}
         return [step for step in Step if step not in done]
 
 

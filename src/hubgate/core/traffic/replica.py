@@ -1,0 +1,139 @@
+"""One of several servers of a model: whether it takes calls, and whether it still runs the registered model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from weakref import WeakSet
+
+from hubgate.core.errors import error_for_caller
+from hubgate.core.traffic.rate_limiter import RateLimiter, sending_under
+from hubgate.core.traffic.retry import Retrier
+from hubgate.domain.errors import Cause, EndpointChanged, HubgateError
+from hubgate.domain.ports import Clock
+
+_log = logging.getLogger(__name__)
+
+INPUT_ERRORS = frozenset(
+    {Cause.INVALID_REQUEST, Cause.INPUT_REFUSED, Cause.INPUT_TOO_LONG, Cause.BODY_TOO_LARGE}
+)
+"""Every replica would refuse the call."""
+_MAYBE_INPUT = frozenset(
+    {
+        Cause.UPSTREAM_FAILED,
+        Cause.UPSTREAM_TIMEOUT,
+        Cause.OVERLOADED,
+        Cause.UNREADABLE_REPLY,
+        Cause.TOKEN_LEVEL_REPLY,
+        Cause.WRONG_COUNT,
+        Cause.NOT_A_NUMBER,
+        Cause.DIMENSIONS_CHANGED,
+    }
+)
+"""One call may be the reason, so only several failures in a row take a replica out of service."""
+_MAX_FAILURES = 3
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
+
+
+class Replica:
+    """One of several servers of a model.
+
+    Args:
+        name: its host, for messages.
+        limiter: its rate limit.
+        prove: asks the server whether it still runs the registered model. Raises `EndpointChanged` if it does not.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limiter: RateLimiter,
+        prove: Callable[[], Awaitable[None]],
+        *,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.limiter = limiter
+        self.retrier: Retrier | None = None
+        self.in_flight = 0
+        self.requests = 0
+        """Sent so far, without retries and proofs."""
+        self.error: HubgateError | None = None
+        """Why it takes no calls; `None` while it does."""
+        self.retry_at = -math.inf
+        """When it is tried again, if it takes no calls."""
+        self.testing = False
+        self.connections: WeakSet[Any] = WeakSet()
+        """Those on which the registered model was found, or whose first reply waits for the proof."""
+        self._prove = prove
+        self._clock = clock
+        self._pause = _FIRST_PAUSE
+        self._failures = 0
+        self._proving = asyncio.Lock()
+        self._claimed = self._proved = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes calls."""
+        return self.error is None
+
+    @property
+    def changed(self) -> bool:
+        """Whether it runs another model."""
+        return isinstance(self.error, EndpointChanged)
+
+    async def prove(self) -> None:
+        """Prove that it runs the registered model, with one request for all callers that wait for it.
+
+        Raises:
+            EndpointChanged: it runs another one.
+            HubgateError: it does not answer.
+        """
+        self._claimed = mine = self._claimed + 1
+        async with self._proving:
+            if self._proved >= mine:
+                return  # a proof that began after this caller's reply was enough
+            covered = self._claimed
+            permit = await self.limiter.acquire(retry=True)
+            try:
+                with sending_under(permit):
+                    await self._prove()
+            except BaseException:
+                self.connections.clear()
+                raise
+            finally:
+                self.limiter.release(permit)
+            self._proved = covered
+
+    def check_unchanged(self) -> None:
+        """Raises: EndpointChanged: it is known to run another model."""
+        if isinstance(self.error, EndpointChanged):
+            raise error_for_caller(self.error, shared=False)
+
+    def succeeded(self) -> None:
+        """Take calls again."""
+        if not self.ready:
+            _log.info("replica %s takes calls again", self.name)
+        self._failures, self._pause, self.error = 0, _FIRST_PAUSE, None
+
+    def failed(self, error: HubgateError, *, in_test: bool = False) -> None:
+        """Count a failure. It takes no more calls if the server is the reason."""
+        if error.cause in INPUT_ERRORS:
+            return
+        self._failures += 1
+        if self.ready and not in_test and error.cause in _MAYBE_INPUT and self._failures < _MAX_FAILURES:
+            return
+        now = self._clock()
+        if self.ready:
+            _log.warning("replica %s takes no calls: %s", self.name, error)
+            self._pause, self.retry_at = _FIRST_PAUSE, now + _FIRST_PAUSE
+        elif now >= self.retry_at:  # this was the test; other failures are of calls that were in flight
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            self.retry_at = now + self._pause
+        self.error = error_for_caller(error, shared=not isinstance(error, EndpointChanged))

@@ -1,0 +1,110 @@
+"""A model that several servers run: each request goes to the server of its permit, and no unproven reply is used."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from hubgate.core.traffic.balancer import Balancer
+from hubgate.core.traffic.rate_limiter import Permit, RateLimiter, current_permit
+from hubgate.core.traffic.replica import Replica
+from hubgate.core.vector_guard import VectorGuard
+from hubgate.domain.calls import Call, Generated, GenerationCall, Result
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Target
+from hubgate.domain.ports import Clock, Events, Handler, Model, TextGenerator, Upstream
+from hubgate.upstreams.urls import base_url, host_of
+
+HOSTED = "hosted"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReplica:
+    """One server of the model, and how to prove that it still runs the registered model."""
+
+    name: str
+    target: Target
+    model: Model
+    prove: Callable[[], Awaitable[None]]
+
+
+class ReplicatedModel:
+    """Implements `domain.ports.Upstream` and `TextGenerator`, whichever the task needs.
+
+    A server that is replaced closes its connections. So the first reply on each new connection is held back until a
+    proof that began after it has succeeded: a test of the model that no caller pays for on a connection that stays.
+    """
+
+    def __init__(self, replicas: Sequence[OpenReplica]) -> None:
+        self.replicas = replicas
+        self._balancer: Balancer | None = None
+        self._models: dict[Replica, Model] = {}
+        self._handlers: dict[Replica, Handler] = {}
+
+    def balanced(
+        self, limiters: Sequence[RateLimiter], *, patient: bool, max_in_flight: int, clock: Clock
+    ) -> Balancer:
+        """Build the balancer, which decides where requests go. `limiters` has one for each replica."""
+        servers = []
+        for one, limiter in zip(self.replicas, limiters, strict=True):
+            endpoint = one.target.endpoint
+            server = Replica(one.name, limiter, one.prove, clock=clock)
+            self._models[server] = one.model
+            if endpoint.task not in GENERATION_TASKS:
+                upstream = cast("Upstream", one.model)
+                self._handlers[server] = VectorGuard(upstream, dimensions=endpoint.facts.dimensions)
+            servers.append(server)
+        self._balancer = Balancer(servers, patient=patient, max_in_flight=max_in_flight, clock=clock)
+        return self._balancer
+
+    async def __call__(self, call: Call) -> Result:
+        """Raises: EndpointChanged: the server runs another model."""
+        replica, permit = self._replica()
+        result = await self._handlers[replica](call)
+        if permit.is_first_on_connection:
+            await replica.prove()
+        return result
+
+    async def generate(self, call: GenerationCall) -> Generated:
+        """Raises: EndpointChanged: the server runs another model."""
+        replica, permit = self._replica()
+        generated = await self._generator(replica).generate(call)
+        if permit.is_first_on_connection:
+            await replica.prove()
+        return generated
+
+    async def stream(self, call: GenerationCall) -> Events:
+        """Raises: EndpointChanged: the server runs another model."""
+        replica, permit = self._replica()
+        events = await self._generator(replica).stream(call)
+        if permit.is_first_on_connection:
+            try:
+                await replica.prove()
+            except BaseException:
+                await events.aclose()
+                raise
+        return events
+
+    async def close(self) -> None:
+        for one in self.replicas:
+            await one.model.close()
+
+    def _replica(self) -> tuple[Replica, Permit]:
+        permit = current_permit()
+        assert self._balancer is not None  # noqa: S101 - a pipeline has built it
+        assert permit is not None  # noqa: S101 - the queue, or a retry, has one
+        replica = self._balancer.replica_of(permit)
+        replica.check_unchanged()
+        permit.known_connections = replica.connections
+        return replica, permit
+
+    def _generator(self, replica: Replica) -> TextGenerator:
+        return cast("TextGenerator", self._models[replica])
+
+
+def replica_names(replicas: Sequence[Endpoint]) -> Sequence[str]:
+    """How messages and metrics call the replicas: by host, numbered if hosts repeat, and `hosted`."""
+    hosts = [host_of(base_url(each.url)) if each.url else HOSTED for each in replicas]
+    return [
+        host if hosts.count(host) == 1 else f"{host} ({number})" for number, host in enumerate(hosts, start=1)
+    ]
