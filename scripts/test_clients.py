@@ -85,6 +85,9 @@ CLIENTS = (
     Client("ai-sdk-cohere", "ai_sdk_cohere.mjs", ("@ai-sdk/cohere", "ai")),
     Client("voyage", "voyage.py", ("voyageai",)),
     Client("xinference", "xinference.py", ("xinference-client",)),
+    Client("ai-sdk-openai", "ai_sdk_openai.mjs", ("@ai-sdk/openai", "@ai-sdk/huggingface", "ai")),
+    Client("openai-agents", "openai_agents_client.py", ("openai-agents",)),
+    Client("pydantic-ai", "pydantic_ai_client.py", ("pydantic-ai-slim[openai]",)),
     Client("haystack", "haystack_embedders.py", ("haystack-ai", "huggingface-api-haystack", "numpy")),
     # Of the version that Dify's Hugging Face plugin 0.0.11 pins.
     Client("dify", "dify.py", ("dify_plugin", "huggingface_hub==1.16.1"), python=(3, 12)),
@@ -161,8 +164,10 @@ def running_gate(folder: Path) -> Iterator[dict[str, str]]:
             ask(url, key, "/api/endpoints", {"name": "fake", "source": "fake", "dimensions": 16})
             ask(url, key, "/api/endpoints", {"name": "llm", "url": writer.url, "task": "chat_completion"})
             ask(url, key, "/api/endpoints", {"name": "ranker", "url": ranker.url, "task": "rerank"})
-            with lookalike("tei") as stopped:
+            with lookalike("tei") as stopped, lookalike("vllm", kind="llm") as stopped_writer:
                 ask(url, key, "/api/endpoints", {"name": "gone", "url": stopped.url})
+                gone = {"name": "gone-llm", "url": stopped_writer.url, "task": "chat_completion"}
+                ask(url, key, "/api/endpoints", gone)
             made = ask(url, key, "/api/keys", {"name": "ranks", "default_endpoint": "ranker"})
             expected = folder / "expected.json"
             vectors = {

@@ -71,6 +71,28 @@ _CHAT: Mapping[str, Any] = {
     "n": 1,
     "seed": 1,
 }
+_RESPONSE: Mapping[str, Any] = {
+    "model": "chat",
+    "instructions": "Be brief.",
+    "input": [
+        {"role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
+        {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [],
+            "content": [{"type": "reasoning_text", "text": "hm"}],
+        },
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "x"},
+    ],
+    "max_output_tokens": 5,
+    "include": ["message.output_text.logprobs"],
+    "reasoning": {"effort": "low"},
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}},
+    "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+    "tool_choice": {"type": "function", "name": "f"},
+    "store": False,
+}
 _WRITTEN: tuple[Mapping[str, Any], ...] = (
     _CHAT,
     {**_CHAT, "stream": True},
@@ -130,7 +152,7 @@ CALLED = {
     "e5": _TEXTS,
     "sparse": _TEXTS,
     "ranker": _RANKED,
-    "chat": (_CHAT, {**_CHAT, "stream": True}),
+    "chat": (_CHAT, {**_CHAT, "stream": True}, _RESPONSE, {**_RESPONSE, "stream": True}),
     "text": _WRITTEN,
 }
 """What each endpoint is asked."""

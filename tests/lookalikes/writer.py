@@ -110,7 +110,7 @@ def openai_reply(
 
 def _tool(request: ReceivedRequest) -> dict[str, Any] | None:
     tools = request.field("tools")
-    if not tools or request.field("tool_choice") == "none":
+    if not tools or request.field("tool_choice") == "none" or request.field("messages")[-1]["role"] == "tool":
         return None
     arguments = json.dumps({"text": prompt_of(request)})
     return {
@@ -162,8 +162,8 @@ def native_response(model: Model, request: ReceivedRequest) -> Answer:
     """OpenAI's Responses API as vLLM 0.32 and SGLang 0.5.23 serve it, from their source; the id shows who made it."""
     text = written(_input_of(request), request.field("max_output_tokens"))
     if request.field("stream"):
-        return Answer(200, events=tuple(_response_events(model, text)))
-    return Answer(200, _response(model, text, "completed"))
+        return Answer(200, events=tuple(_response_events(model, request, text)))
+    return Answer(200, _response(model, request, text, "completed"))
 
 
 def _input_of(request: ReceivedRequest) -> str:
@@ -178,7 +178,7 @@ def _message(text: str, status: str) -> dict[str, Any]:
     return {"id": "msg_native", "type": "message", "role": "assistant", "status": status, "content": [part]}
 
 
-def _response(model: Model, text: Written | None, status: str) -> dict[str, Any]:
+def _response(model: Model, request: ReceivedRequest, text: Written | None, status: str) -> dict[str, Any]:
     usage = None
     if text is not None:
         usage = {
@@ -190,32 +190,40 @@ def _response(model: Model, text: Written | None, status: str) -> dict[str, Any]
         }
     return {
         "id": "resp_native",
-        "object": "response",
         "created_at": 1795220569,
+        "incomplete_details": None,
+        "instructions": request.field("instructions"),
+        "metadata": request.field("metadata"),
         "model": model.name,
-        "status": status,
-        "error": None,
+        "object": "response",
         "output": [] if text is None else [_message(text.text, "completed")],
         "parallel_tool_calls": True,
+        "temperature": 1.0,
         "tool_choice": "auto",
         "tools": [],
+        "top_p": 1.0,
+        "background": False,
+        "max_output_tokens": model.max_tokens,
+        "service_tier": "auto",
+        "status": status,
+        "truncation": "disabled",
         "usage": usage,
     }
 
 
-def _response_events(model: Model, text: Written) -> Iterator[bytes]:
+def _response_events(model: Model, request: ReceivedRequest, text: Written) -> Iterator[bytes]:
     place = {"item_id": "msg_native", "output_index": 0, "content_index": 0}
     part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
     events: list[dict[str, Any]] = [
-        {"type": "response.created", "response": _response(model, None, "in_progress")},
-        {"type": "response.in_progress", "response": _response(model, None, "in_progress")},
+        {"type": "response.created", "response": _response(model, request, None, "in_progress")},
+        {"type": "response.in_progress", "response": _response(model, request, None, "in_progress")},
         {"type": "response.output_item.added", "output_index": 0, "item": _message("", "in_progress")},
         {"type": "response.content_part.added", **place, "part": part},
         *({"type": "response.output_text.delta", **place, "delta": piece} for piece in text.pieces),
         {"type": "response.output_text.done", **place, "text": text.text},
         {"type": "response.content_part.done", **place, "part": part | {"text": text.text}},
         {"type": "response.output_item.done", "output_index": 0, "item": _message(text.text, "completed")},
-        {"type": "response.completed", "response": _response(model, text, "completed")},
+        {"type": "response.completed", "response": _response(model, request, text, "completed")},
     ]
     for number, event in enumerate(events):
         body = json.dumps({"sequence_number": number, **event})

@@ -184,18 +184,23 @@ async def test_a_stream_that_fails_before_its_first_event_has_an_error_status(
     assert reply.json()["error"]["type"] == "rate_limit_error"
 
 
-async def test_events_of_the_server_are_passed_on_unchanged(gateway: ScriptedGateway) -> None:
+async def test_events_of_the_server_are_passed_on_and_completed(gateway: ScriptedGateway) -> None:
     usage = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    delta = b'{"type":"response.odd.delta", "sequence_number":1, "odd":[1]}'
     sent = [
-        {"type": "response.created", "sequence_number": 0, "response": {"usage": None}, "odd": [1]},
-        {"type": "response.completed", "sequence_number": 1, "response": {"usage": usage}},
+        b'{"type":"response.created","sequence_number":0,"response":{"id":"native","usage":null,"top_p":null}}',
+        delta,
+        json.dumps({"type": "response.completed", "response": {"id": "native", "usage": usage}}).encode(),
     ]
     gateway.script.wire_format = WireFormat.RESPONSES
-    gateway.script.told = lambda _: iter([[json.dumps(event).encode()] for event in sent])
+    gateway.script.told = lambda _: iter([sent])
     reply = await gateway.request("POST", "/v1/responses", {"model": "llm", "input": "hi", "stream": True})
-    assert reply.body == b"".join(
-        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in sent
-    )
+    created, passed, completed, _ = reply.body.split(b"\n\n")
+    assert passed == b"event: response.odd.delta\ndata: " + delta
+    assert created.startswith(b"event: response.created\n")
+    first = json.loads(created.rpartition(b"data: ")[2])["response"]
+    assert (first["id"], first["usage"], first["top_p"], first["error"]) == ("native", None, 1.0, None)
+    assert json.loads(completed.rpartition(b"data: ")[2])["response"]["usage"] == usage
     assert 'hubgate_tokens_total{endpoint="llm"} 3.0' in gateway.meter.exposition().decode()
 
 

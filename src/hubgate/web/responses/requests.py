@@ -49,15 +49,15 @@ _DEFAULTS: Mapping[str, object] = {
     "prompt_cache_key": None,
     "reasoning": {"effort": None, "summary": None},
     "safety_identifier": None,
-    "temperature": None,
+    "temperature": 1.0,
     "text": {"format": {"type": "text"}},
     "tool_choice": "auto",
     "tools": [],
     "top_logprobs": 0,
-    "top_p": None,
+    "top_p": 1.0,
     "user": None,
 }
-"""The fields of a request that its response repeats."""
+"""The fields of a request that its response repeats. Clients require numbers; an engine may have other defaults."""
 _TEXT_TYPE = msgspec.Raw(b'"text"')
 
 

@@ -24,7 +24,7 @@ from hubgate.web.openai.models import model_name
 from hubgate.web.responses.chat_reply import CHAT_REPLY
 from hubgate.web.responses.requests import ResponseRequest, parse_request
 from hubgate.web.responses.response import Response
-from hubgate.web.responses.streams import NativeEncoder, ResponseEncoder
+from hubgate.web.responses.streams import NativeEncoder, ResponseEncoder, complete
 from hubgate.web.shared.embeddings import resolve_endpoint
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields, generate, stream
@@ -59,14 +59,13 @@ async def missing(request: Request) -> HttpResponse:
 
 async def _respond(exchange: Exchange, request: ResponseRequest) -> None:
     generated = await generate(exchange, request.call)
-    if generated.wire_format is WireFormat.RESPONSES:
-        await exchange.respond(generated.body)
-        return
     response = Response(_label(exchange), request.repeated)
     await exchange.respond(await off_loop(len(generated.body), _whole, response, generated))
 
 
 def _whole(response: Response, generated: Generated) -> bytes:
+    if generated.wire_format is WireFormat.RESPONSES:
+        return complete(generated.body, response)
     for _ in response.add(decode_reply(generated.body, CHAT_REPLY)):
         pass
     for _ in response.end():
@@ -78,7 +77,7 @@ async def _stream(exchange: Exchange, request: ResponseRequest) -> None:
     events = await stream(exchange, request.call)
     is_native = events.wire_format is WireFormat.RESPONSES
     response = Response(_label(exchange), request.repeated)
-    await exchange.send_stream(events, NativeEncoder() if is_native else ResponseEncoder(response))
+    await exchange.send_stream(events, NativeEncoder(response) if is_native else ResponseEncoder(response))
 
 
 def _label(exchange: Exchange) -> Label:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from hubgate.core.transcoding import decode_reply
-from hubgate.core.transcoding.objects import Usage
+from hubgate.core.transcoding.objects import FIELDS_DECODER, Usage
 from hubgate.domain.errors import HubgateError
 from hubgate.web.responses.chat_reply import CHAT_REPLY
 from hubgate.web.responses.items import Event
@@ -60,16 +60,23 @@ class _NativeResponse(msgspec.Struct):
 class _NativeEvent(msgspec.Struct):
     type: str = "message"
     sequence_number: int = 0
-    response: _NativeResponse | None = None
+    response: msgspec.Raw = msgspec.Raw()
 
 
 _NATIVE_EVENT = msgspec.json.Decoder(_NativeEvent)
+_NATIVE_RESPONSE = msgspec.json.Decoder(_NativeResponse)
+_NULL = b"null"
 
 
 class NativeEncoder:
-    """Passes on the events of a server; each gets the name of its type again."""
+    """Passes on the events of a server with a route of its own.
 
-    def __init__(self) -> None:
+    Args:
+        response: that hubgate would begin: see `complete`.
+    """
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
         self._usage: Usage | None = None
         self._pieces = 0
         self._sequence = 0
@@ -82,7 +89,7 @@ class NativeEncoder:
 
     def encode_error(self, error: HubgateError) -> bytes:
         event = error_event(error.cause, str(error))
-        return _encode([{"type": "error", "sequence_number": self._sequence + 1, **event}])
+        return _encode([event | {"sequence_number": self._sequence + 1}])
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -92,9 +99,22 @@ class NativeEncoder:
         event = decode_reply(payload, _NATIVE_EVENT)
         self._pieces += 1
         self._sequence = event.sequence_number
-        if event.response and (usage := event.response.usage):
-            self._usage = Usage(usage.input_tokens, usage.output_tokens, usage.total_tokens)
+        if raw := bytes(event.response):
+            if usage := decode_reply(raw, _NATIVE_RESPONSE).usage:
+                self._usage = Usage(usage.input_tokens, usage.output_tokens, usage.total_tokens)
+            fields = decode_reply(payload, FIELDS_DECODER)
+            payload = msgspec.json.encode(fields | {"response": msgspec.Raw(complete(raw, self._response))})
         return sse_events((payload,), b"event: %b\ndata: " % event.type.encode())
+
+
+def complete(native: bytes, response: Response) -> bytes:
+    """A server's response, with the fields that the server leaves out and clients require.
+
+    vLLM has no `error`, for example, and SGLang no `temperature` if the request has none.
+    """
+    fields = decode_reply(native, FIELDS_DECODER)
+    given = {name: value for name, value in fields.items() if bytes(value) != _NULL}
+    return msgspec.json.encode(response.render() | {"usage": None} | given)
 
 
 def _encode(events: Iterable[Event]) -> bytes:
