@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from tiny_model import write_tiny_model
 
-from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.upstreams.local.source import LocalSource
 
@@ -21,4 +20,4 @@ async def test_local_model_uses_folder_name_and_reports_its_prompts(
     endpoint = Endpoint(name="mine", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model=str(folder))
     facts = await LocalSource().detect(Target(endpoint))
     assert facts.model == "my-model"
-    assert facts.prefixes == {InputType.SEARCH: "w1 w2 "}
+    assert facts.prompts == {"query": "w1 w2 ", "nothing": ""}

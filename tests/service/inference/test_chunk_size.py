@@ -244,7 +244,7 @@ def test_server_is_measured_at_registration_but_not_at_check(
         assert shown["facts"]["chunk_fit"]["words"] < 128
         assert any("max_chunk_size" in warning for warning in shown["facts"]["warnings"])
         asked = [one.path for one in server.posts]
-        assert asked.count("/tokenize") == 1
+        assert asked.count("/tokenize") == 2, "the samples, and whether the server adds a prompt"
         assert gateway.request("POST", "/api/endpoints/tei/check").status == 200
         assert [one.path for one in server.posts][len(asked) :] == ["/embed"]
 

@@ -184,7 +184,9 @@ class Waiting:
 async def test_cancelling_while_the_hub_is_requested_closes_the_model() -> None:
     script, counters = Closing(), Waiting()
     draft = Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
-    asking = asyncio.create_task(validate_endpoint(script, Target(draft), None, counters=counters))
+    asking = asyncio.create_task(
+        validate_endpoint(script, Target(draft), None, learn=True, counters=counters)
+    )
     await counters.asked.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
