@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import openai
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from openai.types import CreateEmbeddingResponse
     from running_gateway import RunningGateway
 
 
@@ -21,15 +23,45 @@ def client(gateway: RunningGateway) -> Iterator[openai.OpenAI]:
         yield made
 
 
+def singles(reply: CreateEmbeddingResponse) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.array([one.embedding for one in reply.data], np.float32)
+
+
 def test_base64_and_float_return_the_same_vectors(client: openai.OpenAI) -> None:
     texts = ["one text", "another text"]
     default = client.embeddings.create(model="fake", input=texts)
     floats = client.embeddings.create(model="fake", input=texts, encoding_format="float")
     assert [one.index for one in default.data] == [0, 1]
-    assert [one.embedding for one in default.data] == [one.embedding for one in floats.data]
+    # As single precision: numbers have no more digits than that takes.
+    assert np.array_equal(singles(default), singles(floats))
     assert all(len(one.embedding) == 8 for one in default.data)
     assert default.model == "fake"
     assert default.usage.prompt_tokens == default.usage.total_tokens == 4
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "binary", "ubinary"])
+@pytest.mark.parametrize("encoding_format", [{}, {"encoding_format": "float"}])
+def test_output_dtype_in_extra_body_returns_integers(
+    client: openai.OpenAI, dtype: str, encoding_format: dict[str, Any]
+) -> None:
+    texts = ["one text", "another text"]
+    floats = singles(client.embeddings.create(model="fake", input=texts))
+    reply = client.embeddings.create(
+        model="fake", input=texts, extra_body={"output_dtype": dtype}, **encoding_format
+    )
+    step = 5 / np.sqrt(8) / 127
+    expected = {
+        "int8": np.rint(floats / step),
+        "uint8": np.rint(floats / step) + 128,
+        "binary": np.packbits(floats > 0, axis=1).astype(int) - 128,
+        "ubinary": np.packbits(floats > 0, axis=1),
+    }
+    assert [one.embedding for one in reply.data] == expected[dtype].tolist()
+
+
+def test_an_unknown_output_dtype_raises_bad_request(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"\[output_dtype\] must be one of \[float, int8, "):
+        client.embeddings.create(model="fake", input="one", extra_body={"output_dtype": "int4"})
 
 
 def test_single_string_and_default_dimensions_are_accepted(client: openai.OpenAI) -> None:

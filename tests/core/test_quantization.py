@@ -12,18 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubgate.core.quantization import (
-    RANGE,
-    json_value,
-    json_values,
-    quantize,
-    quantized_length,
-)
+from hubgate.core.quantization import RANGE, VectorFormat, quantize, quantized_length
 from hubgate.core.vectors import f32
 from hubgate.domain.calls import Encoding, OutputDtype, Vectors
 from hubgate.domain.errors import InvalidRequest
 
-QUANTIZED = [dtype for dtype in OutputDtype if dtype is not OutputDtype.FLOAT]
 NUMPY = {
     OutputDtype.FLOAT: np.float32,
     OutputDtype.INT8: np.int8,
@@ -101,8 +94,9 @@ def test_ubinary_is_packbits_of_the_positive_numbers_and_binary_is_128_less(vect
 @given(vectors, st.sampled_from(list(OutputDtype)))
 def test_json_and_base64_contain_the_same_numbers(vector: list[float], dtype: OutputDtype) -> None:
     item = f32(vector)
-    listed = json.loads(json_value(item, dtype))
-    packed = json.loads(json_value(item, dtype, as_base64=True))
+    vectors = Vectors(items=[item], encoding=Encoding.F32)
+    listed = json.loads(VectorFormat(dtype).values(vectors)[0])
+    packed = json.loads(VectorFormat(dtype, as_base64=True).values(vectors)[0])
     decoded = np.frombuffer(base64.b64decode(packed), NUMPY[dtype])
     assert (np.array(listed, NUMPY[dtype]) == decoded).all()
     assert len(listed) == quantized_length(len(vector), dtype)
@@ -123,10 +117,11 @@ def test_numbers_beyond_the_range_become_the_largest() -> None:
 
 def test_json_floats_of_the_server_are_not_converted() -> None:
     vectors = Vectors(items=[b"[0.10, 0.2]"], encoding=Encoding.JSON)
-    assert list(json_values(vectors, OutputDtype.FLOAT)) == [b"[0.10, 0.2]"]
+    assert VectorFormat().values(vectors) == [b"[0.10, 0.2]"]
     same = Vectors(items=[f32([0.1, 0.2])], encoding=Encoding.F32)
-    for dtype in QUANTIZED:
-        assert json_values(vectors, dtype) == json_values(same, dtype)
+    for dtype in OutputDtype:
+        in_base64 = VectorFormat(dtype, as_base64=True)
+        assert in_base64.values(vectors) == in_base64.values(same)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import struct
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -34,6 +36,20 @@ def test_is_finite_checks_every_number(numbers: list[float]) -> None:
 def test_f32_to_json_round_trip_is_lossless(numbers: list[float]) -> None:
     item = vectors.f32(numbers)
     assert vectors.json_to_f32(vectors.f32_to_json(item)) == item
+
+
+def test_f32_to_json_has_as_few_digits_as_single_precision_needs() -> None:
+    assert vectors.f32_to_json(vectors.f32([0.1, -1 / 3, 2e-8])) == b"[0.1,-0.33333334,2e-8]"
+
+
+def test_f32_to_json_is_lossless_without_numpy() -> None:
+    program = (
+        "import sys; sys.modules['numpy'] = None\n"
+        "from hubgate.core.vectors import f32, f32_to_json, json_to_f32\n"
+        "item = f32([0.1, -1 / 3, 2e-8])\n"
+        "assert json_to_f32(f32_to_json(item)) == item\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @given(st.lists(singles))

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lookalikes import lookalike
@@ -58,6 +59,34 @@ def test_file_is_embedded_through_the_running_gateway(
     body = {"model": "words", "input": "text number 7", "encoding_format": "base64"}
     told = gateway.request("POST", "/v1/embeddings", body).json()["data"][0]["embedding"]
     assert struct.pack("<8f", *rows[7]["embedding"]) == base64.b64decode(told)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "binary", "ubinary"])
+def test_vectors_of_another_type_are_the_same_in_both_formats(
+    hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path, dtype: str
+) -> None:
+    gateway.add("words", dimensions=12)
+    body = {"model": "words", "input": ["text number 0", "text number 7"], "output_dtype": dtype}
+    expected = [one["embedding"] for one in gateway.request("POST", "/v1/embeddings", body).json()["data"]]
+    options = ("--endpoint", "words", "--output-dtype", dtype)
+    for out in (tmp_path / "out.jsonl", tmp_path / "out.parquet"):
+        assert hubgate("job", "run", str(texts), str(out), *options).status == 0
+    vectors = pq.read_table(tmp_path / "out.parquet").column("embedding")
+    number = pa.int8() if dtype in {"int8", "binary"} else pa.uint8()
+    assert vectors.type == pa.list_(number, 2 if "binary" in dtype else 12)
+    assert [vectors.to_pylist()[n] for n in (0, 7)] == expected
+    assert [row["embedding"] for row in read(tmp_path / "out.jsonl")] == vectors.to_pylist()
+
+
+def test_job_does_not_continue_with_another_output_dtype(
+    hubgate: Command, gateway: RunningGateway, texts: Path, tmp_path: Path
+) -> None:
+    gateway.add("words", dimensions=8)
+    run = ("job", "run", str(texts), str(tmp_path / "out.jsonl"), "--endpoint", "words")
+    assert hubgate(*run, "--output-dtype", "int8").status == 0
+    again = hubgate(*run)
+    assert again.status == 1
+    assert "was started with a different output dtype: int8, not float" in again.err
 
 
 def test_job_starts_its_own_gateway_when_none_runs(hubgate: Command, texts: Path, tmp_path: Path) -> None:

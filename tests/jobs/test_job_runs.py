@@ -263,7 +263,7 @@ async def test_model_changed_between_runs_or_before_the_output_is_reported(
 
 async def test_vector_of_another_dimension_stops_the_job(source: Path, output: Path) -> None:
     script = Script(lambda texts: Reply([Piece(bytes(8)) for _ in texts], 1, exact=True))
-    with pytest.raises(JobStopped, match="returned a vector of 2 dimensions instead of 3") as told:
+    with pytest.raises(JobStopped, match="returned a vector of 2 numbers instead of 3") as told:
         await run(task(source, output), script)
     assert told.value.cause is Cause.DIMENSIONS_CHANGED
 

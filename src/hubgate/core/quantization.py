@@ -1,7 +1,7 @@
 """Quantized vectors: a byte or a bit per dimension instead of four bytes. Without numpy.
 
 A quantized vector depends on nothing but its own vector and the number of dimensions, so vectors of different requests,
-keys and machines compare. docs/embeddings.md has the formulas, and the measurement behind `RANGE`.
+keys and machines compare. docs/embeddings.md has the formulas, and the measurements behind `RANGE`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import orjson
 
-from hubgate.core.vectors import f32_to_base64, f32_to_json, floats, in_encoding
+from hubgate.core.vectors import f32_to_base64, floats, in_encoding
 from hubgate.domain.calls import Encoding, OutputDtype, Vectors
-from hubgate.domain.errors import InvalidRequest
+from hubgate.domain.errors import Cause, InvalidRequest
 
 RANGE = 5.0
 """int8 covers the numbers from -5 to 5 times the root mean square of a vector; larger ones become -127 or 127."""
-SIGNED = frozenset({OutputDtype.INT8, OutputDtype.BINARY})
-"""Types whose bytes are signed."""
+_SIGNED = frozenset({OutputDtype.INT8, OutputDtype.BINARY})
 _PACKED = frozenset({OutputDtype.BINARY, OutputDtype.UBINARY})
 _MAX_INT8 = 127
 _ROUND = 1.5 * 2**23
@@ -47,36 +47,45 @@ def quantized_length(dimensions: int, dtype: OutputDtype) -> int:
     return -(-dimensions // 8) if dtype in _PACKED else dimensions
 
 
-def quantized_to_json(data: bytes, *, signed: bool) -> bytes:
+def quantized_to_json(data: bytes, dtype: OutputDtype) -> bytes:
     """The bytes of a quantized vector as a JSON array of integers."""
-    return orjson.dumps(memoryview(data).cast("b").tolist() if signed else list(data))
+    return orjson.dumps(memoryview(data).cast("b").tolist() if dtype in _SIGNED else list(data))
 
 
-def json_value(item: bytes, dtype: OutputDtype, *, as_base64: bool = False) -> bytes:
-    """An f32 vector as a JSON value of this type: an array of numbers, or a string with the base64 of its bytes.
+class VectorFormat(NamedTuple):
+    """How a response contains vectors: as arrays of numbers, or as strings with the base64 of their bytes."""
 
-    Raises:
-        InvalidRequest: as `quantize`.
-    """
-    data = quantize(item, dtype)
-    if as_base64:
-        return b'"%b"' % f32_to_base64(data)
-    return (
-        f32_to_json(data) if dtype is OutputDtype.FLOAT else quantized_to_json(data, signed=dtype in SIGNED)
-    )
+    dtype: OutputDtype = OutputDtype.FLOAT
+    as_base64: bool = False
+
+    @property
+    def source(self) -> Encoding:
+        """The encoding that vectors are rendered from: floats that are JSON already are not converted."""
+        return Encoding.JSON if self == _JSON_FLOATS else Encoding.F32
+
+    def value(self, item: bytes) -> bytes:
+        """A vector in the encoding `source` as a JSON value.
+
+        Raises:
+            InvalidRequest: as `quantize`.
+        """
+        if self == _JSON_FLOATS:
+            return item
+        data = quantize(item, self.dtype)
+        return b'"%b"' % f32_to_base64(data) if self.as_base64 else quantized_to_json(data, self.dtype)
+
+    def values(self, vectors: Vectors) -> Sequence[bytes]:
+        """Each vector, in any encoding, as a JSON value.
+
+        Raises:
+            InvalidRequest: as `quantize`.
+            UpstreamUnreadable: a number is not finite.
+        """
+        items = in_encoding(vectors, self.source).items
+        return items if self == _JSON_FLOATS else [self.value(item) for item in items]
 
 
-def json_values(vectors: Vectors, dtype: OutputDtype, *, as_base64: bool = False) -> Sequence[bytes]:
-    """Each vector as a JSON value: see `json_value`. Floats that are JSON already are not converted.
-
-    Raises:
-        InvalidRequest: as `quantize`.
-        UpstreamUnreadable: a number is not finite.
-    """
-    if dtype is OutputDtype.FLOAT and not as_base64:
-        return in_encoding(vectors, Encoding.JSON).items
-    items = in_encoding(vectors, Encoding.F32).items
-    return [json_value(item, dtype, as_base64=as_base64) for item in items]
+_JSON_FLOATS = VectorFormat()
 
 
 def _int8(item: bytes) -> bytes:
@@ -144,4 +153,5 @@ def _unchanged(item: bytes, dtype: OutputDtype) -> bytes:
             "This endpoint's server already returns quantized vectors (whole numbers), "
             f"which cannot be quantized again to {dtype}.",
             remedy="Request float, which returns the server's numbers, or let the server return floats.",
+            cause=Cause.WRONG_TASK,
         ) from None

@@ -1,4 +1,4 @@
-"""Arithmetic on the bytes of vectors (`domain.calls.Vectors`), without numpy.
+"""Arithmetic on the bytes of vectors (`domain.calls.Vectors`). Needs no numpy; only `f32_to_json` uses it if it is there.
 
 A vector is either the bytes of a flat JSON array of numbers, or little-endian float32 ("f32"). The checks of every
 reply (how many numbers, are they finite) create no Python floats; only a conversion does, once.
@@ -10,8 +10,9 @@ import binascii
 import math
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from operator import mul
 
 import msgspec
@@ -97,8 +98,20 @@ def json_to_f32(item: bytes) -> bytes:
 
 
 def f32_to_json(item: bytes) -> bytes:
-    """An f32 vector as JSON with exactly the single-precision numbers."""
-    return orjson.dumps(floats(item))
+    """An f32 vector as JSON. As single precision, its numbers are exactly those of the vector.
+
+    With numpy, they have as few digits as that takes, about 11 characters, and as many as double precision without.
+    """
+    return orjson.dumps(_array_reader()(item), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+@cache
+def _array_reader() -> Callable[[bytes], object]:
+    try:
+        import numpy as np  # noqa: PLC0415 - part of the extra [local], and slow to import
+    except ImportError:
+        return floats
+    return partial(np.frombuffer, dtype=np.float32)
 
 
 def f32_to_base64(item: bytes) -> bytes:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from hubgate.domain.calls import OutputDtype
 from hubgate.domain.errors import Cause
 from hubgate.files import atomic_write, is_locked, take_lock
 from hubgate.jobs.manifest import Totals, read_totals
@@ -44,6 +45,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     keep: tuple[str, ...] = ()
     chunk: bool = False
     input_type: str = "document"
+    output_dtype: OutputDtype = OutputDtype.FLOAT
     rows_per_request: int = ROWS_PER_REQUEST
 
     @property

@@ -150,11 +150,13 @@ class Job:
         ids, kept = source.layout
         progress.totals = msgspec.structs.replace(manifest.totals)
         progress.expected_rows = source.expected_rows
+        layout = Layout(model["dimensions"], self.task.chunk, ids, kept, self.task.output_dtype)
         with report_disk_errors():
             runner = Runner(
                 folder=self.folder,
                 source=source,
-                sink=make_sink(self.folder.output, Layout(model["dimensions"], self.task.chunk, ids, kept)),
+                sink=make_sink(self.folder.output, layout),
+                layout=layout,
                 manifest=manifest,
                 embedder=embedder,
                 progress=progress,

@@ -9,7 +9,9 @@ from typing import Any, BinaryIO, Literal
 
 import orjson
 
+from hubgate.core.quantization import quantized_to_json
 from hubgate.core.vectors import f32_to_json
+from hubgate.domain.calls import OutputDtype
 from hubgate.jobs.inputs import MAX_TEXT_BYTES, InputFingerprint, no_such_field
 from hubgate.jobs.rows import (
     Columns,
@@ -138,7 +140,11 @@ class JsonlSink:
                 head |= {"chunk": chunk, "start": piece.start, "end": piece.end, "text": piece.text}
             fields = orjson.dumps(head, default=str, option=_OPTIONS)
             counts = b'"tokens":%b,"tokens_unread":%b' % (_number(piece.tokens), _number(piece.tokens_unread))
-            yield b'%b,"embedding":%b,%b}\n' % (fields[:-1], f32_to_json(piece.vector), counts)
+            yield b'%b,"embedding":%b,%b}\n' % (fields[:-1], self._vector(piece.vector), counts)
+
+    def _vector(self, vector: bytes) -> bytes:
+        dtype = self._layout.dtype
+        return f32_to_json(vector) if dtype is OutputDtype.FLOAT else quantized_to_json(vector, dtype)
 
 
 def _number(tokens: int | None) -> bytes:

@@ -14,6 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hubgate.domain.calls import OutputDtype
 from hubgate.files import flush_to_disk
 from hubgate.jobs.inputs import InputFingerprint, no_such_field, unusable_input
 from hubgate.jobs.rows import (
@@ -34,6 +35,13 @@ _READ_BUFFER = 1 << 20
 _GROUP_BYTES = 32 * 1024 * 1024
 """Uncompressed size of a row group of the output: what writing it holds in memory."""
 _STRING_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_NUMBER_TYPES = {
+    OutputDtype.FLOAT: pa.float32(),
+    OutputDtype.INT8: pa.int8(),
+    OutputDtype.UINT8: pa.uint8(),
+    OutputDtype.BINARY: pa.int8(),
+    OutputDtype.UBINARY: pa.uint8(),
+}
 _CONVERSION_ERRORS = (ValueError, OverflowError)
 """From values that Python cannot represent: invalid UTF-8, nanoseconds, years after 9999."""
 
@@ -129,7 +137,7 @@ class ParquetSource:
 
 
 class ParquetSink:
-    """A row per vector, in a column of fixed-size lists of float32."""
+    """A row per vector, in a column of fixed-size lists of numbers."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -171,7 +179,7 @@ class ParquetSink:
             columns.append(pa.array([piece.start for piece in pieces], pa.int64()))
             columns.append(pa.array([piece.end for piece in pieces], pa.int64()))
             columns.append(pa.array([piece.text for piece in pieces], pa.string()))
-        columns.append(_vectors(pieces, layout.dimensions))
+        columns.append(_vectors(pieces, layout))
         columns.append(pa.array([piece.tokens for piece in pieces], pa.int32()))
         columns.append(pa.array([piece.tokens_unread for piece in pieces], pa.int32()))
         return pa.Table.from_arrays(columns, schema=self._schema)
@@ -191,15 +199,16 @@ def _schema(layout: Layout) -> pa.Schema:
     if layout.chunked:
         columns = {"chunk": pa.int32(), "start": pa.int64(), "end": pa.int64(), "text": pa.string()}
         fields += [pa.field(name, kind, nullable=False) for name, kind in columns.items()]
-    fields.append(pa.field("embedding", pa.list_(pa.float32(), layout.dimensions), nullable=False))
+    fields.append(pa.field("embedding", pa.list_(_NUMBER_TYPES[layout.dtype], layout.length), nullable=False))
     fields += [pa.field("tokens", pa.int32()), pa.field("tokens_unread", pa.int32())]
     return pa.schema(fields)
 
 
-def _vectors(pieces: Sequence[Piece], dimensions: int) -> pa.Array:
+def _vectors(pieces: Sequence[Piece], layout: Layout) -> pa.Array:
     numbers = pa.py_buffer(b"".join(piece.vector for piece in pieces))
-    flat = pa.Array.from_buffers(pa.float32(), len(pieces) * dimensions, [None, numbers])
-    return pa.FixedSizeListArray.from_arrays(flat, dimensions)
+    kind, length = _NUMBER_TYPES[layout.dtype], layout.length
+    flat = pa.Array.from_buffers(kind, len(pieces) * length, [None, numbers])
+    return pa.FixedSizeListArray.from_arrays(flat, length)
 
 
 def _write_group(writer: pq.ParquetWriter, tables: list[pa.Table]) -> None:

@@ -8,6 +8,8 @@ from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeAlias, Type
 
 import msgspec
 
+from hubgate.core.quantization import quantized_length
+from hubgate.domain.calls import OutputDtype
 from hubgate.domain.errors import HubgateError
 
 Id: TypeAlias = int | str
@@ -78,7 +80,7 @@ class Shard(NamedTuple):
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False, rename={"vector": "embedding"}):
-    """An f32 vector and the part of the text that it is for, from `start` to `end` in code points.
+    """A vector of the job's type, and the part of the text that it is for, from `start` to `end` in code points.
 
     The fields have the names of the API's reply, so that decoding creates one object per vector.
     """
@@ -121,10 +123,21 @@ class Layout(NamedTuple):
     """The columns of the output."""
 
     dimensions: int
+    """Of the model's vectors."""
     chunked: bool = False
     ids: Literal["int", "text"] = "int"
     kept: Mapping[str, Any] = {}
     """The copied columns with their Arrow types; `None` if the input has no types."""
+    dtype: OutputDtype = OutputDtype.FLOAT
+
+    @property
+    def length(self) -> int:
+        """How many numbers a vector has."""
+        return quantized_length(self.dimensions, self.dtype)
+
+    @property
+    def number_bytes(self) -> int:
+        return 4 if self.dtype is OutputDtype.FLOAT else 1
 
 
 class Source(Protocol):

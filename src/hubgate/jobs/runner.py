@@ -22,7 +22,7 @@ from hubgate.jobs.folder import JobFolder
 from hubgate.jobs.inputs import input_changed, unusable_input
 from hubgate.jobs.manifest import Manifest, Record, Totals
 from hubgate.jobs.retries import EmbeddedRows, RetryingEmbedder
-from hubgate.jobs.rows import Embedded, JobStopped, Shard, Sink, Source
+from hubgate.jobs.rows import Embedded, JobStopped, Layout, Shard, Sink, Source
 from hubgate.jobs.shards import ShardFile, cut_shards
 
 T = TypeVar("T")
@@ -85,6 +85,7 @@ class Runner:
     folder: JobFolder
     source: Source
     sink: Sink
+    layout: Layout
     manifest: Manifest
     embedder: RetryingEmbedder
     progress: Progress
@@ -188,10 +189,10 @@ class Runner:
             self._slots.release()
 
     def _check_vectors(self, result: EmbeddedRows) -> None:
-        expected = self.model["dimensions"] * 4
-        for length in {len(piece.vector) for piece in result.embedded.pieces} - {expected}:
+        size, expected = self.layout.number_bytes, self.layout.length
+        for length in {len(piece.vector) for piece in result.embedded.pieces} - {expected * size}:
             raise JobStopped(
-                f"The endpoint returned a vector of {length // 4} dimensions instead of {expected // 4}.",
+                f"The endpoint returned a vector of {length // size} numbers instead of {expected}.",
                 remedy="The model behind it has changed: `hubgate check` shows details.",
                 cause=Cause.DIMENSIONS_CHANGED,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,9 @@ from elasticsearch import Elasticsearch, ElasticsearchWarning
 from lookalikes import lookalike
 
 from hubgate.core.chunking import chunk
+from hubgate.core.quantization import quantize
+from hubgate.core.vectors import f32
+from hubgate.domain.calls import OutputDtype
 from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
 
 if TYPE_CHECKING:
@@ -61,6 +65,19 @@ def test_a_chunk_has_the_same_vector_as_its_text(local_gateway: RunningGateway) 
         assert [one["embedding"] for one in chunks] == [
             entry["embedding"] for entry in plain.json()["text_embedding"]
         ]
+
+
+def test_chunks_have_the_element_type_of_the_request(local_gateway: RunningGateway) -> None:
+    body = {"input": TEXTS, "chunking_settings": SMALL}
+    path = f"/_inference/text_embedding/{NAME}"
+    floats = local_gateway.request("POST", path, body).json()["text_embedding"]
+    for kind, dtype in (("byte", OutputDtype.INT8), ("bit", OutputDtype.UBINARY)):
+        reply = local_gateway.request("POST", path, {**body, "embedding_type": kind}).json()
+        for text, quantized in zip(floats, reply[f"text_embedding_{kind}s"], strict=True):
+            for one, other in zip(text["chunks"], quantized["chunks"], strict=True):
+                signed = struct.pack(f"{len(other['embedding'])}b", *other.pop("embedding"))
+                assert signed == quantize(f32(one["embedding"]), dtype)
+                assert other == {key: value for key, value in one.items() if key != "embedding"}
 
 
 def test_an_empty_object_selects_the_settings_of_the_endpoint(gateway: RunningGateway) -> None:

@@ -67,6 +67,24 @@ async def test_json_vectors_pass_as_the_upstream_wrote_them(scripted: ScriptedGa
     assert reply.body == b'{"text_embedding":[{"embedding":[1.0, 2e-1]}]}'
 
 
+@pytest.mark.parametrize(
+    ("kind", "key", "expected"),
+    [
+        ("float", "text_embedding", [0.25, -0.5]),
+        ("byte", "text_embedding_bytes", [16, -32]),
+        ("INT8", "text_embedding_bytes", [16, -32]),
+        ("bit", "text_embedding_bits", [-128]),
+        ("binary", "text_embedding_bits", [-128]),
+    ],
+)
+async def test_embedding_type_returns_the_element_types_of_a_dense_vector(
+    scripted: ScriptedGateway, kind: str, key: str, expected: list[float]
+) -> None:
+    scripted.script.answer = answering(items=[b"[0.25,-0.5]"])
+    reply = await scripted.request("POST", E5, {"input": "a", "embedding_type": kind})
+    assert reply.json() == {key: [{"embedding": expected}]}
+
+
 async def test_f32_vectors_are_written_as_single_precision_numbers(scripted: ScriptedGateway) -> None:
     scripted.script.answer = answering(items=[struct.pack("<2f", 0.25, 0.1)], encoding=Encoding.F32)
     reply = await scripted.request("POST", E5, {"input": "a"})
@@ -132,6 +150,11 @@ async def test_input_type_is_case_insensitive(
         ({"input": 3}, "x_content_parse_exception", "[input] must be a string or an array, not a number."),
         ({"input": ["a", 3]}, "x_content_parse_exception", "[input[1]] must be a string, not a number."),
         ({"input": {"a": 1}}, "x_content_parse_exception", "not an object."),
+        (
+            {"input": "a", "embedding_type": "uint8"},
+            "x_content_parse_exception",
+            "Invalid value [uint8]. [embedding_type] must be one of [float, byte, int8, bit, binary]",
+        ),
         (
             {"input": "a", "input_type": "verse"},
             "x_content_parse_exception",

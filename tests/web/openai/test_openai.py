@@ -12,7 +12,7 @@ import pytest
 from scripted_gateway import two_numbers
 
 from hubgate.domain import errors
-from hubgate.domain.calls import Encoding, InputType, Vectors
+from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
 from hubgate.domain.errors import Cause
 
 if TYPE_CHECKING:
@@ -73,6 +73,68 @@ async def test_base64_is_the_little_endian_float32_of_the_vector(scripted: Scrip
     from_json = await scripted.request("POST", "/v1/embeddings", body)
     for reply in (from_f32, from_json):
         assert base64.b64decode(reply.json()["data"][0]["embedding"]) == F32
+
+
+PACKED = {
+    "int8": struct.pack("2b", 16, -32),
+    "uint8": struct.pack("2B", 144, 96),
+    "binary": struct.pack("b", 0),
+    "ubinary": struct.pack("B", 128),
+}
+
+
+@pytest.mark.parametrize("dtype", PACKED)
+@pytest.mark.parametrize("items", [[F32], [b"[0.25,-0.5]"]])
+async def test_output_dtype_returns_integers_or_their_bytes(
+    scripted: ScriptedGateway, dtype: str, items: list[bytes]
+) -> None:
+    scripted.script.answer = answering(
+        items=items, encoding=Encoding.F32 if items == [F32] else Encoding.JSON
+    )
+    body = {"model": "e5", "input": "a", "output_dtype": dtype}
+    numbers = (await scripted.request("POST", "/v1/embeddings", body)).json()["data"][0]["embedding"]
+    packed = await scripted.request("POST", "/v1/embeddings", {**body, "encoding_format": "base64"})
+    assert base64.b64decode(packed.json()["data"][0]["embedding"]) == PACKED[dtype]
+    code = "b" if dtype in {"int8", "binary"} else "B"
+    assert struct.pack(f"{len(numbers)}{code}", *numbers) == PACKED[dtype]
+    if "binary" in dtype:  # Jina's field
+        jina = {"model": "e5", "input": "a", "embedding_type": dtype}
+        reply = await scripted.request("POST", "/v1/embeddings", jina)
+        assert reply.json()["data"][0]["embedding"] == numbers
+
+
+@pytest.mark.parametrize("language", ["python", "js"])
+async def test_openais_clients_receive_integers_instead_of_base64(
+    scripted: ScriptedGateway, language: str
+) -> None:
+    scripted.script.answer = answering()
+    body = {"model": "e5", "input": "a", "output_dtype": "int8", "encoding_format": "base64"}
+    header = {"x-stainless-lang": language}
+    reply = await scripted.request("POST", "/v1/embeddings", body, more_headers=header)
+    assert reply.json()["data"][0]["embedding"] == [16, -32]
+    floats = await scripted.request(
+        "POST", "/v1/embeddings", {**body, "output_dtype": "float"}, more_headers=header
+    )
+    assert base64.b64decode(floats.json()["data"][0]["embedding"]) == F32
+
+
+async def test_output_dtype_shares_the_vectors_of_the_model(scripted: ScriptedGateway) -> None:
+    for dtype in ("float", *PACKED):
+        body = {"model": "e5", "input": "a", "output_dtype": dtype, "dimensions": 2}
+        await scripted.request("POST", "/v1/embeddings", body)
+    assert len({call.options for call in scripted.script.calls if isinstance(call, Embed)}) == 1
+
+
+async def test_quantized_vectors_of_a_server_are_not_quantized_again(scripted: ScriptedGateway) -> None:
+    scripted.script.answer = answering(items=[b"[-7,120]"], encoding=Encoding.JSON)
+    body = {"model": "e5", "input": "a", "output_dtype": "int8"}
+    assert (await scripted.request("POST", "/v1/embeddings", body)).json()["data"][0]["embedding"] == [
+        -7,
+        120,
+    ]
+    reply = await scripted.request("POST", "/v1/embeddings", {**body, "output_dtype": "binary"})
+    assert reply.status == 400
+    assert "already returns quantized vectors" in reply.json()["error"]["message"]
 
 
 async def test_difys_not_set_is_ignored_as_an_encoding(scripted: ScriptedGateway) -> None:
@@ -184,6 +246,7 @@ BAD_INPUT: list[tuple[object, str]] = [
     ({"model": "e5", "input": [[]]}, "[input[0]] must be a string, not an array."),
     ({"model": "e5", "input": "a", "colour": "red"}, "Unknown field [colour]."),
     ({"model": "e5", "input": "a", "encoding_format": "int8"}, "[encoding_format] must be one of ["),
+    ({"model": "e5", "input": "a", "output_dtype": "int4"}, "[output_dtype] must be one of [float, int8, "),
     ({"model": "e5", "input": "a", "dimensions": "many"}, "[dimensions] must be an integer, not a string."),
     ({"model": "e5", "input": "a", "input_type": "poem"}, "[input_type] is not valid: 'poem'."),
     ([1, 2], "The request body must be an object, not an array."),

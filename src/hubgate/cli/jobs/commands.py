@@ -14,6 +14,7 @@ from typer import Argument, Option
 
 from hubgate.cli.client import CommandFailed, require_home
 from hubgate.cli.printing import format_time, print_fields, print_table
+from hubgate.domain.calls import OutputDtype
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,12 +56,10 @@ def run_job(
     keep: Annotated[list[str] | None, Option(help="Another field to copy; can be repeated.")] = None,
     chunk: Annotated[
         bool,
-        Option(
-            "--chunk",
-            help="Split long texts by the endpoint's chunking settings, or to fit the model.",
-        ),
+        Option("--chunk", help="Split long texts by the endpoint's chunking settings, or to fit the model."),
     ] = False,
     input_type: Annotated[Texts, Option(help="What the texts are used for.")] = Texts.DOCUMENT,
+    output_dtype: Annotated[OutputDtype, Option(help="The numbers of the vectors.")] = OutputDtype.FLOAT,
     waits: Annotated[
         Class, Option("--class", help="bulk requests wait behind all other callers.")
     ] = Class.BULK,
@@ -89,6 +88,7 @@ def run_job(
         keep=tuple(keep or ()),
         chunk=chunk,
         input_type=input_type,
+        output_dtype=output_dtype,
         rows_per_request=rows_per_request or _rows_per_request(output, overwrite=overwrite),
     )
     options = RunOptions(

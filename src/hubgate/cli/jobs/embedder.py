@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from hubgate.cli.client import as_commands, segment
+from hubgate.domain.calls import OutputDtype
 from hubgate.domain.endpoint import Task as ModelTask
 from hubgate.domain.errors import Cause, HubgateError, StoreFailed, UpstreamError, WrongTask
 from hubgate.jobs.rows import Piece, Reply
@@ -78,6 +79,8 @@ class GatewayEmbedder:
             "input_type": task.input_type,
             "token_counts": True,
         }
+        if task.output_dtype is not OutputDtype.FLOAT:  # a running gateway may be older than the field
+            self._fields["output_dtype"] = task.output_dtype
         if task.chunk:
             self._fields["chunking_settings"] = {}  # the endpoint's own settings
         self._headers = {"content-type": "application/json"}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from hubgate.core.off_loop import off_loop, total
+from hubgate.core.quantization import quantize, quantized_to_json
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import (
     Chat,
@@ -20,6 +21,7 @@ from hubgate.domain.calls import (
     Embed,
     Encoding,
     GenerationCall,
+    OutputDtype,
     Rerank,
     SparseEmbed,
     SparseVectors,
@@ -30,7 +32,7 @@ from hubgate.domain.errors import HubgateError
 from hubgate.service.inference.chunks import EmbeddedChunk
 from hubgate.web.elastic.errors import describe_call_error, status_exception
 from hubgate.web.elastic.generation import ElasticEncoder, chat_body, completion_body
-from hubgate.web.elastic.inference_requests import InferenceForm, read_chat, read_inference
+from hubgate.web.elastic.inference_requests import ElementType, InferenceForm, read_chat, read_inference
 from hubgate.web.elastic.options import SERVICE, RequestOptions, Timeout
 from hubgate.web.http.asgi import Headers, respond
 from hubgate.web.shared.embeddings import embed, embed_in_chunks, vector_headers, waited_header
@@ -112,12 +114,16 @@ async def _embed(exchange: Exchange, form: InferenceForm, call_context: Context)
         input_type=form.parsed_input_type() or exchange.input_type,
         context=call_context,
     )
+    kind = form.element_type()
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call)
-        body = await off_loop(total(vectors.items), _render_vectors, vectors)
+        body = await off_loop(total(vectors.items), _render_vectors, vectors, kind)
         return _Reply(body, vector_headers(vectors), _warnings(vectors))
-    chunked = await embed_in_chunks(gateway, context, endpoint, call, form.chunking_settings)
-    body = await asyncio.to_thread(_render_chunks, chunked.items)
+    encoding = _encoding(kind)
+    chunked = await embed_in_chunks(
+        gateway, context, endpoint, call, form.chunking_settings, encoding=encoding
+    )
+    body = await asyncio.to_thread(_render_chunks, chunked.items, kind)
     return _Reply(body, vector_headers(chunked.vectors), chunked.warnings)
 
 
@@ -185,10 +191,25 @@ def _warnings(vectors: Vectors) -> tuple[str, ...]:
     return (*vectors.warnings, f"{count} were longer than the model reads, and were cut.")
 
 
-def _render_vectors(vectors: Vectors) -> bytes:
-    """`{"text_embedding": [{"embedding": […]}, …]}`."""
-    items = in_encoding(vectors, Encoding.JSON).items
-    return b'{"text_embedding":[{"embedding":' + b'},{"embedding":'.join(items) + b"}]}"
+def _encoding(kind: ElementType) -> Encoding:
+    return Encoding.JSON if kind is ElementType.FLOAT else Encoding.F32
+
+
+def _element_value(item: bytes, kind: ElementType) -> bytes:
+    """A vector in the encoding of its type, as JSON. Bits are signed bytes, as a `dense_vector` field reads them."""
+    match kind:
+        case ElementType.FLOAT:
+            return item
+        case ElementType.BYTE:
+            return quantized_to_json(quantize(item, OutputDtype.INT8), OutputDtype.INT8)
+        case ElementType.BIT:
+            return quantized_to_json(quantize(item, OutputDtype.UBINARY), OutputDtype.INT8)
+
+
+def _render_vectors(vectors: Vectors, kind: ElementType) -> bytes:
+    """`{"text_embedding": [{"embedding": […]}, …]}`, or the same below the name of another element type."""
+    items = [_element_value(item, kind) for item in in_encoding(vectors, _encoding(kind)).items]
+    return b'{"%b":[{"embedding":%b}]}' % (kind.encode(), b'},{"embedding":'.join(items))
 
 
 def _render_sparse(vectors: SparseVectors) -> bytes:
@@ -200,27 +221,27 @@ def _render_sparse(vectors: SparseVectors) -> bytes:
     return b'{"sparse_embedding":[%b]}' % b",".join(items)
 
 
-def _render_chunks(items: Sequence[Sequence[EmbeddedChunk]]) -> bytes:
+def _render_chunks(items: Sequence[Sequence[EmbeddedChunk]], kind: ElementType) -> bytes:
     """`{"text_embedding": [{"chunks": [{"start_offset", "end_offset", "text", "embedding"}, …]}, …]}`.
 
     Offsets are in UTF-16 code units, as in Elasticsearch.
     """
-    return b"".join(_chunk_parts(items))
+    return b"".join(_chunk_parts(items, kind))
 
 
-def _chunk_parts(items: Sequence[Sequence[EmbeddedChunk]]) -> Iterator[bytes]:
-    before = b'{"text_embedding":[{"chunks":['
+def _chunk_parts(items: Sequence[Sequence[EmbeddedChunk]], kind: ElementType) -> Iterator[bytes]:
+    before = b'{"%b":[{"chunks":[' % kind.encode()
     for chunks in items:
         yield before
-        yield b",".join(map(_render_chunk, chunks))
+        yield b",".join(_render_chunk(chunk, kind) for chunk in chunks)
         before = b']},{"chunks":['
     yield b"]}]}"
 
 
-def _render_chunk(chunk: EmbeddedChunk) -> bytes:
+def _render_chunk(chunk: EmbeddedChunk, kind: ElementType) -> bytes:
     return b'{"start_offset":%d,"end_offset":%d,"text":%b,"embedding":%b}' % (
         chunk.place.start_utf16,
         chunk.place.end_utf16,
         msgspec.json.encode(chunk.text),
-        chunk.vector,
+        _element_value(chunk.vector, kind),
     )

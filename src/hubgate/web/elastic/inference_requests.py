@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -15,9 +16,27 @@ from hubgate.web.shared.embeddings import MAX_TEXTS
 
 # Fields that only some tasks accept.
 _TASK_FIELDS = {
-    Task.TEXT_EMBEDDING: frozenset({"input_type", "chunking_settings"}),
+    Task.TEXT_EMBEDDING: frozenset({"input_type", "chunking_settings", "embedding_type"}),
     Task.RERANK: frozenset({"query", "return_documents", "top_n"}),
 }
+
+
+class ElementType(StrEnum):
+    """Of Elasticsearch's `dense_vector`. The value is the name of the results in a response."""
+
+    FLOAT = "text_embedding"
+    BYTE = "text_embedding_bytes"
+    BIT = "text_embedding_bits"
+
+
+_ELEMENT_TYPES = {
+    "float": ElementType.FLOAT,
+    "byte": ElementType.BYTE,
+    "int8": ElementType.BYTE,
+    "bit": ElementType.BIT,
+    "binary": ElementType.BIT,
+}
+"""With the synonyms that Elasticsearch's service for Cohere accepts."""
 _CHAT_FIELDS = frozenset({"messages", "stop", "temperature", "top_p", "tools", "tool_choice"})
 
 
@@ -33,6 +52,8 @@ class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     timeout: str | None = None
     chunking_settings: dict[str, Any] | None = None
     """hubgate's own: asks for the chunks of each input."""
+    embedding_type: str | None = None
+    """hubgate's own on a request; other services of Elasticsearch have it as a setting."""
 
     def texts(self, task: Task) -> Sequence[str]:
         """The texts, if the whole body is valid for the task.
@@ -60,8 +81,27 @@ class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
                 f"Invalid value [{word[:200]}]. [input_type] must be one of [{known}]"
             ) from None
 
+    def element_type(self) -> ElementType:
+        word = self.embedding_type
+        if word is None:
+            return ElementType.FLOAT
+        try:
+            return _ELEMENT_TYPES[word.lower()]
+        except KeyError:
+            known = ", ".join(_ELEMENT_TYPES)
+            raise parse_exception(
+                f"Invalid value [{word[:200]}]. [embedding_type] must be one of [{known}]"
+            ) from None
+
     def _misplaced(self, task: Task) -> Iterator[str]:
-        for key in ("input_type", "query", "return_documents", "top_n", "chunking_settings"):
+        for key in (
+            "input_type",
+            "query",
+            "return_documents",
+            "top_n",
+            "chunking_settings",
+            "embedding_type",
+        ):
             if key not in _TASK_FIELDS.get(task, ()) and getattr(self, key) is not None:
                 yield f"Field [{key}] cannot be specified for task type [{task}]"
 

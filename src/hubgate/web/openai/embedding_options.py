@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from hubgate.domain.calls import InputType
+from hubgate.domain.calls import InputType, OutputDtype
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.shared.embeddings import Inputs
 
@@ -23,8 +23,8 @@ _TASKS = {
 class OtherOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     output_dimension: int | None = None
     """Voyage's name for `dimensions`."""
-    output_dtype: Literal["float"] | None = None
-    """Voyage's client always sends it."""
+    output_dtype: OutputDtype | None = None
+    """Voyage's."""
     truncation: bool | None = None
     """Voyage's; `truncate` is Jina's. Without it, what the endpoint does by default."""
     truncate: bool | None = None
@@ -32,10 +32,15 @@ class OtherOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Jina's name for `input_type`."""
     normalized: bool | None = None
     """Jina's: whether vectors have length 1. Without it, as the model returns them."""
-    embedding_type: Literal["float", "base64"] | None = None
-    """Jina's name for `encoding_format`."""
+    embedding_type: Literal["float", "base64", "binary", "ubinary"] | None = None
+    """Jina's name for `encoding_format` and `output_dtype`."""
     late_chunking: bool | None = None
     """Jina's."""
+
+    def parsed_dtype(self) -> OutputDtype:
+        if self.output_dtype is None and self.embedding_type in {"binary", "ubinary"}:
+            return OutputDtype(self.embedding_type)
+        return self.output_dtype or OutputDtype.FLOAT
 
     def parsed_task(self) -> InputType | None:
         """The input type that `task` means.

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 from hubgate.core.off_loop import off_loop, total
-from hubgate.core.vectors import f32_to_base64, in_encoding
-from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.core.quantization import VectorFormat
+from hubgate.domain.calls import Embed, OutputDtype, Vectors
 from hubgate.domain.chunking import InvalidChunking
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.gateway import Gateway
@@ -48,6 +48,8 @@ class EmbeddingsForm(OtherOptions, forbid_unknown_fields=True, kw_only=True):
 
 
 EMBEDDINGS = msgspec.json.Decoder(EmbeddingsForm)
+_OPENAI_CLIENT = b"x-stainless-lang"
+"""A header that OpenAI's clients send, in every language."""
 
 
 async def handle_embeddings(
@@ -64,15 +66,14 @@ async def handle_embeddings(
         truncate=form.truncation if form.truncate is None else form.truncate,
         context=context.call_context(),
     )
-    as_base64 = "base64" in (form.encoding_format, form.embedding_type)
+    style = _format(form, scope)
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call, counts=form.token_counts)
         counts = form.token_counts and vectors.exact  # otherwise they are a total, divided
         usage = usage_object(texts, vectors)
         size = total(vectors.items)
-        body = await off_loop(size, _render_vectors, vectors, name, usage, as_base64=as_base64, counts=counts)
+        body = await off_loop(size, _render_vectors, vectors, name, usage, style, counts=counts)
     else:
-        encoding = Encoding.F32 if as_base64 else Encoding.JSON
         try:
             chunked = await embed_in_chunks(
                 gateway,
@@ -81,24 +82,33 @@ async def handle_embeddings(
                 call,
                 form.chunking_settings,
                 counts=form.token_counts,
-                encoding=encoding,
+                encoding=style.source,
             )
         except InvalidChunking as error:
             raise InvalidRequest(error.message, remedy=error.remedy) from None
         vectors = chunked.vectors
         counts = form.token_counts and vectors.exact
-        body = await asyncio.to_thread(_render_chunks, chunked, name, as_base64=as_base64, counts=counts)
+        body = await asyncio.to_thread(_render_chunks, chunked, name, style, counts=counts)
     await respond(send, 200, body, headers=vector_headers(vectors))
 
 
+def _format(form: EmbeddingsForm, scope: Scope) -> VectorFormat:
+    dtype = form.parsed_dtype()
+    as_base64 = "base64" in (form.encoding_format, form.embedding_type)
+    if as_base64 and dtype is not OutputDtype.FLOAT:
+        # OpenAI's own clients request base64 by default, and would read any bytes as single precision.
+        as_base64 = all(name != _OPENAI_CLIENT for name, _ in scope["headers"])
+    return VectorFormat(dtype, as_base64)
+
+
 def _render_vectors(
-    vectors: Vectors, model: str, usage: dict[str, int | bool], *, as_base64: bool, counts: bool
+    vectors: Vectors, model: str, usage: dict[str, int | bool], style: VectorFormat, *, counts: bool
 ) -> bytes:
-    return _render(_embeddings(vectors, as_base64=as_base64, counts=counts), model, usage)
+    return _render(_embeddings(vectors, style, counts=counts), model, usage)
 
 
-def _render_chunks(chunked: Chunked, model: str, *, as_base64: bool, counts: bool) -> bytes:
-    data = (_chunks(chunks, as_base64=as_base64, counts=counts) for chunks in chunked.items)
+def _render_chunks(chunked: Chunked, model: str, style: VectorFormat, *, counts: bool) -> bytes:
+    data = (_chunks(chunks, style, counts=counts) for chunks in chunked.items)
     items = [b'{"object":"embedding","index":%d,"chunks":[%b]}' % numbered for numbered in enumerate(data)]
     return _render(items, model, usage_object(chunked.texts, chunked.vectors), chunked.warnings)
 
@@ -115,20 +125,18 @@ def _render(
     )
 
 
-def _embeddings(vectors: Vectors, *, as_base64: bool, counts: bool) -> Iterator[bytes]:
-    encoded = in_encoding(vectors, Encoding.F32 if as_base64 else Encoding.JSON)
-    tokens = (counts and encoded.text_tokens) or repeat(None)
-    unread = encoded.text_unread or repeat(None)
-    for index, (item, count, rest) in enumerate(zip(encoded.items, tokens, unread, strict=False)):
-        embedding = _render_embedding(item, as_base64=as_base64)
+def _embeddings(vectors: Vectors, style: VectorFormat, *, counts: bool) -> Iterator[bytes]:
+    tokens = (counts and vectors.text_tokens) or repeat(None)
+    unread = vectors.text_unread or repeat(None)
+    for index, (value, count, rest) in enumerate(zip(style.values(vectors), tokens, unread, strict=False)):
         yield b'{"object":"embedding","index":%d,"embedding":%b%b}' % (
             index,
-            embedding,
+            value,
             _token_counts(count, rest),
         )
 
 
-def _chunks(chunks: Sequence[EmbeddedChunk], *, as_base64: bool, counts: bool) -> bytes:
+def _chunks(chunks: Sequence[EmbeddedChunk], style: VectorFormat, *, counts: bool) -> bytes:
     """Offsets are in code points, as in Python, Rust and Go."""
     return b",".join(
         b'{"index":%d,"start":%d,"end":%d,"text":%b,"embedding":%b%b}'
@@ -137,7 +145,7 @@ def _chunks(chunks: Sequence[EmbeddedChunk], *, as_base64: bool, counts: bool) -
             chunk.place.start,
             chunk.place.end,
             msgspec.json.encode(chunk.text),
-            _render_embedding(chunk.vector, as_base64=as_base64),
+            style.value(chunk.vector),
             _token_counts(chunk.tokens if counts else None, chunk.unread),
         )
         for index, chunk in enumerate(chunks)
@@ -147,7 +155,3 @@ def _chunks(chunks: Sequence[EmbeddedChunk], *, as_base64: bool, counts: bool) -
 def _token_counts(tokens: int | None, unread: int | None) -> bytes:
     read = b"" if tokens is None else b',"tokens":%d' % tokens
     return read if unread is None else b'%b,"tokens_unread":%d' % (read, unread)
-
-
-def _render_embedding(item: bytes, *, as_base64: bool) -> bytes:
-    return b'"%b"' % f32_to_base64(item) if as_base64 else item
