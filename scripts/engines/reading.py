@@ -148,7 +148,7 @@ def refuses_other_models(stage: Stage) -> None:
     """Registered as another embedding model, or with a wrong token, it is refused, and nothing is stored."""
     told = stage.register("wrong", EMBED, model="intfloat/e5-small")["error"]
     assert MODEL in told["message"], told
-    told = stage.register("wrong", EMBED, token="not-it")["error"]  # noqa: S106 - it is none
+    told = stage.register("wrong", EMBED, token="not-it")["error"]
     same(told["cause"], "wrong_token")
     same(stage.gateway.request("GET", "/api/endpoints/wrong").status, 404)
 

@@ -76,7 +76,7 @@ def ranker(folder: Path) -> None:
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     known = list(dict.fromkeys([*special.values(), *WORDS, *LETTERS]))
     words = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece({word: place for place, word in enumerate(known)}, unk_token="[UNK]")  # noqa: S106
+        tokenizers.models.WordPiece({word: place for place, word in enumerate(known)}, unk_token="[UNK]")
     )
     words.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True, strip_accents=False)
     words.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()

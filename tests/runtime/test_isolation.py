@@ -86,7 +86,8 @@ def test_socket_audit_detects_dns_lookups_and_connections(line: str, status: int
     assert done.returncode == status
 
 
-def test_openvino_is_imported_in_only_one_module() -> None:
+def test_openvino_is_imported_only_where_its_telemetry_is_blocked() -> None:
+    """`causal.py` imports `graph.py` before OpenVINO GenAI."""
     source = Path(__file__).parents[2] / "src"
     importers = [
         file.name
@@ -96,4 +97,4 @@ def test_openvino_is_imported_in_only_one_module() -> None:
             for line in file.read_text("utf-8").splitlines()
         )
     ]
-    assert importers == ["graph.py"]
+    assert sorted(importers) == ["causal.py", "graph.py"]

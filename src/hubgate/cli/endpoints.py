@@ -94,7 +94,7 @@ def add(
     if save_anyway:
         body["save_anyway"] = True
     if local:
-        _download(local, body.get("token"))
+        _download(local, body.get("token"), task=body.get("task"))
     try:
         print_result("Added", api("POST", "/api/endpoints", body, no_home=NoHome.CREATE))
     except CommandFailed as failure:
@@ -263,7 +263,7 @@ def _print_steps(steps: Sequence[dict[str, Any]]) -> None:
             print_fields({"warning": warning})
 
 
-def _download(model: str, token: str | None) -> None:
+def _download(model: str, token: str | None, *, task: str | None) -> None:
     """Download a model's files to the cache, with a progress line.
 
     Only in a terminal: otherwise the gateway downloads them itself, and logs it. A failure is ignored here, because the
@@ -273,6 +273,7 @@ def _download(model: str, token: str | None) -> None:
         return
     import asyncio
 
+    from hubgate.domain.endpoint import GENERATION_TASKS, Task
     from hubgate.domain.errors import HubgateError
     from hubgate.domain.secret import Secret
     from hubgate.upstreams.local.files import find_model
@@ -280,10 +281,10 @@ def _download(model: str, token: str | None) -> None:
     bearer = Secret(token) if token else None
     show = progress(model, sys.stderr)
     try:
-        asyncio.run(
-            find_model(model, hf_endpoint=Settings.from_env().hf_endpoint, token=bearer, on_progress=show)
-        )
-    except HubgateError:
+        generates = task is not None and Task(task) in GENERATION_TASKS
+        hub = Settings.from_env().hf_endpoint
+        asyncio.run(find_model(model, hf_endpoint=hub, token=bearer, on_progress=show, generates=generates))
+    except (HubgateError, ValueError):  # the latter if there is no such task
         pass
     finally:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ from hubgate.runtime.protocol import (
     EmbedTexts,
     Ranked,
     RankTexts,
+    TextRequest,
     Tokenized,
     TokenizeTexts,
 )
@@ -58,9 +59,7 @@ class WorkerCall(Protocol):
     def reply(self) -> CallReply: ...
 
 
-def make_call(
-    request: EmbedTexts | RankTexts | TokenizeTexts, spec: ModelSpec, tokens: ModelTokenizer
-) -> WorkerCall:
+def make_call(request: TextRequest, spec: ModelSpec, tokens: ModelTokenizer) -> WorkerCall:
     """The call for a request.
 
     Raises:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_MEMORY_INFO = Path("/proc/meminfo")
+_CGROUP_MEMORY = Path("/sys/fs/cgroup")
 _THREADS_OF_A_LANE = 8
 """A batch of about 1,000 tokens keeps no more busy; with more threads, a second batch at the same time gains more."""
 
@@ -34,6 +36,20 @@ def available_cpus(quota_file: Path = _CGROUP_QUOTA) -> int:
         return max(1, min(cpus, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no such file, or "max": no quota
         return cpus
+
+
+def available_memory(info_file: Path = _MEMORY_INFO, group: Path = _CGROUP_MEMORY) -> int | None:
+    """Bytes that this process may still allocate, by the machine and a container's limit; `None` if unknown."""
+    try:
+        lines = info_file.read_text("ascii").splitlines()
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):  # this is not Linux
+        return None
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        return max(0, min(available, limit - used))
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return available
 
 
 def process_memory(pid: int) -> int | None:

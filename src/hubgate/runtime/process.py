@@ -8,7 +8,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from hubgate.runtime.protocol import (
     Ready,
     Reply,
     Request,
+    TextPiece,
     decode_reply,
     encode_frame,
     read_frame,
@@ -37,13 +38,19 @@ _CLOSE_SECONDS = 5.0
 
 
 def worker_command(
-    folder: Path, *, precision: Precision = Precision.F32, share: CpuShare = _WHOLE
+    folder: Path,
+    *,
+    precision: Precision = Precision.F32,
+    share: CpuShare = _WHOLE,
+    generates: bool = False,
 ) -> list[str]:
     """The command line of a worker.
 
     Without `-P`, Python would import a folder in the working directory that has the name of a library.
     """
     options = ["--precision", precision, "--threads", f"{share.threads}", "--lanes", f"{share.lanes}"]
+    if generates:
+        options.append("--generate")
     return [sys.executable, "-P", "-m", "hubgate.runtime.worker", str(folder), *options]
 
 
@@ -61,6 +68,7 @@ class WorkerProcess:
         self._stdout = cast("asyncio.StreamReader", process.stdout)
         self._stderr = cast("asyncio.StreamReader", process.stderr)
         self._calls: dict[int, asyncio.Future[CallReply]] = {}
+        self._streams: dict[int, asyncio.Queue[TextPiece | HubgateError]] = {}
         self._numbers = itertools.count(1)
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._last_line = ""
@@ -136,6 +144,31 @@ class WorkerProcess:
             self._calls.pop(call, None)
             del reply  # it holds the error, whose traceback holds this frame
 
+    async def stream(self, request_of: Callable[[int], Request]) -> AsyncGenerator[TextPiece]:
+        """Send the request created for a call number, and yield its replies. Ending early cancels the call.
+
+        Raises:
+            InvalidRequest: the request is invalid.
+            RuntimeFailed: the worker ended first.
+        """
+        call = next(self._numbers)
+        frame = encode_frame(request_of(call))
+        pieces: asyncio.Queue[TextPiece | HubgateError] = asyncio.Queue()
+        self._streams[call] = pieces
+        ended = False
+        try:
+            await self._send(frame)
+            while not ended:
+                piece = await pieces.get()
+                ended = not isinstance(piece, TextPiece) or piece.finish_reason is not None
+                if isinstance(piece, HubgateError):
+                    raise piece
+                yield piece
+        finally:
+            del self._streams[call]
+            if not ended and not self._stdin.is_closing():
+                self._stdin.write(encode_frame(CancelCall(call)))
+
     async def close(self, *, patience: float = _CLOSE_SECONDS) -> None:
         """Let the worker finish, and kill it after `patience` seconds."""
         self._stdin.close()
@@ -177,6 +210,10 @@ class WorkerProcess:
                 self._ready.set_result(reply)
             case Failed(call=None):
                 self._load_failure = reply
+            case TextPiece() | Failed() if reply.call in self._streams:
+                self._streams[reply.call].put_nowait(reply if isinstance(reply, TextPiece) else reply.error())
+            case TextPiece():
+                pass  # its caller has left
             case Failed():
                 waiting = self._calls.get(reply.call or 0)
                 if waiting is not None and not waiting.done():
@@ -201,6 +238,8 @@ class WorkerProcess:
             if not future.done():
                 future.set_exception(self._end_error())
                 future.exception()  # nobody may be waiting
+        for pieces in self._streams.values():
+            pieces.put_nowait(self._end_error())
 
     def _end_error(self) -> HubgateError:
         """Why the worker ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 
@@ -46,6 +46,36 @@ class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
     bulk: bool = False
 
 
+class SamplingOptions(msgspec.Struct, array_like=True, frozen=True):
+    """How a call wants its text generated; `None` leaves it to the model's own configuration."""
+
+    max_tokens: int | None = None
+    sample: bool | None = None
+    """Whether to draw tokens at random, instead of taking the most likely one."""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop: list[str] = []
+
+
+class GenerateText(msgspec.Struct, tag="generate", array_like=True, frozen=True):
+    """Continue a prompt, or with `messages` a conversation. The replies are `TextPiece`s."""
+
+    call: int
+    prompt: str
+    messages: list[dict[str, Any]] | None = None
+    template_options: dict[str, Any] = {}
+    """Further variables for the chat template."""
+    options: SamplingOptions = SamplingOptions()
+    caller: str = "-"
+    bulk: bool = False
+
+
 class CancelCall(msgspec.Struct, tag="forget", array_like=True, frozen=True):
     """Drop a call whose caller has disconnected."""
 
@@ -53,7 +83,7 @@ class CancelCall(msgspec.Struct, tag="forget", array_like=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
-    """The model is loaded. `width` is the length of its vectors; 1 for a reranker."""
+    """The model is loaded. `width` is the length of its vectors; 1 for a reranker, 0 for a model that generates text."""
 
     width: int
     precision: str
@@ -88,6 +118,19 @@ class Tokenized(msgspec.Struct, tag="tokenized", array_like=True, frozen=True):
     items: list[list[Token]]
 
 
+class TextPiece(msgspec.Struct, tag="piece", array_like=True, frozen=True):
+    """Some more of a generated text. The last piece has OpenAI's `finish_reason`."""
+
+    call: int
+    text: str
+    prompt_tokens: int
+    tokens: int
+    """Generated so far, with the one that ends the text."""
+    finish_reason: str | None = None
+    stop: str | None = None
+    """The stop sequence that was found."""
+
+
 class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
     """A call failed; with `call=None`, the model cannot be loaded."""
 
@@ -106,9 +149,11 @@ class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
         return kinds[self.kind](self.message, remedy=self.remedy, cause=self.cause)
 
 
-Request: TypeAlias = EmbedTexts | RankTexts | TokenizeTexts | CancelCall
+TextRequest: TypeAlias = EmbedTexts | RankTexts | TokenizeTexts
+"""Answered with one reply."""
+Request: TypeAlias = TextRequest | GenerateText | CancelCall
 CallReply: TypeAlias = Embedded | Ranked | Tokenized
-Reply: TypeAlias = Ready | Embedded | Ranked | Tokenized | Failed
+Reply: TypeAlias = Ready | CallReply | TextPiece | Failed
 
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)

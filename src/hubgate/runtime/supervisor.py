@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.domain.ports import Clock
 from hubgate.runtime.process import WorkerProcess, worker_command
-from hubgate.runtime.protocol import CallReply, Ready, Request
+from hubgate.runtime.protocol import CallReply, Ready, Request, TextPiece
 
 _MAX_PAUSE = 60.0
 
@@ -76,16 +76,25 @@ class LocalModel:
         """
         with self._in_use():
             worker = await self._worker()
-            try:
+            with self._noting_failure():
                 reply = await worker.request(request_of)
-            except InvalidRequest:
-                self._starts_without_reply = 0
-                raise
-            except RuntimeFailed as error:
-                self._last_error = error
-                raise
             self._starts_without_reply = 0
             return reply
+
+    async def stream(self, request_of: Callable[[int], Request]) -> AsyncGenerator[TextPiece]:
+        """The same for a request with several replies. The iterator must be closed.
+
+        Raises:
+            InvalidRequest: the request is invalid.
+            RuntimeFailed: the model cannot be loaded, or its worker ended.
+        """
+        with self._in_use():
+            worker = await self._worker()
+            with self._noting_failure():
+                async with contextlib.aclosing(worker.stream(request_of)) as pieces:
+                    async for piece in pieces:
+                        self._starts_without_reply = 0
+                        yield piece
 
     async def close(self) -> None:
         """End the worker for good."""
@@ -96,6 +105,17 @@ class LocalModel:
             with contextlib.suppress(RuntimeFailed):
                 await (await self._start).close()
         await asyncio.gather(*self._ending)
+
+    @contextlib.contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except InvalidRequest:
+            self._starts_without_reply = 0
+            raise
+        except RuntimeFailed as error:
+            self._last_error = error
+            raise
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """The worker process: `python -m hubgate.runtime.worker FOLDER --precision … --threads … --lanes …`.
 
-Requests come on stdin, replies go to stdout (see `protocol`). One thread reads, and tokenizes short calls; another
+With `--generate` the model generates text: see `runtime.generation.worker`. Otherwise it embeds or reranks. Requests come on stdin, replies go to stdout (see `protocol`). One thread reads, and tokenizes short calls; another
 tokenizes the rest in slices, the calls in turn. One thread for each lane runs the model: it takes the next batch whenever
 it is free. The worker ends when stdin is closed, and so with hubgate.
 """
@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import InvalidRequest, RuntimeFailed
@@ -25,7 +25,16 @@ from hubgate.runtime.machine import CpuShare
 from hubgate.runtime.model.compiled import CompiledModel, Lane
 from hubgate.runtime.model.spec import ModelSpec, read_model_spec
 from hubgate.runtime.order import TurnOrder
-from hubgate.runtime.protocol import CancelCall, Failed, Ready, Reply, Request, encode_frame, read_request
+from hubgate.runtime.protocol import (
+    CancelCall,
+    Failed,
+    GenerateText,
+    Ready,
+    Reply,
+    Request,
+    encode_frame,
+    read_request,
+)
 
 
 class Worker:
@@ -90,6 +99,10 @@ class Worker:
             with self._changed:
                 self._forget(request.call)
             return
+        if isinstance(request, GenerateText):
+            raise InvalidRequest(
+                "The model does not generate text.", remedy="Use an endpoint whose model does."
+            )
         job = make_call(request, self._spec, self._model.tokens)
         if job.characters <= SLICE_CHARACTERS:
             for _ in job.tokenize():
@@ -161,6 +174,28 @@ class Worker:
                 self.reply(job.reply())
 
 
+class _Serves(Protocol):
+    def serve(self, requests: BinaryIO) -> None: ...
+
+
+def _load_encoder(
+    folder: Path, precision: Precision, share: CpuShare, replies: BinaryIO, waiting: TextQueue | None
+) -> Worker:
+    spec = read_model_spec(folder)
+    model = CompiledModel(spec, precision, share)
+    if waiting is None:
+        waiting = TextQueue(padded_tokens=max_batch_tokens(share.threads // share.lanes))
+    return Worker(spec, model, replies, waiting)
+
+
+def _load_generator(folder: Path, precision: Precision, share: CpuShare, replies: BinaryIO) -> _Serves:
+    # Takes a second, which other models need not.
+    from hubgate.runtime.generation.spec import read_generation_spec  # noqa: PLC0415
+    from hubgate.runtime.generation.worker import GenerationWorker  # noqa: PLC0415
+
+    return GenerationWorker(read_generation_spec(folder), precision, share, replies)
+
+
 def main(arguments: Sequence[str], waiting: TextQueue | None = None) -> int:
     """Serve the model of a folder; returns the exit status."""
     parser = argparse.ArgumentParser()
@@ -168,22 +203,23 @@ def main(arguments: Sequence[str], waiting: TextQueue | None = None) -> int:
     parser.add_argument("--precision", type=Precision, default=Precision.F32)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=0)
+    parser.add_argument("--generate", action="store_true")
     given = parser.parse_args(arguments)
     # What libraries print goes to stderr: stdout is for frames only.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    share = CpuShare(given.threads, given.lanes)
     try:
-        spec = read_model_spec(given.folder)
-        share = CpuShare(given.threads, given.lanes).resolve()
-        model = CompiledModel(spec, given.precision, share)
+        if given.generate:
+            worker: _Serves = _load_generator(given.folder, given.precision, share, replies)
+        else:
+            worker = _load_encoder(given.folder, given.precision, share.resolve(), replies, waiting)
     except RuntimeFailed as error:
         replies.write(encode_frame(Failed.of(None, error)))
         replies.flush()
         return 1
     with contextlib.suppress(BrokenPipeError):  # hubgate has ended
-        if waiting is None:
-            waiting = TextQueue(padded_tokens=max_batch_tokens(share.threads // share.lanes))
-        Worker(spec, model, replies, waiting).serve(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
+        worker.serve(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
     return 0
 
 

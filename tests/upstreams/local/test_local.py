@@ -16,7 +16,7 @@ import pytest
 from lookalikes.hub import COMMIT, TOKEN, Hub, running_hub
 
 from hubgate.core.vectors import f32
-from hubgate.domain.calls import Embed, Encoding, Token, Tokenize, Tokens, Vectors
+from hubgate.domain.calls import Complete, Embed, Encoding, Token, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Precision, Source, Target, Task
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.model.spec import read_model_spec
@@ -78,6 +78,26 @@ async def test_missing_library_error_names_the_package(library: str, monkeypatch
             await ask
         assert failed.value.cause is Cause.RUNTIME_MISSING
         assert failed.value.remedy == 'Install it with: pip install "hubgate[local]"'
+
+
+async def test_generating_text_needs_its_own_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino_genai", None)
+    writer = Endpoint(name="writer", task=Task.COMPLETION, source=Source.LOCAL, model=str(TINY))
+    for ask in (
+        local_facts(Target(writer)),
+        LocalSource().open_generator(Target(writer)).generate(Complete(prompt="a", fields={})),
+    ):
+        with pytest.raises(RuntimeFailed, match="need openvino_genai, which is not installed") as failed:
+            await ask
+        assert failed.value.remedy == 'Install it with: pip install "hubgate[generate]"'
+    assert (await local_facts(Target(endpoint(str(TINY)))))[1].dimensions == 16
+
+
+async def test_folder_without_openvino_files_cannot_generate_text() -> None:
+    writer = Endpoint(name="writer", task=Task.COMPLETION, source=Source.LOCAL, model=str(TINY))
+    with pytest.raises(RuntimeFailed, match=r"openvino_model\.xml is missing") as failed:
+        await local_facts(Target(writer))
+    assert "optimum-cli export openvino" in failed.value.remedy
 
 
 async def test_endpoints_of_one_folder_share_a_worker_until_the_last_closes() -> None:
@@ -304,4 +324,4 @@ async def test_revision_of_a_downloaded_model_is_its_commit(tmp_path: Path) -> N
     folder = tmp_path / "snapshots" / COMMIT
     folder.parent.mkdir()
     folder.symlink_to(minilm)
-    assert revision_of(read_model_spec(folder)) == COMMIT
+    assert revision_of(folder, read_model_spec(folder).weights) == COMMIT

@@ -67,11 +67,7 @@ def choose_precision(
     Raises:
         RuntimeFailed: bf16 was requested and the CPU does not have it.
     """
-    if asked is Precision.BF16 and not has_bf16:
-        raise RuntimeFailed(
-            "The precision is bf16, and this machine's processor does not support it.",
-            remedy="Register the endpoint with the precision auto or f32.",
-        )
+    need_bf16(asked, has_bf16=has_bf16)
     if asked is not Precision.AUTO:
         return asked, load(asked)
     exact = load(Precision.F32)
@@ -81,6 +77,19 @@ def choose_precision(
     if same_outputs(spec, _alone(exact[0], known), _alone(fast[0], known)):
         return Precision.BF16, fast
     return Precision.F32, exact
+
+
+def need_bf16(asked: Precision, *, has_bf16: bool) -> None:
+    """Check that the processor supports a precision.
+
+    Raises:
+        RuntimeFailed: bf16 was requested and the CPU does not have it.
+    """
+    if asked is Precision.BF16 and not has_bf16:
+        raise RuntimeFailed(
+            "The precision is bf16, and this machine's processor does not support it.",
+            remedy="Register the endpoint with the precision auto or f32.",
+        )
 
 
 def find_fault(model: Runner, spec: ModelSpec, known: Sequence[ModelInput]) -> RuntimeFailed | None:

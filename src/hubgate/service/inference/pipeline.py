@@ -210,8 +210,9 @@ class Pipelines:
         """Endpoints with the same URL, token and rate limit share one, as in Elasticsearch."""
         endpoint, token = target.endpoint, target.token
         secret = hashlib.sha256(token.reveal().encode()).digest() if token else b""
+        requests_per_minute = endpoint.requests_per_minute if endpoint.is_rate_limited else None
         rate = (
-            endpoint.requests_per_minute,
+            requests_per_minute,
             endpoint.tokens_per_minute,
             endpoint.max_concurrent_requests,
             endpoint.burst,
@@ -221,12 +222,12 @@ class Pipelines:
         limiter = self._limiters.get(key)
         if limiter is None:
             limiter = self._limiters[key] = RateLimiter(
-                endpoint.requests_per_minute,
+                requests_per_minute,
                 tokens_per_minute=endpoint.tokens_per_minute,
                 max_concurrent_requests=endpoint.max_concurrent_requests,
                 max_concurrent_texts=spec_of(endpoint.facts.engine).max_concurrent_texts,
                 burst=endpoint.burst,
-                reservation=self._reservation(key, endpoint.requests_per_minute),
+                reservation=self._reservation(key, requests_per_minute),
                 clock=self._clock,
             )
         return limiter

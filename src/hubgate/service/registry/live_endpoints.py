@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn, cast
 
-from hubgate.domain.calls import Call, Result
+from hubgate.domain.calls import Call, Generated, GenerationCall, Result
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source, Target
 from hubgate.domain.errors import EndpointChanged, EndpointDisabled, EndpointNotFound
-from hubgate.domain.ports import Model, Sources, Upstream
+from hubgate.domain.ports import Events, Model, Sources, TextGenerator, Upstream
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.registry.probe import open_model
 from hubgate.service.registry.replicas import open_replicas
@@ -84,7 +84,7 @@ class LiveEndpoints:
             on_reply = self._startup.mark_running
         else:
             return model
-        return ObservedModel(cast("Upstream", model), partial(on_reply, endpoint.name))
+        return ObservedModel(model, partial(on_reply, endpoint.name))
 
     def open(self, target: Target, model: Model, changed: str | None = None) -> LiveEndpoint:
         """Build the pipeline of an endpoint. It takes no calls before `put`."""
@@ -177,19 +177,31 @@ class DisabledModel:
         """Nothing to free."""
 
 
-@dataclass(slots=True, eq=False)
-class SharedModel:
+class _Wrapper:
+    """A model of either kind: passes calls on."""
+
+    model: Model
+
+    async def __call__(self, call: Call) -> Result:
+        return await cast("Upstream", self.model)(call)
+
+    async def generate(self, call: GenerationCall) -> Generated:
+        return await cast("TextGenerator", self.model).generate(call)
+
+    async def stream(self, call: GenerationCall) -> Events:
+        return await cast("TextGenerator", self.model).stream(call)
+
+
+@dataclass(eq=False)
+class SharedModel(_Wrapper):
     """A loaded model used under old and new settings at the same time. The last user to close it frees it."""
 
-    model: Upstream
+    model: Model
     users: int = 1
 
     def share(self) -> SharedModel:
         self.users += 1
         return self
-
-    async def __call__(self, call: Call) -> Result:
-        return await self.model(call)
 
     async def close(self) -> None:
         self.users -= 1
@@ -197,17 +209,27 @@ class SharedModel:
             await self.model.close()
 
 
-@dataclass(slots=True, eq=False)
-class ObservedModel:
+@dataclass(eq=False)
+class ObservedModel(_Wrapper):
     """A model that reports each reply, which shows that its server is running."""
 
-    model: Upstream
+    model: Model
     on_reply: Callable[[], None]
 
     async def __call__(self, call: Call) -> Result:
-        result = await self.model(call)
+        result = await super().__call__(call)
         self.on_reply()
         return result
+
+    async def generate(self, call: GenerationCall) -> Generated:
+        generated = await super().generate(call)
+        self.on_reply()
+        return generated
+
+    async def stream(self, call: GenerationCall) -> Events:
+        events = await super().stream(call)
+        self.on_reply()
+        return events
 
     async def close(self) -> None:
         await self.model.close()

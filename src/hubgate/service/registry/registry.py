@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import fields, replace
-from typing import TypeAlias, cast
+from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from hubgate.core.errors import error_for_caller
@@ -15,7 +15,7 @@ from hubgate.domain.diagnosis import Finding
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Source, Target
 from hubgate.domain.endpoint_fields import IDENTITY
 from hubgate.domain.errors import EndpointExists, EndpointNotFound, HubgateError, InvalidEndpoint
-from hubgate.domain.ports import Counters, Model, Sources, Store, Upstream
+from hubgate.domain.ports import Counters, Model, Sources, Store
 from hubgate.domain.records import Key
 from hubgate.domain.secret import Secret
 from hubgate.service.inference.chunk_size import size_warning
@@ -345,7 +345,7 @@ class Registry:
         if not (new.source is Source.LOCAL and new.enabled and old.endpoint.enabled):
             return self._live.open_model(target)
         if not isinstance(old.model, SharedModel):
-            old.model = SharedModel(cast("Upstream", old.model))
+            old.model = SharedModel(old.model)
         return old.model.share()
 
     async def _put(

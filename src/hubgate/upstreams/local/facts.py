@@ -10,8 +10,9 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from hubgate.domain.endpoint import Engine, Facts, Precision, Target, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Engine, Facts, Precision, Target, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
+from hubgate.runtime.generation.spec import read_generation_spec
 from hubgate.runtime.model.heads import EmbeddingHead
 from hubgate.runtime.model.spec import ModelSpec, read_model_spec
 from hubgate.upstreams.local.files import COMMIT, find_model, in_model_folder
@@ -19,6 +20,7 @@ from hubgate.upstreams.local.files import COMMIT, find_model, in_model_folder
 _HASH_TIMEOUT_SECONDS = 600.0
 """For hashing the weights, which can be gigabytes."""
 _RUNTIME = ("numpy", "openvino", "tokenizers")
+_GENERATION = "openvino_genai"
 
 REFERENCE_TEXT = "hello"
 REFERENCE_VECTORS: Mapping[str, Sequence[float]] = {
@@ -49,10 +51,13 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
         InvalidEndpoint: the model does not support the endpoint's task.
         RuntimeFailed: the model is not found or cannot run, or the runtime is not installed.
     """
-    require_runtime()
     endpoint = target.endpoint
+    generates = endpoint.task in GENERATION_TASKS
+    require_runtime(generates=generates)
     model = endpoint.model or ""
-    folder = await find_model(model, hf_endpoint=hf_endpoint, token=target.token)
+    folder = await find_model(model, hf_endpoint=hf_endpoint, token=target.token, generates=generates)
+    if generates:
+        return folder, await _generator_facts(model, folder)
     spec = await in_model_folder(model, partial(read_model_spec, folder))
     _check_task(endpoint.task, spec)
     head = spec.head
@@ -60,7 +65,9 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
         engine=Engine.OPENVINO,
         engine_version=version("openvino"),
         model=await in_model_folder(model, partial(_public_name, model)),
-        revision=await in_model_folder(model, partial(revision_of, spec), _HASH_TIMEOUT_SECONDS),
+        revision=await in_model_folder(
+            model, partial(revision_of, folder, spec.weights), _HASH_TIMEOUT_SECONDS
+        ),
         dimensions=spec.width if isinstance(head, EmbeddingHead) else None,
         max_input_tokens=spec.max_tokens,
         auto_truncate=True,
@@ -71,28 +78,44 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
     )
 
 
-def require_runtime() -> None:
+async def _generator_facts(model: str, folder: Path) -> Facts:
+    spec = await in_model_folder(model, partial(read_generation_spec, folder))
+    return Facts(
+        engine=Engine.OPENVINO,
+        engine_version=version("openvino-genai"),
+        model=await in_model_folder(model, partial(_public_name, model)),
+        revision=await in_model_folder(
+            model, partial(revision_of, folder, spec.weights), _HASH_TIMEOUT_SECONDS
+        ),
+        max_input_tokens=spec.max_tokens,
+        precision=Precision.F32,
+        chats=spec.template is not None,
+        completes=True,
+    )
+
+
+def require_runtime(*, generates: bool = False) -> None:
     """Check that the runtime's libraries are installed, without importing them.
 
     Raises:
         RuntimeFailed: a library is missing.
     """
-    missing = [name for name in _RUNTIME if importlib.util.find_spec(name) is None]
+    needed = (*_RUNTIME, _GENERATION) if generates else _RUNTIME
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise RuntimeFailed(
             f"Local models need {', '.join(missing)}, which is not installed.",
-            remedy='Install it with: pip install "hubgate[local]"',
+            remedy=f'Install it with: pip install "hubgate[{"generate" if generates else "local"}]"',
             cause=Cause.RUNTIME_MISSING,
         )
 
 
-def revision_of(spec: ModelSpec) -> str:
+def revision_of(folder: Path, weights: Path) -> str:
     """The commit of a downloaded snapshot; for any other folder, a hash of the weights."""
-    folder = spec.folder
     if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
         return folder.name
-    with spec.weights.open("rb") as weights:
-        return f"sha256:{hashlib.file_digest(weights, 'sha256').hexdigest()}"
+    with weights.open("rb") as content:
+        return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
 
 
 def _check_task(task: Task, spec: ModelSpec) -> None:

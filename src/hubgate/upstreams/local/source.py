@@ -22,9 +22,9 @@ from hubgate.domain.calls import (
     Tokens,
     Vectors,
 )
-from hubgate.domain.endpoint import TASK_OF_CALL, Facts, Precision, Target
-from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
-from hubgate.domain.ports import Clock, TextGenerator
+from hubgate.domain.endpoint import GENERATION_TASKS, TASK_OF_CALL, Endpoint, Facts, Precision, Target
+from hubgate.domain.errors import Cause, InvalidRequest
+from hubgate.domain.ports import Clock
 from hubgate.runtime.machine import CpuShare
 from hubgate.runtime.model.excerpt import max_characters
 from hubgate.runtime.process import worker_command
@@ -48,6 +48,7 @@ from hubgate.upstreams.local.facts import (
     require_runtime,
 )
 from hubgate.upstreams.local.files import find_model
+from hubgate.upstreams.local.generator import LocalGenerator
 
 
 class ModelKey(NamedTuple):
@@ -55,6 +56,7 @@ class ModelKey(NamedTuple):
 
     folder: Path
     precision: Precision
+    generates: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class LocalSource:
         folder, facts = await local_facts(target, hf_endpoint=self._settings.hf_endpoint)
         if endpoint.precision is Precision.F32:
             return facts
-        key = ModelKey(folder, endpoint.precision)
+        key = ModelKey(folder, endpoint.precision, _generates(endpoint))
         model = self.acquire(key, facts.model)
         try:
             return replace(facts, precision=(await model.ready()).precision)
@@ -95,16 +97,11 @@ class LocalSource:
         """The upstream of an endpoint. The first call finds and loads the model."""
         return LocalUpstream(self, target, self._settings.hf_endpoint)
 
-    def open_generator(self, target: Target) -> TextGenerator:
-        """Local models do not generate text.
-
-        Raises:
-            InvalidEndpoint: always.
-        """
-        raise InvalidEndpoint(
-            f"Local models only make embeddings and rerank; they do not do {target.endpoint.task}.",
-            remedy="Serve it with vLLM, llama.cpp or transformers serve, and register that server's URL.",
-        )
+    def open_generator(self, target: Target) -> LocalGenerator:
+        """The generator of an endpoint. The first call finds and loads the model."""
+        endpoint = target.endpoint
+        opened = _OpenModel(self, target, self._settings.hf_endpoint)
+        return LocalGenerator(opened.get, opened.release, endpoint.facts.model or endpoint.name)
 
     def memory(self) -> Mapping[tuple[str, str], int]:
         """The bytes of memory of each worker, by the name and precision of its model."""
@@ -122,11 +119,16 @@ class LocalSource:
 
     def acquire(self, key: ModelKey, name: str | None) -> LocalModel:
         """A model, to be released after use; `name` is for the metrics."""
-        require_runtime()
+        require_runtime(generates=key.generates)
         self._use_counts[key] += 1
         self._names[key] = name or key.folder.name
         if key not in self._models:
-            command = partial(worker_command, precision=key.precision, share=self._settings.share)
+            command = partial(
+                worker_command,
+                precision=key.precision,
+                share=self._settings.share,
+                generates=key.generates,
+            )
             self._models[key] = LocalModel(
                 key.folder, clock=self._clock, command=command, idle_seconds=self._settings.idle_seconds
             )
@@ -139,13 +141,14 @@ class LocalSource:
             await self._models.pop(key).close()
 
 
-class LocalUpstream:
-    """One endpoint's use of a local model. Implements `domain.ports.Upstream`."""
+class _OpenModel:
+    """The model of an endpoint, found and loaded when it is first used."""
 
     def __init__(self, models: LocalSource, target: Target, hf_endpoint: str | None) -> None:
         endpoint = target.endpoint
         self._models = models
         self._name = endpoint.facts.model
+        self._generates = _generates(endpoint)
         # The precision chosen at registration stays: vectors do not change with the machine.
         self._precision = Precision(endpoint.facts.precision or endpoint.precision)
         self._find = partial(
@@ -154,39 +157,16 @@ class LocalUpstream:
             revision=endpoint.facts.revision,
             hf_endpoint=hf_endpoint,
             token=target.token,
+            generates=self._generates,
         )
         self._opening = asyncio.Lock()
         self._opened: tuple[ModelKey, LocalModel] | None = None
 
-    async def ready(self) -> None:
-        """Wait until the model is loaded.
-
-        Raises:
-            RuntimeFailed: it cannot be loaded.
-        """
-        await (await self._model()).ready()
-
-    async def __call__(self, call: Call) -> Result:
-        """Call the model. Vectors are f32, all token counts are exact.
-
-        Raises:
-            InvalidRequest: a text is too long and must not be truncated, or the model does not support the call.
-            RuntimeFailed: the model cannot be found, loaded or run.
-        """
-        model = await self._model()
-        ready = await model.ready()
-        return _result(await model.request(_request(call, ready)), ready.width)
-
-    async def close(self) -> None:
-        """Release the model."""
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            await self._models.release(opened[0])
-
-    async def _model(self) -> LocalModel:
+    async def get(self) -> LocalModel:
+        """Raises: RuntimeFailed: it cannot be found, or is another one than its name says."""
         async with self._opening:
             if self._opened is None:
-                key = ModelKey(await self._find(), self._precision)
+                key = ModelKey(await self._find(), self._precision, self._generates)
                 model = self._models.acquire(key, self._name)
                 try:
                     await self._check(model)
@@ -196,6 +176,11 @@ class LocalUpstream:
                 self._opened = key, model
             return self._opened[1]
 
+    async def release(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await self._models.release(opened[0])
+
     async def _check(self, model: LocalModel) -> None:
         """Check that a model with a well-known name is that model."""
         if self._name in REFERENCE_VECTORS:
@@ -204,6 +189,40 @@ class LocalUpstream:
             )
             assert isinstance(reply, Embedded)  # noqa: S101 - the reply to EmbedTexts
             check_reference(self._name, reply.vectors)
+
+
+class LocalUpstream:
+    """One endpoint's use of a local model. Implements `domain.ports.Upstream`."""
+
+    def __init__(self, models: LocalSource, target: Target, hf_endpoint: str | None) -> None:
+        self._model = _OpenModel(models, target, hf_endpoint)
+
+    async def ready(self) -> None:
+        """Wait until the model is loaded.
+
+        Raises:
+            RuntimeFailed: it cannot be loaded.
+        """
+        await (await self._model.get()).ready()
+
+    async def __call__(self, call: Call) -> Result:
+        """Call the model. Vectors are f32, all token counts are exact.
+
+        Raises:
+            InvalidRequest: a text is too long and must not be truncated, or the model does not support the call.
+            RuntimeFailed: the model cannot be found, loaded or run.
+        """
+        model = await self._model.get()
+        ready = await model.ready()
+        return _result(await model.request(_request(call, ready)), ready.width)
+
+    async def close(self) -> None:
+        """Release the model."""
+        await self._model.release()
+
+
+def _generates(endpoint: Endpoint) -> bool:
+    return endpoint.task in GENERATION_TASKS
 
 
 def _request(call: Call, ready: Ready) -> Callable[[int], Request]:

@@ -1,0 +1,54 @@
+"""How the next token is chosen: a call's options, completed by the model's own defaults."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from hubgate.runtime.generation.spec import GenerationSpec
+from hubgate.runtime.protocol import GenerateText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How one text is generated."""
+
+    max_new_tokens: int
+    sample: bool
+    """Whether tokens are drawn at random, instead of taking the most likely one."""
+    seed: int
+    temperature: float
+    top_p: float
+    top_k: int
+    """0 for no limit."""
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+
+
+def make_plan(request: GenerateText, spec: GenerationSpec, prompt_tokens: int) -> Plan:
+    """The plan of a call. A prompt that fills the model's context was refused before.
+
+    Tokens are drawn if the call asks for it, or sets how; without either, the model's `generation_config.json` decides.
+    """
+    options, default = request.options, spec.defaults
+    drawn = (options.temperature, options.top_p, options.top_k, options.min_p)
+    sample = options.sample
+    if options.temperature == 0:
+        sample = False
+    elif sample is None:
+        sample = default.sample or any(value is not None for value in drawn)
+    room = spec.max_tokens - prompt_tokens
+    return Plan(
+        max_new_tokens=min(room, options.max_tokens or default.max_new_tokens),
+        sample=sample,
+        seed=secrets.randbits(31) if options.seed is None else options.seed,
+        temperature=options.temperature or default.temperature,
+        top_p=options.top_p or default.top_p,
+        top_k=default.top_k if options.top_k is None else options.top_k,
+        min_p=options.min_p or 0.0,
+        repetition_penalty=options.repetition_penalty or default.repetition_penalty,
+        presence_penalty=options.presence_penalty or 0.0,
+        frequency_penalty=options.frequency_penalty or 0.0,
+    )

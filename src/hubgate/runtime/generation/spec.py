@@ -1,0 +1,179 @@
+"""Reading the folder of a model that generates text, as `optimum-cli export openvino` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hubgate.domain.errors import RuntimeFailed
+from hubgate.runtime.model.files import TOKENIZER, json_of, read_json, unusable, whole
+
+CONFIG, DEFAULTS = "config.json", "generation_config.json"
+CAUSAL_GRAPH = "openvino_model.xml"
+_TEMPLATE_FILE = "chat_template.jinja"
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_MAX_TEMPLATE_BYTES = 1 << 20
+_MAX_NEW_TOKENS = 1024
+EXPORT_REMEDY = (
+    "Export it with optimum-intel (optimum-cli export openvino --model NAME FOLDER) and use that folder, or use a "
+    "repository that has the OpenVINO files, such as those of https://huggingface.co/OpenVINO."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingDefaults:
+    """What `generation_config.json` sets for calls that do not set it."""
+
+    sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 for no limit."""
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = _MAX_NEW_TOKENS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSpec:
+    """How to run the model of one folder."""
+
+    folder: Path
+    weights: Path
+    max_tokens: int
+    """Of the prompt and the generated text together."""
+    ends: frozenset[int]
+    """The tokens that end a text."""
+    vocabulary: int
+    token_bytes: int | None
+    """Memory that the model keeps for each token of a running text, in f32; `None` if no file says so."""
+    template: str | None
+    """The chat template."""
+    special_tokens: Mapping[str, str]
+    """By name, for the chat template."""
+    defaults: SamplingDefaults
+
+
+def read_generation_spec(folder: Path) -> GenerationSpec:
+    """Read the specification of a folder's model. The weights are not opened.
+
+    Raises:
+        RuntimeFailed: a file is missing, or has a setting that is not supported.
+    """
+    with _with_export_remedy():
+        weights = (folder / CAUSAL_GRAPH).with_suffix(".bin")
+        for needed in (folder / CAUSAL_GRAPH, weights, folder / TOKENIZER):
+            if not needed.is_file():
+                raise unusable(folder, f"{needed.name} is missing")
+        config = _text_config(read_json(folder, CONFIG))
+        own = read_json(folder, DEFAULTS, needed=False)
+        tokenizer = read_json(folder, "tokenizer_config.json", needed=False)
+        max_tokens = whole(folder, CONFIG, config, "max_position_embeddings")
+        max_tokens = max_tokens or whole(folder, CONFIG, config, "n_positions")
+        vocabulary = whole(folder, CONFIG, config, "vocab_size")
+        if max_tokens is None or vocabulary is None:
+            raise unusable(folder, "config.json does not give the sizes of the model")
+        return GenerationSpec(
+            folder=folder,
+            weights=weights,
+            max_tokens=max_tokens,
+            ends=_ends(folder, own, config),
+            vocabulary=vocabulary,
+            token_bytes=_token_bytes(folder, config),
+            template=_template(folder, tokenizer),
+            special_tokens=_special_tokens(tokenizer),
+            defaults=_defaults(folder, own),
+        )
+
+
+@contextmanager
+def _with_export_remedy() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeFailed as error:
+        raise RuntimeFailed(error.message, remedy=EXPORT_REMEDY, cause=error.cause) from None
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Models that also read images have a configuration for the part that writes."""
+    nested = config.get("text_config")
+    return {**config, **nested} if isinstance(nested, dict) else config
+
+
+def _ends(folder: Path, own: Mapping[str, Any], config: Mapping[str, Any]) -> frozenset[int]:
+    ends = own.get("eos_token_id", config.get("eos_token_id"))
+    ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
+        raise unusable(folder, f"{DEFAULTS} does not give eos_token_id as whole numbers")
+    return frozenset(ids)
+
+
+def _token_bytes(folder: Path, config: Mapping[str, Any]) -> int | None:
+    """A key and a value of each layer and key head."""
+    layers, hidden, heads, key_heads, size = (
+        whole(folder, CONFIG, config, name)
+        for name in (
+            "num_hidden_layers",
+            "hidden_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+        )
+    )
+    if layers is None or heads is None or (size is None and hidden is None):
+        return None
+    return 2 * layers * (key_heads or heads) * (size or (hidden or 0) // heads) * 4
+
+
+def _template(folder: Path, tokenizer: Mapping[str, Any]) -> str | None:
+    """The chat template: a file of its own since transformers 4.43, before that in the tokenizer's configuration."""
+    file = folder / _TEMPLATE_FILE
+    try:
+        if file.is_file():
+            if file.stat().st_size > _MAX_TEMPLATE_BYTES:
+                raise unusable(folder, f"{_TEMPLATE_FILE} is larger than {_MAX_TEMPLATE_BYTES // 2**20} MB")
+            return file.read_text("utf-8")
+        template = json_of(folder, "chat_template.json").get("chat_template")
+    except FileNotFoundError:
+        template = tokenizer.get("chat_template")
+    except (OSError, ValueError, AttributeError) as error:
+        raise unusable(folder, "its chat template cannot be read") from error
+    if isinstance(template, list):  # several by name
+        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+        template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise unusable(folder, "its chat template is not text")
+    return template
+
+
+def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    for name in _SPECIAL_TOKENS:
+        token = tokenizer.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            found[name] = token
+    return found
+
+
+def _defaults(folder: Path, own: Mapping[str, Any]) -> SamplingDefaults:
+    def number(name: str, default: float, least: float, most: float = 1e9) -> float:
+        value = own.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+            raise unusable(folder, f"{DEFAULTS} does not give {name} as a number from {least:g} to {most:g}")
+        return float(value)
+
+    limit = whole(folder, DEFAULTS, own, "max_new_tokens")
+    temperature = number("temperature", 1.0, 0)
+    return SamplingDefaults(
+        sample=own.get("do_sample") is True and temperature > 0,
+        temperature=temperature or 1.0,
+        top_p=number("top_p", 1.0, 0, 1) or 1.0,
+        top_k=int(number("top_k", 0, 0)),
+        repetition_penalty=number("repetition_penalty", 1.0, 1e-6),
+        max_new_tokens=limit or _MAX_NEW_TOKENS,
+    )
