@@ -84,6 +84,7 @@ CLIENTS = (
     Client("langchain-cohere", "langchain_cohere_client.py", ("langchain-cohere",)),
     Client("ai-sdk-cohere", "ai_sdk_cohere.mjs", ("@ai-sdk/cohere", "ai")),
     Client("voyage", "voyage.py", ("voyageai",)),
+    Client("litellm", "litellm_client.py", ("litellm",)),
     Client("xinference", "xinference.py", ("xinference-client",)),
     Client("ai-sdk-openai", "ai_sdk_openai.mjs", ("@ai-sdk/openai", "@ai-sdk/huggingface", "ai")),
     Client("openai-agents", "openai_agents_client.py", ("openai-agents",)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -24,7 +24,8 @@ class RerankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     top_n: int | None = None
     top_k: Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType | None = msgspec.UNSET
     """Voyage's name for `top_n`. Its clients always send it, and get the reply in Voyage's format."""
-    return_documents: bool | None = None
+    return_documents: bool | Literal["true", "false"] | None = None
+    """RAGFlow sends it as a string to what it takes for Xinference."""
     truncate: bool | None = None
     """hubgate's own, as `raw_scores`; see `domain.calls.Rerank`."""
     raw_scores: bool | None = None
@@ -82,7 +83,7 @@ async def handle_rerank(exchange: Exchange, body: bytes) -> None:
     scores = await rerank(exchange, call, top_n)
     ranking = _Ranking(
         results=top_ranked(scores, top_n),
-        documents=texts if form.return_documents else (),
+        documents=texts if form.return_documents in (True, "true") else (),
         tokens=estimate_tokens((form.query, *texts)) if scores.tokens is None else scores.tokens,
         mark={} if scores.exact else {"estimated": True},
         warnings=scores.warnings,
@@ -118,7 +119,7 @@ def _reply(exchange: Exchange, ranking: _Ranking) -> dict[str, Any]:
         "usage": {"prompt_tokens": ranking.tokens, "total_tokens": ranking.tokens, **ranking.mark},
         "meta": {
             "api_version": {"version": "2"},
-            "tokens": {"input_tokens": ranking.tokens},
+            "tokens": {"input_tokens": ranking.tokens, "output_tokens": 0},
             **({"warnings": ranking.warnings} if ranking.warnings else {}),
         },
     }
