@@ -21,6 +21,7 @@ KINDS = {
     "tgi": ("tgi", "llm", "completion"),
     "llamacpp": ("llamacpp", "llm", "chat_completion"),
     "transformers": ("transformers", "llm", "conversational"),
+    "toolkit": ("toolkit", "llm", "text-generation"),
     "t5": ("toolkit", "text2text", "text2text-generation"),
     "ranker": ("tei", "reranker", "rerank"),
     "infinity-ranker": ("infinity", "reranker", "rerank"),

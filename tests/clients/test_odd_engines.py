@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def gateway_and_servers(settings: Settings) -> Iterator[tuple[RunningGateway, dict[str, LookAlike]]]:
-    with gateway_with(settings, "t5", "tgi", "llamacpp", "transformers") as opened:
+    with gateway_with(settings, "t5", "tgi", "llamacpp", "transformers", "toolkit") as opened:
         yield opened
 
 
@@ -201,3 +201,17 @@ def test_llamacpp_scores_are_between_0_and_1_unless_raw_scores_are_requested(gat
         )
         assert "estimated" not in told["usage"]
         assert "warnings" not in told["meta"]
+
+
+def test_toolkit_for_text_generation_chats(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": PROMPT}]
+    whole = client.chat.completions.create(model="toolkit", messages=messages, max_completion_tokens=9)
+    assert whole.choices[0].message.content == SAID
+    chunks = list(client.chat.completions.create(model="toolkit", messages=messages, stream=True))
+    assert [chunk.choices[0].delta.content for chunk in chunks] == [SAID]
+    assert client.responses.create(model="toolkit", input=PROMPT).output_text == SAID
+    with client.responses.stream(model="toolkit", input=PROMPT) as stream:
+        assert stream.until_done().get_final_response().output_text == SAID
+    tool: Any = {"type": "function", "function": {"name": "f"}}
+    with pytest.raises(openai.BadRequestError, match=r"does not know \[tools\]"):
+        client.chat.completions.create(model="toolkit", messages=messages, tools=[tool])

@@ -107,6 +107,11 @@ def _writes(model: Model, request: ReceivedRequest) -> Answer:
         return Answer(400, {"error": words + "arguments will also show up in this list)"})
     inputs = request.field("inputs")
     prompt = inputs if isinstance(inputs, str) else inputs[0]
+    if isinstance(prompt, dict):  # a chat
+        if not model.chats:
+            words = "Cannot use chat template functions because tokenizer.chat_template is not set"
+            return Answer(400, {"error": f"{words} and no template argument was passed!"})
+        prompt = inputs[-1]["content"]
     text = written(prompt, parameters.get("max_new_tokens")).text
     if repeats and parameters.get("return_full_text") is not False:
         text = prompt + text

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import replace
 from typing import TypeVar
 
-import orjson
-
 from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import (
     Call,
@@ -25,7 +23,13 @@ from hubgate.domain.ports import Events
 from hubgate.upstreams.engines.generation import GenerationRoute, GenerationRoutes
 from hubgate.upstreams.engines.json_fields import post
 from hubgate.upstreams.engines.replies.events import WholeText
-from hubgate.upstreams.engines.replies.text import choices_in, read_generated, with_prompt
+from hubgate.upstreams.engines.replies.text import (
+    as_payload,
+    choices_in,
+    read_generated,
+    wire_format_of,
+    with_prompt,
+)
 from hubgate.upstreams.engines.routes import TextRoute
 from hubgate.upstreams.http.messages import HttpRequest
 from hubgate.upstreams.server import Server
@@ -150,14 +154,9 @@ class ServerGenerator:
         """Does nothing: the connections are shared."""
 
     async def _unstreamed(self, route: GenerationRoute, call: GenerationCall) -> Events:
-        """The whole text as one event, in the format of text-generation-inference's last event."""
-        assert isinstance(call, Complete)  # noqa: S101 - every server with a chat route streams
-        bare = await self.generate(replace(call, full_text=False))
-        text = orjson.loads(bare.body)["generated_text"]
-        token = {"id": 0, "text": text, "logprob": None, "special": False}
-        whole = call.prompt + text if call.full_text else text
-        event = {"index": 1, "token": token, "generated_text": whole, "details": None}
-        return WholeText(orjson.dumps(event), route.wire_format)
+        """The whole text as one event."""
+        bare = replace(call, full_text=False) if isinstance(call, Complete) else call
+        return WholeText(as_payload(call, await self.generate(bare)), wire_format_of(route, call))
 
     async def _with_fallback(
         self, call: GenerationCall, request: Callable[[GenerationRoute], Awaitable[R]]

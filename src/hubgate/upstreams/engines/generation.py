@@ -190,18 +190,26 @@ def _tgi_fields(call: Complete) -> dict[str, bytes]:
 
 def toolkit_body(call: Complete, model: str | None, *, stream: bool) -> bytes:  # noqa: ARG001
     """The toolkit's only route, for text-generation: by default it repeats the prompt."""
-    return _toolkit_body(call, {"return_full_text": raw.FALSE})
+    return _toolkit_body(call.fields, raw.encode(call.prompt), {"return_full_text": raw.FALSE})
 
 
 def toolkit_text2text_body(call: Complete, model: str | None, *, stream: bool) -> bytes:  # noqa: ARG001
     """The same for text2text-generation, which never repeats the prompt and refuses `return_full_text`."""
-    return _toolkit_body(call, {})
+    return _toolkit_body(call.fields, raw.encode(call.prompt), {})
 
 
-def _toolkit_body(call: Complete, extra: Mapping[str, bytes]) -> bytes:
+def toolkit_chat_body(call: Chat, model: str | None, *, stream: bool) -> bytes:  # noqa: ARG001
+    """The same for a chat: text-generation applies the model's chat template to a list of messages."""
+    messages = raw.without_nulls(call.fields.get("messages", raw.NULL))
+    fields = {name: value for name, value in call.fields.items() if name != "messages"}
+    return _toolkit_body(fields, messages, {"return_full_text": raw.FALSE})
+
+
+def _toolkit_body(given: Mapping[str, bytes], inputs: bytes, extra: Mapping[str, bytes]) -> bytes:
     """It refuses unknown parameters by name. It has no `stop`: the gateway cuts the reply at stop sequences."""
-    raw.stop_sequences(call.fields)
-    fields = raw.rename(raw.without_null_fields(call.fields), {"max_tokens": "max_new_tokens"})
+    raw.stop_sequences(given)
+    limits = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_new_tokens")
+    fields = raw.rename(raw.without_null_fields(given), limits)
     parameters = {
         name: value
         for name, value in fields.items()
@@ -212,8 +220,7 @@ def _toolkit_body(call: Complete, extra: Mapping[str, bytes]) -> bytes:
     elif _SAMPLING & parameters.keys():
         # Unless do_sample is set, it takes the most likely token regardless of the other parameters.
         parameters.setdefault("do_sample", raw.TRUE)
-    body = {"inputs": raw.encode(call.prompt), "parameters": raw.json_object({**parameters, **extra})}
-    return raw.json_object(body)
+    return raw.json_object({"inputs": inputs, "parameters": raw.json_object({**parameters, **extra})})
 
 
 def _is_zero(value: bytes | None) -> bool:

@@ -229,7 +229,8 @@ SPECS: Mapping[Engine, EngineSpec] = {
             Complete: replace(
                 _TOOLKIT_COMPLETE,
                 fallback=(REPEATS_PROMPT, replace(_TOOLKIT_COMPLETE, body=generation.toolkit_text2text_body)),
-            )
+            ),
+            Chat: replace(_TOOLKIT_COMPLETE, body=generation.toolkit_chat_body),
         },
     ),
     Engine.OPENAI: EngineSpec(

@@ -105,6 +105,7 @@ _RULES = (
     Rule(
         _only(400, 404, 405, 422, 424, 501),
         r"does not support chat|no chat template|chat template is no longer allowed|template not found"
+        r"|chat_template is not set"
         r"|not a chat model|model is not a re-?ranker|does not support (the )?(completions|generate|score|rerank)",
         Cause.WRONG_TASK,
         "The model behind this server does not do this task.",

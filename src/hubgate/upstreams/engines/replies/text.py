@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -16,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 
-from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat
+from hubgate.domain.calls import Chat, Generated, GenerationCall, WireFormat
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.upstreams.engines.generation import GenerationRoute
 from hubgate.upstreams.engines.json_fields import stop_sequences
@@ -94,15 +96,31 @@ def read_generated(route: GenerationRoute, call: GenerationCall, reply: HttpRepl
         raise not_utf8()
     with _reading():
         body, prompt_tokens, tokens = _READERS[route.wire_format](reply)
-        if isinstance(call, Complete):
-            body = _finished(route, call, body)
+        body = _finished(route, call, body)
     return Generated(
         body=body,
-        wire_format=route.wire_format,
+        wire_format=wire_format_of(route, call),
         prompt_tokens=prompt_tokens,
         tokens=tokens,
         quota=quota(reply.headers),
     )
+
+
+def wire_format_of(route: GenerationRoute, call: GenerationCall) -> WireFormat:
+    """The format of `read_generated` and `as_payload`: the route's, but a text that answers a chat becomes one."""
+    is_chat_text = isinstance(call, Chat) and route.wire_format is WireFormat.TGI
+    return WireFormat.OPENAI if is_chat_text else route.wire_format
+
+
+def as_payload(call: GenerationCall, generated: Generated) -> bytes:
+    """A whole text as the only payload of a stream; for a completion, in the format of TGI's last event."""
+    reply = orjson.loads(generated.body)
+    if isinstance(call, Chat):
+        return _chat("chat.completion.chunk", "delta", reply["choices"][0]["message"]["content"])
+    text = reply["generated_text"]
+    token = {"id": 0, "text": text, "logprob": None, "special": False}
+    whole = call.prompt + text if call.full_text else text
+    return orjson.dumps({"index": 1, "token": token, "generated_text": whole, "details": None})
 
 
 def is_utf8(text: bytes) -> bool:
@@ -207,16 +225,30 @@ _READERS = {
 }
 
 
-def _finished(route: GenerationRoute, call: Complete, body: bytes) -> bytes:
-    """Does what the server cannot: stop at a stop sequence, and put the prompt before the text."""
+def _finished(route: GenerationRoute, call: GenerationCall, body: bytes) -> bytes:
+    """Does what the server cannot: stop at a stop sequence, put the prompt before the text, make a chat of a text."""
     stops = [] if route.supports_stop else stop_sequences(call.fields)
     if stops:
         fields: dict[str, Any] = orjson.loads(body)
         fields["generated_text"] = _until(fields["generated_text"], stops)
         body = orjson.dumps(fields)
+    if isinstance(call, Chat):
+        is_text = route.wire_format is WireFormat.TGI
+        return _chat("chat.completion", "message", orjson.loads(body)["generated_text"]) if is_text else body
     if call.full_text and not route.returns_prompt:
         body = with_prompt(body, call.prompt, route.wire_format)
     return body
+
+
+def _chat(kind: str, field: str, text: str) -> bytes:
+    choice = {"index": 0, field: {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    reply = {
+        "id": f"chatcmpl-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": "",
+    }
+    return orjson.dumps(reply | {"choices": [choice]})
 
 
 def _until(text: str, stops: list[str]) -> str:
