@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from hubgate.service.gateway import Gateway
     from hubgate.web.http.asgi import AsgiApp
     from hubgate.wiring import Application
+
+
+NO_HUB = "http://127.0.0.1:13"
+"""No test calls the real Hub: nothing listens there."""
 
 
 class Reply(NamedTuple):
@@ -85,7 +90,7 @@ class RunningGateway:
     app: AsgiApp
 
     def __init__(self, settings: Settings, *, with_ready_endpoint: bool = False) -> None:
-        self.settings = settings
+        self.settings = replace(settings, hf_endpoint=settings.hf_endpoint or NO_HUB)
         self._with_ready_endpoint = with_ready_endpoint
         self._started = threading.Event()
         self._failure: BaseException | None = None

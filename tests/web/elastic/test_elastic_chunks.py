@@ -137,6 +137,7 @@ def test_a_warning_about_long_chunks_names_the_size_that_fits(local_gateway: Run
     assert fits.headers["warning"] is None
 
 
+@pytest.mark.filterwarnings("ignore:No prefix is added:elasticsearch.ElasticsearchWarning")
 def test_the_client_shows_the_warning_of_put_and_returns_the_chunks(gateway: RunningGateway) -> None:
     with (
         lookalike("tei", max_tokens=128) as server,

@@ -21,10 +21,11 @@ from running_gateway import RunningGateway
 
 from hubgate.settings import Settings
 
-# The tokens of these look-alikes nobody can count.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*may be cut without notice:elasticsearch.ElasticsearchWarning"
-)
+# The tokens of these look-alikes nobody can count, and the Hub does not have their model.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*may be cut without notice:elasticsearch.ElasticsearchWarning"),
+    pytest.mark.filterwarnings("ignore:No prefix is added:elasticsearch.ElasticsearchWarning"),
+]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
