@@ -12,6 +12,18 @@ for name in ENDPOINTS:
     result = client.embed(TEXTS, model=name, input_type="document")
     check_same(name, result.embeddings, "embed")
     assert result.total_tokens > 0, result
+floats = client.embed(TEXTS, model="fake").embeddings
+bits = ["".join("1" if number > 0 else "0" for number in vector) for vector in floats]
+packed = [[int(row[at : at + 8], 2) for at in range(0, len(row), 8)] for row in bits]
+for dtype, offset in (("ubinary", 0), ("binary", 128)):
+    short = client.embed(TEXTS, model="fake", output_dtype=dtype).embeddings
+    assert short == [[byte - offset for byte in row] for row in packed], short
+for dtype, offset in (("int8", 0), ("uint8", 128)):
+    short = client.embed(TEXTS, model="fake", output_dtype=dtype).embeddings
+    assert [[byte > offset for byte in row] for row in short] == [[n > 0 for n in row] for row in floats], (
+        short
+    )
+passed("output_dtype")
 ranked = client.rerank("a gate", ["a harbour", "a gate"], model="ranker", top_k=1)
 assert [one.document for one in ranked.results] == ["a gate"], ranked.results
 assert ranked.total_tokens > 0, ranked

@@ -55,6 +55,20 @@ async def test_embeddings_are_returned_by_requested_type(scripted: ScriptedGatew
     assert [base64.b64decode(item) for item in reply["embeddings"]["base64"]] == [F32] * 2
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_quantized_embeddings_are_integers(scripted: ScriptedGateway, version: int) -> None:
+    scripted.script.answer = lambda _: Vectors(items=[F32, F32], encoding=Encoding.F32)
+    types = ["int8", "uint8", "binary", "ubinary", "float"]
+    reply = await embed(scripted, version, embedding_types=types)
+    assert reply["embeddings"] == {
+        "int8": [[16, -32]] * 2,
+        "uint8": [[144, 96]] * 2,
+        "binary": [[0]] * 2,
+        "ubinary": [[128]] * 2,
+        "float": [[0.25, -0.5]] * 2,
+    }
+
+
 async def test_version_2_returns_floats_unless_types_are_requested(scripted: ScriptedGateway) -> None:
     reply = await embed(scripted, 2)
     assert reply["embeddings"] == {"float": [[0, 0.5], [1, 0.5]]}

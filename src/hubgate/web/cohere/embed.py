@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from hubgate.core.off_loop import off_loop, total
-from hubgate.core.vectors import f32_to_base64, in_encoding
-from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.core.quantization import VectorFormat
+from hubgate.domain.calls import Embed, OutputDtype, Vectors
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import respond
@@ -22,7 +22,7 @@ from hubgate.web.shared.embeddings import (
 )
 from hubgate.web.shared.exchange import Exchange
 
-EmbeddingType = Literal["float", "base64"]
+EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
 
 
 class EmbedForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -123,7 +123,5 @@ def _render(vectors: Vectors, types: Sequence[EmbeddingType], head: dict[str, An
 
 
 def _embeddings(vectors: Vectors, kind: EmbeddingType) -> bytes:
-    if kind == "base64":
-        items = in_encoding(vectors, Encoding.F32).items
-        return b"[%b]" % b",".join(b'"%b"' % f32_to_base64(item) for item in items)
-    return b"[%b]" % b",".join(in_encoding(vectors, Encoding.JSON).items)
+    style = VectorFormat(as_base64=True) if kind == "base64" else VectorFormat(OutputDtype(kind))
+    return b"[%b]" % b",".join(style.values(vectors))
