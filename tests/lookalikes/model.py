@@ -37,6 +37,12 @@ class Model:
     """Of infinity's routes."""
     seed: str = ""
     """Another model: it returns other vectors for the same texts."""
+    prompt: str | None = None
+    """Of a reranker that is a language model: its name in `ranker.PROMPTS`."""
+    writes_prompt: bool = False
+    """Whether the server was started with the template of that prompt."""
+    raw_scores: bool = False
+    """Whether a reranker's own configuration asks for raw scores, as ms-marco's does."""
     base64: bool = True
     """Whether an OpenAI route can send base64; SGLang before 2026-07 could not."""
     responses: bool = True

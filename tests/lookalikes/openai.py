@@ -136,7 +136,7 @@ def sglang(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer
     if request.method == "POST" and model.chats and model.responses and request.path == RESPONSES:
         return native_response(model, request)
     if request.method == "POST" and request.path == "/v1/rerank" and model.kind == "reranker":
-        said = pairs(request.field("query"), request.texts)
+        said = pairs(model, request, request.field("query"), request.texts)
         return Answer(200, [{**score, "document": request.texts[score["index"]]} for score in said])
     if request.method != "POST" or request.path != "/v1/embeddings":
         return NOT_FOUND

@@ -61,7 +61,8 @@ def _hf_inference(
         vectors = embedder.vectors(request.texts)
         return Answer(200, vectors[0] if isinstance(request.field("inputs"), str) else vectors)
     if task == "/pipeline/text-ranking":
-        return Answer(200, pairs(request.field("inputs")["query"], request.field("inputs")["texts"]))
+        inputs = request.field("inputs")
+        return Answer(200, pairs(model, request, inputs["query"], inputs["texts"]))
     if task is None and model.generates:
         return generated(model, request, stream=bool(request.field("stream")), wrapped=True)
     return Answer(404, {"error": "Not Found: Model not found"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lookalikes.model import Answer, packed, token_count
-from lookalikes.ranker import pairs
+from lookalikes.ranker import pairs, tokens_of
 
 if TYPE_CHECKING:
     from lookalikes.model import Embedder, Model, ReceivedRequest
@@ -161,8 +161,10 @@ def _rerank(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answe
     if refused:
         return refused
     query = request.field("query")
-    said = pairs(query, request.texts, raw=bool(request.field("raw_scores")))
-    return Answer(200, said, _compute_headers([f"{query} {text}" for text in request.texts]))
+    said = pairs(model, request, query, request.texts, raw=bool(request.field("raw_scores")))
+    headers = _compute_headers([f"{query} {text}" for text in request.texts])
+    tokens = tokens_of(model, request, query, request.texts)
+    return Answer(200, said, headers | {"x-compute-tokens": str(tokens)})
 
 
 def _embed_sparse(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:

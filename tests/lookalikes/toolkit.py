@@ -31,7 +31,7 @@ def toolkit(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answe
     if refusal:
         return Answer(400, {"error": refusal})
     if model.kind == "reranker":
-        return _ranks(request)
+        return _ranks(model, request)
     return _writes(model, request) if model.generates else _embeds(model, request, embedder)
 
 
@@ -78,11 +78,11 @@ def _embeds(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answe
     return Answer(200, rows[0] if single else rows)
 
 
-def _ranks(request: ReceivedRequest) -> Answer:
+def _ranks(model: Model, request: ReceivedRequest) -> Answer:
     inputs = request.field("inputs")
     if not isinstance(inputs, dict):
         return Answer(200, {"scores": [0.5] if isinstance(inputs, list) else 0.5})
-    return Answer(200, pairs(inputs["query"], inputs["texts"]))
+    return Answer(200, pairs(model, request, inputs["query"], inputs["texts"]))
 
 
 def _writes(model: Model, request: ReceivedRequest) -> Answer:

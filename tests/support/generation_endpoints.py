@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from lookalikes.ranker import score_of
 from scripted_gateway import two_numbers
 
 from hubgate.domain.calls import (
@@ -19,6 +20,7 @@ from hubgate.domain.calls import (
     WireFormat,
 )
 from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.service.registry.ranking import QUESTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,10 +49,17 @@ async def add(gateway: ScriptedGateway, name: str, task: Task, **facts: Any) -> 
 def by_length(call: Call) -> Result:
     """Scores by text length for a reranker, one sparse vector per text, else `two_numbers`."""
     if isinstance(call, Rerank):
-        return Scores(items=[len(text) / 10 for text in call.texts], tokens=7 * len(call.texts), exact=True)
+        return Scores(items=_by_length(call), tokens=7 * len(call.texts), exact=True)
     if isinstance(call, SparseEmbed):
         return SparseVectors(items=[b'{"gate":0.5,"17":0.25}' for _ in call.texts], tokens=2)
     return two_numbers(call)
+
+
+def _by_length(call: Rerank) -> list[float]:
+    """By words in common for the questions of a registration, which ask for an order that means something."""
+    if any(call.query in pairs for pairs in QUESTIONS.values()):
+        return [score_of(call.query, text) for text in call.texts]
+    return [len(text) / 10 for text in call.texts]
 
 
 def last_chat(gateway: ScriptedGateway) -> dict[str, Any]:

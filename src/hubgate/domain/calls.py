@@ -218,12 +218,14 @@ class Rerank:
     truncate: bool | None = None
     raw_scores: bool | None = None
     """Return the model's scores without normalizing them to 0–1."""
+    instruction: str | None = None
+    """What makes a text relevant, for models that follow instructions; `None` means the model's default."""
     context: Context = NO_CONTEXT
 
     @property
     def options(self) -> tuple[object, ...]:
         """Only calls with equal options may share a request."""
-        return (self.query, self.truncate, self.raw_scores)
+        return (self.query, self.truncate, self.raw_scores, self.instruction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

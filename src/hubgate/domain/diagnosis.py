@@ -91,6 +91,7 @@ _STEP_OF: dict[Cause, Step] = {
     Cause.NOT_SERVED: Step.MODEL,
     Cause.WRONG_TASK: Step.MODEL,
     Cause.MODEL_UNUSABLE: Step.MODEL,
+    Cause.RANKS_AT_RANDOM: Step.ANSWER,
     Cause.DOWNLOAD_FAILED: Step.MODEL,
     Cause.RUNTIME_MISSING: Step.MODEL,
 }

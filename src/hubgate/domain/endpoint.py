@@ -196,6 +196,10 @@ class Facts:
     """A reranker's scores of known pairs, to notice that another model is running."""
     replicas: tuple[Facts, ...] = ()
     """Of each replica after the first."""
+    rerank_template: str | None = None
+    """The prompt that hubgate writes for a reranker: see `core.rerank_templates`. `None` if it sends texts unchanged."""
+    raw_scores: bool | None = None
+    """Whether the server returns scores that are not between 0 and 1; `None` if this was not measured."""
     warnings: tuple[str, ...] = ()
 
 
@@ -249,6 +253,8 @@ class Endpoint:
     """For rerankers: how many results to return by default; `None` returns all."""
     return_documents: bool | None = None
     """For rerankers: whether to return the texts by default."""
+    instruction: str | None = None
+    """For rerankers that follow instructions: what makes a text relevant."""
     precision: Precision = Precision.F32
     """For local models. The one in use is in `facts`."""
     chunking: ChunkingSettings | None = None

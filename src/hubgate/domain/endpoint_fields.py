@@ -143,6 +143,11 @@ FIELDS = (
     ),
     EndpointField(name="top_n", is_cosmetic=True, tasks=frozenset({Task.RERANK})),
     EndpointField(name="return_documents", is_cosmetic=True, tasks=frozenset({Task.RERANK})),
+    EndpointField(
+        name="instruction",
+        help="What makes a text relevant, for a reranker that follows instructions.",
+        tasks=frozenset({Task.RERANK}),
+    ),
     EndpointField(name="proxy", help="HTTP proxy between hubgate and the server.", sources=_REMOTE),
     EndpointField(
         name="ca_bundle",

@@ -86,6 +86,7 @@ class Cause(StrEnum):
     TOKEN_LEVEL_REPLY = "token_level_reply"  # noqa: S105
     WRONG_COUNT = "wrong_count"
     NOT_A_NUMBER = "not_a_number"
+    RANKS_AT_RANDOM = "ranks_at_random"
     DIMENSIONS_CHANGED = "dimensions_changed"
     MODEL_CHANGED = "model_changed"
     MODEL_UNUSABLE = "model_unusable"

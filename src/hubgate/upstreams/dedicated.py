@@ -90,7 +90,7 @@ class DedicatedSource:
         """
         endpoint, facts = target.endpoint, target.endpoint.facts
         model = facts.model or endpoint.model
-        routes = spec_of(endpoint.engine or facts.engine).text_routes(model)
+        routes = spec_of(endpoint.engine or facts.engine).text_routes(model, facts.raw_scores)
         if not routes:
             raise InvalidEndpoint(
                 f"Endpoint [{endpoint.name}] is not known to run any server that hubgate supports.",

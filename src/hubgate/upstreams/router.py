@@ -87,7 +87,8 @@ class RouterSource:
         if embed := EMBED_ROUTES.get(provider):
             routes[Embed] = replace(embed, path=embed.path.format(model=model))
         if rerank := RERANK_ROUTES.get(provider):
-            routes[Rerank] = replace(rerank, path=rerank.path.format(model=model))
+            route = replace(rerank, path=rerank.path.format(model=model))
+            routes[Rerank] = route.for_model(model, facts.raw_scores)
         return ServerUpstream(self._server(target), routes, model, facts.dimensions)
 
     def open_generator(self, target: Target) -> ServerGenerator:

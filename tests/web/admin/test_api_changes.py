@@ -159,6 +159,7 @@ class TestEndpoints:
             cached=False,
             top_n=5,
             return_documents=True,
+            instruction="Find the product",
             precision=Precision.BF16,
             chunking=ChunkingSettings(strategy="none"),
         )

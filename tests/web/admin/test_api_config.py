@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from scripted_gateway import two_numbers
+from generation_endpoints import by_length
 
-from hubgate.domain.calls import Rerank, Scores
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.domain.secret import Secret
@@ -185,9 +184,7 @@ async def test_failed_endpoint_is_reported_and_the_others_are_applied(
 
 async def test_fallback_of_another_task_is_reported_as_a_failure(scripted: ScriptedGateway) -> None:
     text = "endpoints: {a: {source: fake, fallback: b}, b: {source: fake, task: rerank}}"
-    scripted.script.answer = lambda call: (
-        Scores(items=[0.5] * len(call.texts)) if isinstance(call, Rerank) else two_numbers(call)
-    )
+    scripted.script.answer = by_length
     result = await apply(scripted, text)
     assert "cannot be the fallback" in result["steps"][0]["failure"]["message"]
     assert result["failed"] == 1

@@ -11,7 +11,7 @@
     retry       after the queue: a retry keeps its place, and takes a permit of its own
     upstream    the model
 
-Only embeddings take all steps; scores and sparse vectors start at the breaker. Generated text has its own pipeline of
+Only embeddings take all steps; scores and sparse vectors start at the breaker, scores after the prompt is written. Generated text has its own pipeline of
 the same parts, `core.generation`, because its calls cannot share a request.
 
 A local model has no queue here unless a rate limit is set: its worker batches texts of similar token length. Its
@@ -33,6 +33,7 @@ from hubgate.core.matryoshka import ShortenStep
 from hubgate.core.prompts import PrefixStep
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
 from hubgate.core.queue.generation_queue import MAX_IN_FLIGHT, GenerationQueue
+from hubgate.core.rerank_templates import RerankTemplateStep, named_template, rerank_template
 from hubgate.core.token_counts import TokenCountStep
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.circuit_breaker import BreakerGate, BreakerMonitor, CircuitBreaker
@@ -157,6 +158,8 @@ class Pipelines:
             limiter = self._limiter(target)
             queue = BatchQueue(upstream, limiter=limiter, limits=limits, clock=self._clock)
             answer = _AddDeadline(queue, self._clock)
+        if endpoint.task is Task.RERANK:
+            answer = _rerank_step(endpoint, answer)
         if endpoint.task is not Task.TEXT_EMBEDDING:
             return Pipeline(answer=answer, queue=queue, health=health)
         facts, cached = endpoint.facts, None
@@ -238,6 +241,26 @@ class Pipelines:
         # Four bytes distinguish rate limits, and are too few to guess a token from.
         digest = hashlib.blake2b(repr(key).encode(), digest_size=4).hexdigest()
         return self._ledger.reservation(digest, requests_per_minute)
+
+
+def _rerank_step(endpoint: Endpoint, answer: Handler) -> RerankTemplateStep:
+    is_local = endpoint.source is Source.LOCAL  # the runtime writes the template: it truncates the document
+    return RerankTemplateStep(
+        answer,
+        None if is_local else named_template(endpoint.facts.rerank_template),
+        instruction=endpoint.instruction,
+        takes_instruction=takes_instruction(endpoint),
+    )
+
+
+def takes_instruction(endpoint: Endpoint) -> bool:
+    """Whether a reranker follows instructions: in the prompt that hubgate writes, or in a field of its server."""
+    facts = endpoint.facts
+    template = named_template(facts.rerank_template) or rerank_template(endpoint.model, facts.model)
+    if template is None or template.instructed is None:
+        return False
+    route = spec_of(endpoint.engine or facts.engine).rerank
+    return facts.rerank_template is not None or (route is not None and route.instruction_field is not None)
 
 
 async def _generates_text(call: Call) -> Result:

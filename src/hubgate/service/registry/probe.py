@@ -17,7 +17,6 @@ from hubgate.domain.calls import (
     Encoding,
     GenerationCall,
     InputType,
-    Rerank,
     SparseEmbed,
     Vectors,
 )
@@ -32,12 +31,12 @@ from hubgate.domain.errors import (
 )
 from hubgate.domain.ports import Model, Sources, TextGenerator, Upstream
 from hubgate.domain.secret import Secret
+from hubgate.service.registry.ranking import probe_reranker
 
 PROBE = Embed(texts=("how big",), input_type=InputType.INGEST)
 _PROBES: Mapping[Task, Call] = {
     Task.TEXT_EMBEDDING: PROBE,
     Task.SPARSE_EMBEDDING: SparseEmbed(texts=("how big",)),
-    Task.RERANK: Rerank(query="test query", texts=("how big",)),
 }
 CHAT_PROBE = Chat(fields={"messages": b'[{"role":"user","content":"how big"}]', "max_tokens": b"8"})
 COMPLETE_PROBE = Complete(prompt="how big", fields={"max_tokens": b"8"})
@@ -88,10 +87,15 @@ async def _probe_with_token(sources: Sources, draft: Target) -> tuple[Facts, Mod
     detected = replace(draft.endpoint, facts=await sources.detect(draft))
     model = open_model(sources, replace(draft, endpoint=detected))
     try:
-        return await probe_model(detected, model), model
+        facts = await probe_model(detected, model)
+        if facts.raw_scores == detected.facts.raw_scores:
+            return facts, model
+        reopened = open_model(sources, replace(draft, endpoint=replace(detected, facts=facts)))
     except BaseException:
         await model.close()
         raise
+    await model.close()
+    return facts, reopened
 
 
 def _all_refused(refusals: Mapping[Secret, UpstreamRefused]) -> UpstreamRefused:
@@ -127,6 +131,8 @@ async def probe_model(endpoint: Endpoint, model: Model) -> Facts:
     facts = endpoint.facts
     if endpoint.task in GENERATION_TASKS:
         return await _probe_generation(endpoint, cast("TextGenerator", model))
+    if endpoint.task is Task.RERANK:
+        return await probe_reranker(endpoint, cast("Upstream", model))
     answer = VectorGuard(cast("Upstream", model), dimensions=None)
     result = await answer(_PROBES[endpoint.task])
     if isinstance(result, Vectors):

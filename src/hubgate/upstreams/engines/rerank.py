@@ -53,10 +53,17 @@ class RerankRoute:
     raw: bool | None = False
     """Whether its scores are raw logits, which the gateway maps to 0 to 1; `None` if the request decides."""
     models_with_probabilities: str = ""
-    """A word in the names of models whose scores are between 0 and 1, although those of others are raw."""
+    """A word in the names of models whose scores are between 0 and 1, although those of others are raw. For endpoints
+    whose scores were not measured."""
+    has_own_templates: bool = False
+    """Whether it reads the model's template from the model's file, so that hubgate must not write another around it."""
+    instruction_field: str | None = None
+    """Its field for an instruction, which its own template needs."""
 
-    def for_model(self, model: str | None) -> RerankRoute:
-        """The route as it works for one model."""
+    def for_model(self, model: str | None, raw_scores: bool | None = None) -> RerankRoute:
+        """The route as it works for one model. `raw_scores` is what was measured at registration."""
+        if raw_scores is not None and self.raw is not None:
+            return replace(self, raw=raw_scores)
         word = self.models_with_probabilities
         return replace(self, raw=False) if word and word in (model or "").lower() else self
 
@@ -66,7 +73,10 @@ class RerankRoute:
                 "This endpoint's server returns scores between 0 and 1 only, so [raw_scores] cannot be honoured.",
                 remedy="Leave [raw_scores] out.",
             )
-        return json_request(url, self.body(call, model))
+        body = self.body(call, model)
+        if call.instruction and self.instruction_field:
+            body = {**body, self.instruction_field: call.instruction}
+        return json_request(url, body)
 
     def max_reply_bytes(self, call: Rerank, request: HttpRequest, dimensions: int | None) -> int:
         """See `TextRoute`. Some servers return the texts, with every byte escaped at worst."""
@@ -100,7 +110,7 @@ class RerankRoute:
         tokens, exact = counted_tokens(reply, reported, self.reported_tokens)
         items = [by_index[index] for index in range(len(call.texts))]
         return Scores(
-            items=[_sigmoid(item) for item in items] if self.raw and not call.raw_scores else items,
+            items=[sigmoid(item) for item in items] if self.raw and not call.raw_scores else items,
             tokens=tokens,
             exact=exact,
             quota=quota(reply.headers),
@@ -115,8 +125,8 @@ def _scores(reply: HttpReply) -> tuple[list[_Score], int | None]:
     return results.results, usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens
 
 
-def _sigmoid(number: float) -> float:
-    """As text-embeddings-inference computes it, for the scores of the same models."""
+def sigmoid(number: float) -> float:
+    """A raw score as a number between 0 and 1."""
     if number >= 0:
         return 1 / (1 + math.exp(-number))
     power = math.exp(number)  # of a negative number: math.exp overflows for large ones

@@ -61,11 +61,11 @@ class EngineSpec:
     tokenize: TokenizeRoute | None = None
     generation: GenerationRoutes = field(default_factory=dict)
 
-    def text_routes(self, model: str | None) -> Mapping[type, TextRoute]:
-        """The route of each kind of call about texts."""
+    def text_routes(self, model: str | None, raw_scores: bool | None = None) -> Mapping[type, TextRoute]:
+        """The route of each kind of call about texts, for a model with these facts."""
         routes: dict[type, TextRoute | None] = {
             Embed: self.embed,
-            Rerank: self.rerank.for_model(model) if self.rerank else None,
+            Rerank: self.rerank.for_model(model, raw_scores) if self.rerank else None,
             SparseEmbed: self.sparse,
             Tokenize: self.tokenize,
         }
@@ -137,7 +137,12 @@ SPECS: Mapping[Engine, EngineSpec] = {
             options=_DIMENSIONS,
             reported_tokens=ReportedTokens.EXACT,
         ),
-        rerank=RerankRoute(path=COHERE_RERANK, body=rerank.vllm_body, reported_tokens=ReportedTokens.EXACT),
+        rerank=RerankRoute(
+            path=COHERE_RERANK,
+            body=rerank.vllm_body,
+            reported_tokens=ReportedTokens.EXACT,
+            instruction_field="instruction",
+        ),
         generation=OpenAIBodies(
             server="vLLM", renames={"truncate": "truncate_prompt_tokens"}, responses=_RESPONSES
         ).routes(),
@@ -149,7 +154,7 @@ SPECS: Mapping[Engine, EngineSpec] = {
         image_keys=frozenset({"sglang"}),
         image_word="sglang",
         embed=EmbedRoute(path=OPENAI_EMBEDDINGS, body=embeddings.openai_body, options=_DIMENSIONS),
-        rerank=RerankRoute(path=COHERE_RERANK, body=rerank.cohere_body),
+        rerank=RerankRoute(path=COHERE_RERANK, body=rerank.cohere_body, instruction_field="instruct"),
         generation=OpenAIBodies(server="SGLang", responses=_RESPONSES).routes(),
     ),
     Engine.LLAMACPP: EngineSpec(
@@ -168,6 +173,7 @@ SPECS: Mapping[Engine, EngineSpec] = {
             reported_tokens=ReportedTokens.EXACT,
             raw=True,
             models_with_probabilities="qwen3",
+            has_own_templates=True,
         ),
         generation=OpenAIBodies(
             server="llama.cpp", renames=LEGACY_LIMIT | {"repetition_penalty": "repeat_penalty"}

@@ -31,6 +31,10 @@ class RerankForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     raw_scores: bool | None = None
     truncation: bool | None = None
     """Jina's name for `truncate`."""
+    instruction: str | None = None
+    """vLLM's, for models that follow instructions."""
+    instruct: str | None = None
+    """SGLang's name for it."""
     max_tokens_per_doc: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_doc_length: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Jina's name for it."""
@@ -77,6 +81,7 @@ async def handle_rerank(exchange: Exchange, body: bytes) -> None:
         texts=await _shorten(exchange, texts, form.max_tokens_per_doc or form.max_doc_length),
         truncate=form.truncation if form.truncate is None else form.truncate,
         raw_scores=form.raw_scores,
+        instruction=form.instruction or form.instruct,
         context=exchange.context.call_context(),
     )
     top_n = form.top_k or None if form.top_n is None else form.top_n

@@ -70,6 +70,7 @@ FULL: dict[str, dict[str, Any]] = {
         "provider": "auto",
         "top_n": 3,
         "return_documents": False,
+        "instruction": "Find the product",
     },
     "hosted": COMMON | {"task": "completion", "source": "router", "provider": "cheapest", "bill_to": "org"},
     "local": COMMON
