@@ -53,6 +53,5 @@ def test_model_is_found_by_repository_folder_or_first_known_name() -> None:
         "Qwen/Qwen3-Embedding-0.6B",
         "Qwen/Qwen3-VL-Reranker-2B",
         "mixedbread-ai/mxbai-rerank-large-v1",
-        None,
     ):
-        assert rerank_template(name) is None
+        assert rerank_template(name, None) is None

@@ -8,19 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tiny_model import write_causal_ranker, write_cross_encoder
 
 if TYPE_CHECKING:
     from running_gateway import RunningGateway
 
 DATA = Path(__file__).parents[1] / "data" / "tiny_models"
 RECORDED = json.loads((DATA / "answers.json").read_text("utf-8"))
-TEXTS, QUERY, ANSWERS = RECORDED["texts"][1:], RECORDED["query"], RECORDED["answers"]
+TEXTS, ANSWERS = RECORDED["texts"][1:], RECORDED["answers"]
 """Without the first text, which is empty: most faces refuse it."""
 
 
-def test_embedding_models_and_cross_encoders_run_side_by_side(gateway: RunningGateway) -> None:
-    for name, task in (("mpnet", "text_embedding"), ("ranker-bert", "rerank")):
-        shown = gateway.add(name, source="local", model=str(DATA / name), task=task, precision="auto")
+def test_embedding_models_and_rerankers_run_side_by_side(gateway: RunningGateway, tmp_path: Path) -> None:
+    models = (
+        ("mpnet", "text_embedding", DATA / "mpnet"),
+        ("pairs", "rerank", write_cross_encoder(tmp_path / "pairs")),
+        ("prompts", "rerank", write_causal_ranker(tmp_path / "Qwen3-Reranker-tiny")),
+    )
+    for name, task, folder in models:
+        shown = gateway.add(name, source="local", model=str(folder), task=task, precision="auto")
         assert shown["precision"] == "auto"
         assert shown["facts"]["precision"] in {"f32", "bf16"}
         assert gateway.request("GET", f"/hf/{name}/info").json()["model_dtype"] in {"float32", "bfloat16"}
@@ -29,15 +35,29 @@ def test_embedding_models_and_cross_encoders_run_side_by_side(gateway: RunningGa
     for row, expected in zip(embedded["data"], ANSWERS["mpnet"]["vectors"][1:], strict=True):
         assert row["embedding"] == pytest.approx(expected, abs=1e-2)
 
-    body = {"query": QUERY, "texts": TEXTS, "raw_scores": True, "truncate": True}
-    ranked = gateway.request("POST", "/hf/ranker-bert/rerank", body).json()
-    found = {row["index"]: row["score"] for row in ranked}
-    assert [found[n] for n in range(len(TEXTS))] == pytest.approx(ANSWERS["ranker-bert"]["raw"][1:], abs=5e-2)
+    documents = ["the capital", "the port", "the port of Paris"]
+    for name in ("pairs", "prompts"):
+        body = {"model": name, "query": "the port of Paris", "documents": documents}
+        ranked = gateway.request("POST", "/v1/rerank", body).json()["results"]
+        assert [row["index"] for row in ranked] == [2, 1, 0]
+        assert all(0 <= row["relevance_score"] <= 1 for row in ranked)
+    refused = gateway.request("POST", "/v1/rerank", body | {"model": "pairs", "instruction": "Find ships"})
+    assert refused.status == 400
+    followed = gateway.request("POST", "/v1/rerank", body | {"instruction": "the port of Paris"}).json()[
+        "results"
+    ]
+    assert followed[0]["relevance_score"] != ranked[0]["relevance_score"]
 
     metrics = gateway.request("GET", "/metrics").body.decode()
     if sys.platform == "linux":
         assert 'hubgate_local_model_bytes{model="mpnet"' in metrics
-        assert 'hubgate_local_model_bytes{model="ranker-bert"' in metrics
+        assert 'hubgate_local_model_bytes{model="pairs"' in metrics
+
+
+def test_reranker_of_random_weights_is_refused(gateway: RunningGateway) -> None:
+    form = {"name": "wrong", "source": "local", "model": str(DATA / "ranker-bert"), "task": "rerank"}
+    error = gateway.request("POST", "/api/endpoints", form).json()["error"]
+    assert error["cause"] == "ranks_at_random"
 
 
 def test_model_of_another_task_is_rejected_at_registration(gateway: RunningGateway) -> None:

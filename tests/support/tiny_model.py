@@ -1,4 +1,8 @@
-"""A tiny BERT with random weights as a sentence-transformers folder, its arithmetic in numpy, and calls to its worker."""
+"""A tiny BERT with random weights as a sentence-transformers folder, its arithmetic in numpy, and calls to its worker.
+
+And two rerankers without training that rank nevertheless: their score is how many tokens of a pair or of a prompt come
+twice, because a question and its answer share words. Their graphs are in OpenVINO's format.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from hubgate.runtime.model.graph import openvino, ops
 from hubgate.runtime.protocol import Embedded, EmbedTexts
+from hubgate.service.registry.ranking import QUESTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -202,3 +208,110 @@ async def embed_texts(model: LocalModel, *texts: str) -> Array:
 def worker_process(model: LocalModel) -> WorkerProcess:
     assert model._start is not None
     return model._start.result()
+
+
+_RANKER_WORDS = r"<\|?[a-z_/]+\|?>|[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+|[^\w\s]"
+_RANKER_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+Node = Any
+
+
+def write_cross_encoder(folder: Path) -> Path:
+    """A cross-encoder whose score is the number of repeated tokens."""
+    inputs = [_input(name) for name in ("input_ids", "attention_mask")]
+    _write_ranker(folder, "BertForSequenceClassification", _repeated(*inputs), inputs)
+    return folder
+
+
+def write_causal_ranker(folder: Path, *, cache: str = "none") -> Path:
+    """A language model with logits `[texts, tokens, vocabulary]`: those of `yes` are the number of repeated tokens.
+
+    Its cache adds to every logit what an earlier batch left in it: in `states`, as optimum exports to OpenVINO have
+    them, or in `inputs`, as ONNX exports have them, where an empty cache adds nothing.
+    """
+    inputs = [_input(name) for name in ("input_ids", "attention_mask", "position_ids")]
+    vocabulary = _ranker_vocabulary()
+    count = ops.unsqueeze(_repeated(*inputs[:2]), [2])
+    is_yes = np.zeros((1, 1, len(vocabulary)), np.float32)
+    is_yes[0, 0, vocabulary["yes"]] = 1
+    places = ops.unsqueeze(ops.convert(ops.multiply(inputs[2], ops.constant(np.int64(0))), np.float32), [2])
+    sinks = []
+    hidden = ops.add(count, places)
+    if cache == "states":
+        beams = ops.parameter([-1], np.int32, "beam_idx")
+        beams.output(0).get_tensor().set_names({"beam_idx"})
+        inputs.append(beams)
+        kept = ops.read_value(ops.constant(np.zeros((1, 1, 1), np.float32)), "cache", np.float32, [1, 1, 1])
+        more = ops.add(kept, ops.constant(np.full((1, 1, 1), 100, np.float32)))
+        sinks.append(ops.assign(more, "cache"))
+        hidden = ops.add(hidden, kept)
+    if cache == "inputs":
+        past = ops.parameter([-1, 1, -1, 1], np.float32, "past")
+        past.output(0).get_tensor().set_names({"past_key_values.0.key"})
+        inputs.append(past)
+        hidden = ops.add(hidden, _total(past))
+    _write_ranker(
+        folder, "Qwen3ForCausalLM", ops.matmul(hidden, ops.constant(is_yes), False, False), inputs, sinks
+    )
+    return folder
+
+
+def _total(past: Node) -> Node:
+    return ops.reshape(ops.reduce_sum(past, [0, 1, 2, 3]), [1, 1, 1], False)
+
+
+def _input(name: str) -> Node:
+    made = ops.parameter([-1, -1], np.int64, name)
+    made.output(0).get_tensor().set_names({name})
+    return made
+
+
+def _repeated(ids: Node, mask: Node) -> Node:
+    """How many tokens of each row equal another one, in twentieths, `[rows, 1]`."""
+    seen = ops.convert(mask, np.float32)
+    pairs = ops.convert(ops.equal(ops.unsqueeze(ids, [1]), ops.unsqueeze(ids, [2])), np.float32)
+    pairs = ops.multiply(ops.multiply(pairs, ops.unsqueeze(seen, [1])), ops.unsqueeze(seen, [2]))
+    others = ops.subtract(ops.reduce_sum(pairs, [2]), seen)
+    twice = ops.convert(ops.greater(others, ops.constant(np.float32(0))), np.float32)
+    count = ops.reduce_sum(ops.multiply(twice, seen), [1], keep_dims=True)
+    return ops.multiply(count, ops.constant(np.float32(0.05)))  # a sigmoid has few values near 1
+
+
+def _ranker_vocabulary() -> dict[str, int]:
+    texts = [text for pairs in QUESTIONS.values() for pair in pairs.items() for text in pair]
+    splitter = pre_tokenizers.Split(Regex(_RANKER_WORDS), "removed", invert=True)
+    words = [word for text in texts for word, _ in splitter.pre_tokenize_str(text)]
+    return {
+        word: place
+        for place, word in enumerate(dict.fromkeys([*_RANKER_SPECIAL, "yes", "no", "ship", "port", *words]))
+    }
+
+
+def _write_ranker(
+    folder: Path, architecture: str, logits: Node, inputs: list[Node], sinks: list[Node] | None = None
+) -> None:
+    vocabulary = _ranker_vocabulary()
+    result = ops.result(logits)
+    graph = openvino.Model([result], sinks or [], inputs, "ranker")
+    graph.outputs[0].get_tensor().set_names({"logits"})
+    folder.mkdir(parents=True)
+    openvino.save_model(graph, str(folder / "openvino_model.xml"), compress_to_fp16=False)
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Split(Regex(_RANKER_WORDS), "removed", invert=True)
+    if architecture.startswith("Bert"):
+        words.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+        )
+    words.save(str(folder / "tokenizer.json"))
+    write_json(
+        folder / "config.json",
+        {
+            "architectures": [architecture],
+            "model_type": "tiny",
+            "hidden_size": 1,
+            "vocab_size": len(vocabulary),
+            "max_position_embeddings": 256,
+            "id2label": {"0": "LABEL_0"},
+        },
+    )

@@ -53,6 +53,13 @@ class RerankTemplate(NamedTuple):
         values = {"query": query, "document": document, "instruction": instruction}
         return opening.format(**values), closing.format(**values)
 
+    def around(self, query: str, instruction: str | None) -> tuple[str, str]:
+        """The prompt before and after the document."""
+        mark = "\0"
+        instruction = instruction and instruction.replace(mark, " ")
+        before, _, after = "".join(self.render(query.replace(mark, " "), mark, instruction)).partition(mark)
+        return before, after
+
 
 _QWEN3 = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
@@ -213,7 +220,7 @@ class RerankTemplateStep:
 def templated(call: Rerank, template: RerankTemplate) -> Rerank:
     """The call with prompts instead of its texts. A text that is too long is refused, not truncated.
 
-    A server would truncate the end of the prompt, where the model is told what to answer.
+    A server would truncate the end of the prompt, which asks the model for its answer.
     """
     texts: Sequence[tuple[str, str]] = [
         template.render(call.query, text, call.instruction) for text in call.texts

@@ -139,14 +139,25 @@ class RankCall:
         self._tokens = tokens
         self._truncate = request.truncate
         self._truncated: list[bool] = []
-        self._apply_sigmoid = spec.head.sigmoid if request.raw is None else not request.raw
+        self._template, self._instruction = spec.head.template, request.instruction
+        self._raw = bool(request.raw)
         self._scores = np.empty(len(self._texts))
 
     def tokenize(self) -> Iterator[None]:
         texts, self._texts = self._texts, []
         query = self._tokens.query(self._query)
         for first, some in slices(texts, beside=len(query.part)):
-            rows, cut = self._tokens.pairs(query, some, truncate=self._truncate, first=first)
+            if self._template is None:
+                rows, cut = self._tokens.pairs(query, some, truncate=self._truncate, first=first)
+            else:
+                rows, cut = self._tokens.prompts(
+                    self._template,
+                    self._query,
+                    some,
+                    truncate=self._truncate,
+                    first=first,
+                    instruction=self._instruction,
+                )
             self.rows += rows
             self._truncated += cut
             yield
@@ -156,7 +167,7 @@ class RankCall:
         self.left -= 1
 
     def reply(self) -> Ranked:
-        scores = sigmoid(self._scores) if self._apply_sigmoid else self._scores
+        scores = self._scores if self._raw else sigmoid(self._scores)
         lengths = [len(row.ids) for row in self.rows]
         return Ranked(self.info.call, scores.tolist(), lengths, self._truncated)
 

@@ -35,7 +35,7 @@ class TokenizeTexts(msgspec.Struct, tag="tokenize", array_like=True, frozen=True
 
 
 class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
-    """Score how relevant each text is to the query. With `raw=None`, the model's default decides about the sigmoid."""
+    """Score how relevant each text is to the query, between 0 and 1 unless `raw`."""
 
     call: int
     query: str
@@ -44,6 +44,7 @@ class RankTexts(msgspec.Struct, tag="rank", array_like=True, frozen=True):
     raw: bool | None
     caller: str = "-"
     bulk: bool = False
+    instruction: str | None = None
 
 
 class SamplingOptions(msgspec.Struct, array_like=True, frozen=True):

@@ -1,4 +1,4 @@
-"""Deterministic vectors without a model or a network, for demonstrations and tests.
+"""Deterministic vectors and scores without a model or a network, for demonstrations and tests.
 
 A vector is a bag of words: each word adds 1 or -1 at four positions that its hash determines. Texts that share words
 are similar, so that a search finds something.
@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 from hubgate import __version__
 from hubgate.core.vectors import f32, l2_normalize
-from hubgate.domain.calls import Call, Embed, Encoding, Result, Token, Tokens, Vectors
+from hubgate.domain.calls import Call, Embed, Encoding, Rerank, Result, Scores, Token, Tokens, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Target
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.ports import TextGenerator
@@ -22,6 +22,7 @@ DEFAULT_DIMENSIONS = 384
 _MAX_CHARACTERS = 32_768
 """Longer texts are truncated, as by any model."""
 _WORD = re.compile(r"\S+")
+_WORD_OR_LETTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
 
 class FakeUpstream:
@@ -31,7 +32,9 @@ class FakeUpstream:
         self._dimensions = endpoint.dimensions or DEFAULT_DIMENSIONS
 
     async def __call__(self, call: Call) -> Result:
-        """Vectors in f32, or tokens: one per word, none of them special."""
+        """Vectors in f32, scores, or tokens: one per word, none of them special."""
+        if isinstance(call, Rerank):
+            return _scores(call)
         if not isinstance(call, Embed):
             return Tokens([_tokens(text) for text in call.texts])
         dimensions, normalize = call.dimensions or self._dimensions, call.normalize is not False
@@ -85,10 +88,21 @@ class FakeSource:
             InvalidEndpoint: always.
         """
         task = target.endpoint.task
-        raise InvalidEndpoint(f"A fake endpoint only makes embeddings; it does not do {task}.")
+        raise InvalidEndpoint(f"A fake endpoint only makes embeddings and reranks; it does not do {task}.")
 
     async def close(self) -> None:
         """Does nothing."""
+
+
+def _scores(call: Rerank) -> Scores:
+    """The share of the query's words in each text. Where words are not written apart, a letter is a word."""
+    asked, found = _words(call.query), [_words(text) for text in call.texts]
+    items = [len(asked & words) / max(1, len(asked)) for words in found]
+    return Scores(items=items, tokens=sum(len(asked) + len(words) for words in found), exact=True)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD_OR_LETTER.findall(text[:_MAX_CHARACTERS].lower()))
 
 
 def _vector(text: str, dimensions: int, *, normalize: bool) -> bytes:

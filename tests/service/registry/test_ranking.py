@@ -71,7 +71,7 @@ def test_model_gets_its_prompt_from_hubgate(gateway: RunningGateway, prompt: str
 
 @pytest.mark.parametrize("engine", ["tei", "sglang", "infinity", "toolkit", "openai"])
 def test_each_server_without_a_template_gets_the_prompt(gateway: RunningGateway, engine: str) -> None:
-    known = {} if engine == "toolkit" else {"name": QWEN3}
+    known: dict[str, Any] = {} if engine == "toolkit" else {"name": QWEN3}
     with lookalike(
         engine if engine != "openai" else "vllm", kind="reranker", prompt="qwen3", **known
     ) as server:

@@ -12,8 +12,21 @@ from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.batching import padded_length
 from hubgate.runtime.machine import CpuShare
 from hubgate.runtime.model.bert import build_bert
+from hubgate.runtime.model.causal import with_score
 from hubgate.runtime.model.files import unusable
-from hubgate.runtime.model.graph import IDS, KINDS, MASK, Node, openvino, read_onnx, with_head
+from hubgate.runtime.model.graph import (
+    BEAMS,
+    IDS,
+    KINDS,
+    MASK,
+    PAST,
+    POSITIONS,
+    Node,
+    openvino,
+    read_graph,
+    with_head,
+)
+from hubgate.runtime.model.heads import RankingHead
 from hubgate.runtime.model.selftest import choose_precision, encode_samples, find_fault
 from hubgate.runtime.model.spec import ModelSpec
 from hubgate.runtime.model.tokenizer import ModelInput, ModelTokenizer
@@ -41,7 +54,7 @@ class CompiledModel:
 
     def _load(self, spec: ModelSpec, precision: Precision, share: CpuShare | None) -> None:
         self.tokens = ModelTokenizer(spec)
-        graph = _graph(spec, self.tokens.vocabulary)
+        graph = _graph(spec, self.tokens)
         core, share = openvino.Core(), (share or CpuShare()).resolve()
         known = encode_samples(self.tokens, spec)
 
@@ -60,6 +73,12 @@ class Lane:
     def __init__(self, compiled: Node, spec: ModelSpec) -> None:
         self._request = compiled.create_infer_request()
         self._inputs = [(port.any_name, port.get_element_type().to_dtype()) for port in compiled.inputs]
+        self._past = {
+            port.any_name: [axis.get_length() if axis.is_static else 0 for axis in port.get_partial_shape()]
+            for port in compiled.inputs
+            if port.any_name.startswith(PAST)
+        }
+        self._keeps_cache = bool(self._request.query_state())  # language models do, for generation
         self._outputs = len(compiled.outputs)
         self._max_tokens = spec.max_tokens
         self._pad = spec.pad
@@ -74,13 +93,21 @@ class Lane:
         filled[IDS][mask] = np.concatenate([np.asarray(row.ids) for row in rows])
         if rows[0].kinds is not None:
             filled[KINDS][mask] = np.concatenate([np.asarray(row.kinds) for row in rows])
+        filled[POSITIONS] = np.broadcast_to(np.arange(longest), mask.shape)
+        filled[BEAMS] = np.arange(len(rows))
+        for name, shape in self._past.items():
+            filled[name] = np.empty([len(rows), *shape[1:]])
+        if self._keeps_cache:
+            self._request.reset_state()
         self._request.infer([filled[name].astype(kind) for name, kind in self._inputs])
         return [self._request.get_output_tensor(n).data.copy() for n in range(self._outputs)]
 
 
-def _graph(spec: ModelSpec, vocabulary: int) -> Node:
-    shape = spec.shape
-    encoder = read_onnx(spec) if shape is None else build_bert(spec, shape, vocabulary)
+def _graph(spec: ModelSpec, tokens: ModelTokenizer) -> Node:
+    shape, head = spec.shape, spec.head
+    encoder = read_graph(spec) if shape is None else build_bert(spec, shape, tokens.vocabulary)
+    if isinstance(head, RankingHead) and head.causal and head.template is not None:
+        encoder = with_score(encoder, head.template, tokens, spec.folder)
     return with_head(encoder, spec)
 
 

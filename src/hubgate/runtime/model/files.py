@@ -11,6 +11,9 @@ from hubgate.domain.errors import RuntimeFailed
 
 WEIGHTS = "model.safetensors"
 ONNX = ("onnx/model.onnx", "model.onnx")
+OPENVINO = ("openvino/openvino_model.xml", "openvino_model.xml")
+"""OpenVINO's own format; the weights are beside it, in a file that ends in `.bin`."""
+GRAPHS = (*ONNX, *OPENVINO)
 """Where a ready graph may be; the first that exists is used."""
 TOKENIZER = "tokenizer.json"
 _MAX_BYTES = 16 * 2**20
@@ -31,8 +34,8 @@ def unusable(folder: Path, reason: str) -> RuntimeFailed:
     shown = f"{reason[:_MAX_REASON]}…" if len(reason) > _MAX_REASON else reason
     return RuntimeFailed(
         _printable(f"The model in {folder} cannot be run: {shown}."),
-        remedy="Use a sentence-transformers model or a cross-encoder with all of its files, in safetensors (BERT "
-        "family) or ONNX, or serve it with another engine and register that as a dedicated endpoint.",
+        remedy="Use a sentence-transformers model or a reranker with all of its files, in safetensors (BERT family), "
+        "ONNX or OpenVINO's format, or serve it with another engine and register that as a dedicated endpoint.",
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hubgate.runtime.model.files import unusable
-from hubgate.runtime.model.heads import EmbeddingHead, Pooling
+from hubgate.runtime.model.heads import EmbeddingHead, Pooling, RankingHead
 from hubgate.runtime.model.spec import ModelSpec
 
 # `import openvino` imports `openvino_telemetry`, which reports usage to an analytics host. `None` in `sys.modules`
@@ -25,15 +25,18 @@ import openvino  # noqa: E402 - only after the line above
 from openvino import opset13 as ops  # noqa: E402
 
 __all__ = [
+    "BEAMS",
     "IDS",
     "KINDS",
     "MASK",
+    "PAST",
+    "POSITIONS",
     "Encoder",
     "Node",
     "number",
     "openvino",
     "ops",
-    "read_onnx",
+    "read_graph",
     "unsqueeze",
     "with_head",
 ]
@@ -41,6 +44,8 @@ __all__ = [
 Node = Any
 """A value of the graph. OpenVINO has no types."""
 IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"
+POSITIONS, BEAMS, PAST = "position_ids", "beam_idx", "past_key_values."
+"""Of language models: exports for generation need them, although a score needs no cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class Encoder:
     inputs: Sequence[Node]
     mask: Node
     """In f32."""
+    sinks: Sequence[Node] = ()
+    """Where a language model stores its cache."""
 
 
 def with_head(encoder: Encoder, spec: ModelSpec) -> Node:
@@ -60,11 +67,12 @@ def with_head(encoder: Encoder, spec: ModelSpec) -> Node:
         pooled = _pool(encoder.output, encoder.mask, spec.head.pooling)
         length = ops.sqrt(ops.reduce_sum(ops.multiply(pooled, pooled), [1], keep_dims=True))
         outputs = [pooled, ops.divide(pooled, ops.maximum(length, number(1e-12)))]
-    return openvino.Model([ops.result(output) for output in outputs], list(encoder.inputs), "encoder")
+    results = [ops.result(output) for output in outputs]
+    return openvino.Model(results, list(encoder.sinks), list(encoder.inputs), "encoder")
 
 
-def read_onnx(spec: ModelSpec) -> Encoder:
-    """Read the encoder of an ONNX file.
+def read_graph(spec: ModelSpec) -> Encoder:
+    """Read the encoder, or the language model, of a file in ONNX or OpenVINO's format.
 
     Raises:
         RuntimeFailed: it cannot be read, or does not match the other files of the folder.
@@ -73,20 +81,25 @@ def read_onnx(spec: ModelSpec) -> Encoder:
         model = openvino.Core().read_model(str(spec.weights))
         inputs = {port.any_name: port.get_node() for port in model.inputs}
     except (RuntimeError, ValueError) as error:  # the latter if a name is not UTF-8
-        raise unusable(spec.folder, f"{spec.weights.name} is not a complete ONNX file") from error
-    if unknown := sorted(set(inputs) - {IDS, MASK, KINDS}) or sorted({IDS, MASK} - set(inputs)):
+        raise unusable(spec.folder, f"{spec.weights.name} is not a complete ONNX or OpenVINO file") from error
+    head = spec.head
+    causal = isinstance(head, RankingHead) and head.causal
+    known = {IDS, MASK, KINDS} | ({POSITIONS, BEAMS} if causal else set())
+    others = {name for name in inputs if not (causal and name.startswith(PAST))} - known
+    if unknown := sorted(others) or sorted({IDS, MASK} - set(inputs)):
         raise unusable(spec.folder, f"{spec.weights.name} takes other inputs ({', '.join(unknown)})")
-    ranks = not isinstance(spec.head, EmbeddingHead)
-    output = _output(spec, model, ("logits",) if ranks else ("last_hidden_state", "token_embeddings"))
-    return Encoder(output, model.get_parameters(), ops.convert(inputs[MASK], np.float32))
+    names = ("last_hidden_state", "token_embeddings") if isinstance(head, EmbeddingHead) else ("logits",)
+    output = _output(spec, model, names, any_width=causal)
+    mask = ops.convert(inputs[MASK], np.float32)
+    return Encoder(output, model.get_parameters(), mask, model.get_sinks())
 
 
-def _output(spec: ModelSpec, model: Node, names: tuple[str, ...]) -> Node:
+def _output(spec: ModelSpec, model: Node, names: tuple[str, ...], *, any_width: bool) -> Node:
     """The output with one of these names, whose width must match the other files of the folder."""
     for port in model.outputs:
         if not port.get_names().isdisjoint(names):
             width = port.get_partial_shape()[-1]
-            if width.is_static and width.get_length() != spec.width:
+            if not any_width and width.is_static and width.get_length() != spec.width:
                 raise unusable(
                     spec.folder,
                     f"{spec.weights.name} gives {width.get_length()} numbers, the other files say {spec.width}",

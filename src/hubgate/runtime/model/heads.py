@@ -11,10 +11,12 @@ from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
+from hubgate.core.rerank_templates import RerankTemplate, rerank_template
 from hubgate.runtime.model.files import json_of, read_json, unusable
 
-_RERANKER_SUFFIX = "ForSequenceClassification"
-_ACTIVATIONS = {"torch.nn.modules.activation.Sigmoid": True, "torch.nn.modules.linear.Identity": False}
+_RERANKER_SUFFIX, _LANGUAGE_MODEL_SUFFIX = "ForSequenceClassification", "ForCausalLM"
+_ACTIVATIONS = ("torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity")
+"""Both give the same order as the raw score."""
 
 
 class Pooling(StrEnum):
@@ -34,10 +36,12 @@ class EmbeddingHead:
 
 @dataclass(frozen=True, slots=True)
 class RankingHead:
-    """One score for a query and a text: a cross-encoder."""
+    """One raw score for a query and a text."""
 
-    sigmoid: bool
-    """Whether the model's own scores are between 0 and 1."""
+    template: RerankTemplate | None = None
+    """The prompt of a reranker that is a language model; `None` for a cross-encoder, which reads pairs."""
+    causal: bool = False
+    """Whether the score comes from the logits of tokens, not from a head."""
 
 
 Head: TypeAlias = EmbeddingHead | RankingHead
@@ -49,15 +53,28 @@ def read_head(folder: Path, config: Mapping[str, Any], hidden: int) -> Head:
     Raises:
         RuntimeFailed: a file is missing, contradicts another, or has a setting that is not supported.
     """
-    names = config.get("architectures")
-    if isinstance(names, list) and any(str(name).endswith(_RERANKER_SUFFIX) for name in names):
-        return _ranking(folder, config)
+    listed = config.get("architectures")
+    names = tuple(map(str, listed)) if isinstance(listed, list) else ()
+    template = rerank_template(*_names(folder, config))
+    if any(name.endswith(_RERANKER_SUFFIX) for name in names):
+        _check_cross_encoder(folder, config)
+        return RankingHead(template)
+    if template is not None and any(name.endswith(_LANGUAGE_MODEL_SUFFIX) for name in names):
+        return RankingHead(template, causal=True)
     modules = _modules(folder)
     return EmbeddingHead(_pooling(folder, f"{modules[1]}/config.json", hidden), normalize=len(modules) == 3)
 
 
-def _ranking(folder: Path, config: Mapping[str, Any]) -> RankingHead:
-    """Which file has the activation depends on the version of sentence-transformers; the default is sigmoid."""
+def _names(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the model may be called: its folder, its repository in the download cache, and what it was saved from."""
+    cached = (
+        folder.parent.parent.name.rpartition("--")[2] if folder.parent.name == "snapshots" else folder.name
+    )
+    return cached, str(config.get("_name_or_path") or "")
+
+
+def _check_cross_encoder(folder: Path, config: Mapping[str, Any]) -> None:
+    """Which file has the activation depends on the version of sentence-transformers."""
     classes = config.get("id2label") or config.get("label2id") or {"0": "one"}
     if not isinstance(classes, dict) or len(classes) != 1:
         labels = f"{len(classes)} classes" if isinstance(classes, dict) else "classes of its own kind"
@@ -71,7 +88,6 @@ def _ranking(folder: Path, config: Mapping[str, Any]) -> RankingHead:
             folder,
             f"its files name an activation that is not supported; supported: {', '.join(_ACTIVATIONS)}",
         )
-    return RankingHead(sigmoid=_ACTIVATIONS[value] if value else True)
 
 
 def _modules(folder: Path) -> list[str]:

@@ -47,6 +47,8 @@ _Runner = TypeVar("_Runner", bound=Runner)
 
 def encode_samples(tokens: ModelTokenizer, spec: ModelSpec) -> list[ModelInput]:
     """The sample texts as model inputs."""
+    if isinstance(spec.head, RankingHead) and spec.head.template:
+        return tokens.prompts(spec.head.template, TEXTS[1], TEXTS, truncate=True)[0]
     if isinstance(spec.head, RankingHead):
         return tokens.pairs(tokens.query(TEXTS[1]), TEXTS, truncate=True)[0]
     return tokens.rows(TEXTS, truncate=True, left=False)[0]

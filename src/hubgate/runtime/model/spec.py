@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from hubgate.runtime.model.files import (
-    ONNX,
+    GRAPHS,
     TOKENIZER,
     WEIGHTS,
     read_json,
     unusable,
     whole,
 )
-from hubgate.runtime.model.heads import EmbeddingHead, Head, read_head
+from hubgate.runtime.model.heads import EmbeddingHead, Head, RankingHead, read_head
 
 CONFIG = "config.json"
 _NO_LIMIT = 1e9
@@ -43,7 +43,7 @@ class ModelSpec:
 
     folder: Path
     weights: Path
-    """A safetensors file of a BERT, or an ONNX graph of any encoder."""
+    """A safetensors file of a BERT, or a graph of any encoder or reranker."""
     shape: BertShape | None
     """The graph to build around the weights; `None` if the file is the whole graph."""
     hidden: int
@@ -59,6 +59,11 @@ class ModelSpec:
     """Whether the model gets segment ids, which separate the query from the text."""
     prompts: Mapping[str, str]
     default_prompt: str | None
+
+    @property
+    def numbers(self) -> Path:
+        """The file that has the weights: OpenVINO's graphs are in one of their own."""
+        return self.weights.with_suffix(".bin") if self.weights.suffix == ".xml" else self.weights
 
     @property
     def width(self) -> int:
@@ -87,7 +92,7 @@ def read_model_spec(folder: Path) -> ModelSpec:
         shape=_shape(folder, config) if weights.name == WEIGHTS else None,
         hidden=hidden,
         head=head,
-        max_tokens=_max_tokens(folder, config, own_file=isinstance(head, EmbeddingHead)),
+        max_tokens=_max_tokens(folder, config, head),
         pad=_pad(folder, config),
         vocabulary=whole(folder, CONFIG, config, "vocab_size"),
         segments=_segments(folder),
@@ -130,12 +135,12 @@ def _weights(folder: Path, config: Mapping[str, Any]) -> Path:
     difference = _difference_from_bert(config)
     if difference is None and (folder / WEIGHTS).is_file():
         return folder / WEIGHTS
-    for name in ONNX:
+    for name in GRAPHS:
         if (folder / name).is_file():
             return folder / name
     if difference is None:
         raise unusable(folder, f"{WEIGHTS} is missing")
-    raise unusable(folder, f"config.json has {difference}, and there is no {ONNX[0]}")
+    raise unusable(folder, f"config.json has {difference}, and there is no {GRAPHS[0]}")
 
 
 def _difference_from_bert(config: Mapping[str, Any]) -> str | None:
@@ -161,12 +166,14 @@ def _shape(folder: Path, config: Mapping[str, Any]) -> BertShape:
     return BertShape(layers=layers, heads=heads, hidden=hidden, norm_epsilon=float(epsilon))
 
 
-def _max_tokens(folder: Path, config: Mapping[str, Any], *, own_file: bool) -> int:
+def _max_tokens(folder: Path, config: Mapping[str, Any], head: Head) -> int:
+    own_file = isinstance(head, EmbeddingHead)
     limit = _configured_limit(folder, read_json(folder, "sentence_bert_config.json", needed=own_file))
     places = _places(folder, config)
     if places is None or (limit is None and own_file):
         raise unusable(folder, "no file says how many tokens it reads (max_seq_length)")
-    return int(min(limit or places, places))
+    of_template = head.template.max_tokens if isinstance(head, RankingHead) and head.template else places
+    return int(min(limit or places, places, of_template))
 
 
 def _places(folder: Path, config: Mapping[str, Any]) -> int | None:

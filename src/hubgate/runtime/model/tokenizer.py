@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Tokenizer
 
+from hubgate.core.rerank_templates import RerankTemplate
 from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, InvalidRequest
 from hubgate.runtime.model.excerpt import CHARACTERS_PER_TOKEN, ExcerptUndecided, excerpt, max_characters
@@ -161,14 +162,50 @@ class ModelTokenizer:
                 lengths != (query.length, len(each)) for lengths, each in zip(kept, encodings, strict=True)
             ]
             if any(cut) and not truncate:
-                raise InvalidRequest(
-                    f"Text {first + cut.index(True)} and the query have more than the {self._max_tokens} tokens that "
-                    "the model reads.",
-                    remedy="Shorten or chunk the text, or allow truncation.",
-                    cause=Cause.INPUT_TOO_LONG,
-                )
+                raise self._too_long_together(first + cut.index(True))
             rows = [self._pair(query, each, *lengths) for lengths, each in zip(kept, encodings, strict=True)]
         return rows, cut
+
+    def prompts(
+        self,
+        template: RerankTemplate,
+        query: str,
+        texts: Sequence[str],
+        *,
+        truncate: bool,
+        first: int = 0,
+        instruction: str | None = None,
+    ) -> tuple[list[ModelInput], list[bool]]:
+        """Write the prompt of a reranker for each text. Returns the inputs, and whether each text was truncated.
+
+        Raises:
+            InvalidRequest: a text is too long and may not be truncated, or the query leaves no room for texts.
+            RuntimeFailed: the tokenizer's file lacks what a text needs.
+        """
+        before, after = template.around(query, instruction)
+        with self._cutting():
+            end = self._encode([after])[0].ids
+            room = self._max_tokens - len(end)
+            if len(self._encode([template.begin + before])[0].ids) >= room:
+                raise InvalidRequest(
+                    f"The query and the instruction leave no room for a text: the model reads {self._max_tokens} tokens.",
+                    remedy="Shorten the query or the instruction.",
+                    cause=Cause.INPUT_TOO_LONG,
+                )
+            parts = [
+                self._excerpt(text, room + 1, f"Text {first + index}") for index, text in enumerate(texts)
+            ]
+            beginnings = [
+                each.ids for each in self._encode([template.begin + before + part for part in parts])
+            ]
+        cut = [len(ids) > room for ids in beginnings]
+        if any(cut) and not truncate:
+            raise self._too_long_together(first + cut.index(True))
+        return [ModelInput(ids[:room] + end) for ids in beginnings], cut
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token, `None` if there is none."""
+        return self._tokenizer.token_to_id(token)
 
     def tokens(self, texts: Sequence[str], *, special: bool) -> list[list[Token]]:
         """The tokens of each text, not truncated. A token's text is its part of the input."""
@@ -189,6 +226,13 @@ class ModelTokenizer:
             ]
             for text, encoding in zip(texts, encodings, strict=True)
         ]
+
+    def _too_long_together(self, index: int) -> InvalidRequest:
+        return InvalidRequest(
+            f"Text {index} and the query have more than the {self._max_tokens} tokens that the model reads.",
+            remedy="Shorten or chunk the text, or allow truncation.",
+            cause=Cause.INPUT_TOO_LONG,
+        )
 
     @contextlib.contextmanager
     def _cutting(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from hubgate.domain.endpoint import GENERATION_TASKS, Engine, Facts, Precision, Target, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
 from hubgate.runtime.generation.spec import read_generation_spec
-from hubgate.runtime.model.heads import EmbeddingHead
+from hubgate.runtime.model.heads import EmbeddingHead, RankingHead
 from hubgate.runtime.model.spec import ModelSpec, read_model_spec
 from hubgate.upstreams.local.files import COMMIT, find_model, in_model_folder
 
@@ -66,7 +66,7 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
         engine_version=version("openvino"),
         model=await in_model_folder(model, partial(_public_name, model)),
         revision=await in_model_folder(
-            model, partial(revision_of, folder, spec.weights), _HASH_TIMEOUT_SECONDS
+            model, partial(revision_of, folder, spec.numbers), _HASH_TIMEOUT_SECONDS
         ),
         dimensions=spec.width if isinstance(head, EmbeddingHead) else None,
         max_input_tokens=spec.max_tokens,
@@ -75,6 +75,7 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
         precision=Precision.F32,
         prompts=dict(spec.prompts),
         default_prompt=spec.default_prompt,
+        rerank_template=head.template.name if isinstance(head, RankingHead) and head.template else None,
     )
 
 
@@ -123,7 +124,7 @@ def _check_task(task: Task, spec: ModelSpec) -> None:
     if task is not supported:
         raise InvalidEndpoint(
             f"The model in {spec.folder.name} does {supported}, not {task}.",
-            remedy=f"Register it with the task {supported}; only embedding models and cross-encoders run locally.",
+            remedy=f"Register it with the task {supported}; embedding models, and rerankers whose prompt is known, run locally.",
             cause=Cause.WRONG_TASK,
         )
 

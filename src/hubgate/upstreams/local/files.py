@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from hubgate.domain.errors import Cause, InvalidEndpoint, RuntimeFailed
 from hubgate.domain.secret import Secret
-from hubgate.runtime.model.files import ONNX, TOKENIZER, WEIGHTS
+from hubgate.runtime.model.files import GRAPHS, ONNX, OPENVINO, TOKENIZER, WEIGHTS
 from hubgate.runtime.model.spec import built_from_weights
 from hubgate.upstreams.named_files import SECONDS, in_own_thread
 
@@ -32,6 +32,7 @@ _FILES = [
 _GENERATOR_FILES = ["generation_config.json", "chat_template.j*", *_GRAPHS]
 _ONNX_FILES = [file for name in ONNX for file in (name, f"{name}_data")]
 """A graph of more than 2 GB has its weights in a second file."""
+_OPENVINO_FILES = [file for name in OPENVINO for file in (name, name.removesuffix("xml") + "bin")]
 _T = TypeVar("_T")
 _SYSTEM_FOLDERS = (Path("/proc"), Path("/sys"), Path("/dev"))
 """Not on a disk: reading their files may reveal data of processes, or never end."""
@@ -176,6 +177,8 @@ def _download(
             fetch([WEIGHTS], folder.name)
         if not (folder / WEIGHTS).is_file():
             fetch(_ONNX_FILES, folder.name)
+        if not any((folder / name).is_file() for name in (WEIGHTS, *GRAPHS)):
+            fetch(_OPENVINO_FILES, folder.name)
         return folder
 
 

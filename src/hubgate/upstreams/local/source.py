@@ -235,7 +235,14 @@ def _request(call: Call, ready: Ready) -> Callable[[int], Request]:
             query, *texts = (_bounded(text, limit) for text in (call.query, *call.texts))
             truncate = call.truncate is not False
             return lambda number: RankTexts(
-                number, query, texts, truncate, call.raw_scores, context.caller, context.bulk
+                number,
+                query,
+                texts,
+                truncate,
+                call.raw_scores,
+                context.caller,
+                context.bulk,
+                call.instruction,
             )
         case Embed():
             left = call.truncate_left is True
