@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,13 +34,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis_settings.register_profile("hubgate", deadline=None)
 hypothesis_settings.load_profile("hubgate")
 
-pytest_plugins = ["commands", "gateway_process", "screen", "stub_sources"]
+pytest_plugins = ["commands", "gateway_process", "postgres.databases", "screen", "stub_sources"]
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def kind() -> str:
+    """Of the database: a module whose tests also run on PostgreSQL overrides it."""
+    return "sqlite"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> Settings:
     """Settings of a gateway with its own home, on a free port."""
-    return Settings(home=tmp_path / "home", secret_key_file=tmp_path / "config" / "secret.key", port=0)
+    settings = Settings(home=tmp_path / "home", secret_key_file=tmp_path / "config" / "secret.key", port=0)
+    if kind == "sqlite":
+        return settings
+    url: str = request.getfixturevalue("migrated_url")
+    return replace(settings, database_url=url, secret_keys=(secrets.token_urlsafe(32),))
 
 
 @pytest.fixture

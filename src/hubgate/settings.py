@@ -43,6 +43,10 @@ class Settings:
     trusted_proxies: str = ""
     """Comma-separated addresses whose X-Forwarded headers are trusted, or `*`."""
     hf_offline: bool = False
+    database_url: str | None = field(default=None, repr=False)
+    """Of a PostgreSQL database, instead of the file in the home. It may contain a password."""
+    migrate: bool = True
+    """Whether `hubgate serve` migrates the database."""
     endpoints_api_url: str | None = None
     router_url: str = "https://router.huggingface.co"
     local_threads: int = 0
@@ -97,6 +101,8 @@ class Settings:
             hf_endpoint=_url(env, "HF_ENDPOINT"),
             trusted_proxies=_proxies(env),
             hf_offline=env.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
+            database_url=read_database_url("HUBGATE_DATABASE_URL", env.get("HUBGATE_DATABASE_URL", "")),
+            migrate=_migrate(env),
             endpoints_api_url=_url(env, "HUBGATE_ENDPOINTS_API_URL"),
             router_url=_url(env, "HUBGATE_ROUTER_URL") or "https://router.huggingface.co",
             local_threads=_integer(env, "HUBGATE_LOCAL_THREADS", 0, 0, 1024),
@@ -159,6 +165,13 @@ def _url(env: Mapping[str, str], name: str) -> str | None:
     return value or None
 
 
+def _migrate(env: Mapping[str, str]) -> bool:
+    value = env.get("HUBGATE_MIGRATE", "").strip().lower() or "auto"
+    if value not in {"auto", "never"}:
+        raise InvalidSetting(f"HUBGATE_MIGRATE must be auto or never, not {_shown(value)}.")
+    return value == "auto"
+
+
 def _proxies(env: Mapping[str, str]) -> str:
     # uvicorn would accept a host name, which then matches no client.
     value = env.get("HUBGATE_TRUSTED_PROXIES", "").strip()
@@ -217,6 +230,18 @@ def _admin_key(env: Mapping[str, str]) -> str | None:
             'for example the output of: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
     return key
+
+
+def read_database_url(name: str, value: str) -> str | None:
+    """The URL of a PostgreSQL database in the setting or option `name`; `None` if it is empty.
+
+    Raises:
+        InvalidSetting: it is another kind of URL. It is not shown, as it may contain a password.
+    """
+    url = value.strip()
+    if url and not url.startswith(("postgresql://", "postgres://")):
+        raise InvalidSetting(f"{name} must be a URL that starts with postgresql://.")
+    return url or None
 
 
 def database_marker(database: Path) -> Path:

@@ -23,6 +23,13 @@ ONE, TWO = Secret("hf_" + "one" * 8), Secret("hf_" + "two" * 8)
 KEY = Key(id="0a1b2c3d", name="dify", digest=bytes(32), created_at=1.0, endpoints=("e5", "e6"))
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The tests of this module run on both databases."""
+    kind: str = request.param
+    return kind
+
+
 async def lines(store: SqlStore) -> list[Change]:
     return [change for _, change in await store.audit.read(100)]
 
@@ -51,7 +58,7 @@ async def test_records_endpoint_changes(store: SqlStore) -> None:
 
 async def test_records_key_changes_without_the_key(store: SqlStore) -> None:
     await store.add_key(KEY)
-    await store.save_key(replace(KEY, name="dify two", endpoints=(), requests_per_minute=60))
+    await store.save_key(replace(KEY, name="dify two", endpoints=(), requests_per_minute=60), KEY)
     await store.touch_keys({KEY.id: 2.0})
     assert await store.keys() == [
         replace(KEY, name="dify two", endpoints=(), requests_per_minute=60, last_used_at=2.0)
@@ -68,6 +75,7 @@ async def test_records_key_changes_without_the_key(store: SqlStore) -> None:
     assert not {"digest", "last_used_at"} & {*created.changes, *changed.changes}
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])  # with a key file, which can be rotated
 async def test_records_connection_changes_with_masked_tokens(store: SqlStore) -> None:
     await store.connections.put(Connection(name="hf", token=ONE, created_at=1.0))
     await store.connections.put(Connection(name="hf", token=TWO, created_at=2.0))

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import URL, Connection, MetaData, Table, create_engine, insert, text
+from sqlalchemy import Connection, MetaData, Table, create_engine, insert, text
 
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Source, Target, Task
@@ -150,11 +150,30 @@ async def test_migration_clears_default_chunking_of_endpoints(
 
 
 async def test_rejects_database_of_a_newer_version_unchanged(file: Path) -> None:
-    await done(file, lambda c: c.execute(text("UPDATE alembic_version SET version_num = 'fffe'")))
+    def become_newer(connection: Connection) -> None:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'fffe'"))
+        connection.execute(text("UPDATE schema SET revision = 'fffe', oldest_able = 'fffd'"))
+
+    await done(file, become_newer)
     before = file.read_bytes()
     with pytest.raises(StoreFailed, match=r"newer version of hubgate \(revision fffe\)"):
         await Database.open(file)
     assert file.read_bytes() == before
+
+
+async def test_opens_database_of_a_newer_version_that_only_added_to_it(file: Path) -> None:
+    await done(file, lambda c: c.execute(text("UPDATE alembic_version SET version_num = 'fffe'")))
+    await done(file, lambda c: c.execute(insert(notes).values(name="a", value="b")))
+    await done(file, lambda c: c.execute(text("SELECT revision FROM schema")).one() == (REVISION,))
+
+
+async def test_migrates_only_where_it_may(file: Path) -> None:
+    with pytest.raises(StoreFailed, match="has no tables") as refused:
+        await Database.open(file, migrate=False)
+    assert refused.value.remedy == "Run `hubgate migrate`."
+    await done(file, lambda c: c.execute(text("UPDATE alembic_version SET version_num = '0008'")))
+    with pytest.raises(StoreFailed, match=f"needs a migration from revision 0008 to {REVISION}"):
+        await Database.open(file, migrate=False)
 
 
 async def test_failed_migration_changes_nothing(file: Path) -> None:
@@ -212,15 +231,6 @@ async def test_sets_sqlite_pragmas_for_concurrent_readers(file: Path) -> None:
         assert values == ["wal", 1, 5000]
 
     await done(file, check)
-
-
-async def test_opens_another_database_by_url(settings: Settings, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "else where?.db"
-    store = await SqlStore.open(settings, url=URL.create("sqlite", database=str(elsewhere)))
-    await store.set_note("here", "yes")
-    await store.close()
-    assert elsewhere.exists()
-    assert not settings.database.exists()
 
 
 async def test_failed_work_is_rolled_back(file: Path) -> None:

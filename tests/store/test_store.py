@@ -16,7 +16,15 @@ from sqlalchemy import text
 
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Similarity, Source, Target, Task
-from hubgate.domain.errors import EndpointExists, EndpointNotFound, InvalidRequest, StoreFailed
+from hubgate.domain.errors import (
+    EndpointConflict,
+    EndpointExists,
+    EndpointNotFound,
+    InUse,
+    InvalidRequest,
+    NotFound,
+    StoreFailed,
+)
 from hubgate.domain.records import Key
 from hubgate.domain.secret import Secret
 from hubgate.store.database import Database
@@ -46,6 +54,15 @@ FULL = Endpoint(
     facts=Facts(engine=Engine.TEI, engine_version="1.8", auto_truncate=False, warnings=("slow", "مدل")),
 )
 KEY = Key(id="0123abcd", name="dify", digest=bytes(range(32)), created_at=1_700_000_000.25)
+with_key_file = pytest.mark.parametrize("kind", ["sqlite"])
+"""For what a database that gateways share has not: a key file that hubgate creates and changes."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The tests of this module run on both databases."""
+    kind: str = request.param
+    return kind
 
 
 @asynccontextmanager
@@ -64,7 +81,7 @@ async def stored(settings: Settings) -> dict[str, Secret | None]:
 
 
 async def change_by_hand(settings: Settings, sql: str, **values: object) -> None:
-    database = await Database.open(settings.database)
+    database = await Database.open(settings.database_url or settings.database)
     await database.do(lambda c: c.execute(text(sql), values))
     await database.close()
 
@@ -84,8 +101,22 @@ async def test_saving_replaces_settings_and_token(settings: Settings) -> None:
         async with opened(settings) as store:
             if not await store.endpoints():
                 await store.add_endpoint(Target(FULL, TOKEN))
-            await store.save_endpoint(Target(changed, token))
+            version = (await store.endpoint("full")).version
+            assert await store.save_endpoint(Target(changed, token, version)) == version + 1
             assert await store.endpoints() == [Target(changed, token)]
+
+
+async def test_change_of_an_outdated_version_is_rejected(settings: Settings) -> None:
+    async with opened(settings) as one, opened(settings) as other:
+        await one.add_endpoint(Target(FULL, TOKEN))
+        assert await one.save_endpoint(Target(FULL, None)) == 2
+        with pytest.raises(EndpointConflict):
+            await other.save_endpoint(Target(FULL, TOKEN))
+        current = await other.endpoint("full")
+        assert (current, current.version) == (Target(FULL), 2)
+        assert await other.save_endpoint(Target(FULL, TOKEN, 2)) == 3
+        with pytest.raises(EndpointNotFound):
+            await other.endpoint("plain")
 
 
 async def test_removed_endpoint_cannot_be_saved_and_frees_its_name(settings: Settings) -> None:
@@ -104,9 +135,7 @@ async def test_concurrent_adds_of_one_name_succeed_once(settings: Settings) -> N
         results = await asyncio.gather(
             *(store.add_endpoint(Target(PLAIN, TOKEN)) for store in (one, other) * 5), return_exceptions=True
         )
-        assert sorted(str(type(result).__name__) for result in results) == ["EndpointExists"] * 9 + [
-            "NoneType"
-        ]
+        assert sorted(str(type(result).__name__) for result in results) == ["EndpointExists"] * 9 + ["int"]
         assert await one.endpoints() == [Target(PLAIN, TOKEN)]
         with pytest.raises(EndpointExists):
             await one.add_endpoint(Target(PLAIN))
@@ -177,6 +206,7 @@ async def test_token_copied_to_another_row_does_not_decrypt(settings: Settings) 
     assert await stored(settings) == {"full": TOKEN, "plain": None}
 
 
+@with_key_file
 async def test_opens_without_the_secret_key_and_recovers_when_it_is_restored(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,6 +226,7 @@ async def test_opens_without_the_secret_key_and_recovers_when_it_is_restored(
         assert await store.endpoints() == [Target(changed, TOKEN), Target(PLAIN)]
 
 
+@with_key_file
 async def test_new_token_replaces_one_that_cannot_be_decrypted(settings: Settings) -> None:
     async with opened(settings) as store:
         await store.add_endpoint(Target(FULL, TOKEN))
@@ -205,6 +236,7 @@ async def test_new_token_replaces_one_that_cannot_be_decrypted(settings: Setting
     assert await stored(settings) == {"full": Secret("hf_the-new-one")}
 
 
+@with_key_file
 async def test_rotation_encrypts_every_token_with_a_new_key(settings: Settings) -> None:
     async with opened(settings) as store:
         for name in ("a", "b", "c"):
@@ -228,6 +260,7 @@ async def test_rotation_encrypts_every_token_with_a_new_key(settings: Settings) 
     )
 
 
+@with_key_file
 async def test_resumes_interrupted_rotation_without_another_key(settings: Settings) -> None:
     async with opened(settings) as store:
         await store.add_endpoint(Target(FULL, TOKEN))
@@ -274,6 +307,34 @@ async def test_rejects_duplicate_key_name(settings: Settings) -> None:
         assert await store.keys() == [KEY]
 
 
+async def test_two_writers_keep_each_others_changes_of_a_key(settings: Settings) -> None:
+    async with opened(settings) as one, opened(settings) as other:
+        await one.add_key(KEY)
+        await one.save_key(dataclasses.replace(KEY, requests_per_minute=60), KEY)
+        await other.save_key(dataclasses.replace(KEY, bulk=True), KEY)
+        await one.touch_keys({KEY.id: 2.0})
+        await other.touch_keys({KEY.id: 1.0})
+        expected = dataclasses.replace(KEY, requests_per_minute=60, bulk=True, last_used_at=2.0)
+        assert await other.keys() == [expected]
+        await one.remove_key(KEY.id)
+        with pytest.raises(NotFound, match="was revoked"):
+            await other.save_key(dataclasses.replace(expected, bulk=False), expected)
+        assert await one.keys() == []
+
+
+async def test_only_one_gateway_applies_a_configuration(settings: Settings, kind: str) -> None:
+    async with opened(settings) as one, opened(settings) as other:
+        async with one.applying_configuration():
+            await one.add_endpoint(Target(PLAIN))
+            if kind == "sqlite":
+                return  # the lock of the home keeps other gateways away
+            with pytest.raises(InUse, match="Another gateway is applying"):
+                async with other.applying_configuration():
+                    pass
+        async with other.applying_configuration():
+            pass
+
+
 async def test_notes_persist_and_can_be_replaced(settings: Settings) -> None:
     async with opened(settings) as store:
         assert await store.note("first start") is None
@@ -284,6 +345,7 @@ async def test_notes_persist_and_can_be_replaced(settings: Settings) -> None:
         assert (await store.note("first start"), await store.note("other")) == ("2", "")
 
 
+@with_key_file
 async def test_no_secret_appears_in_files_logs_or_errors(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,13 @@ NOON = 20_000 * DAY + 12 * HOUR
 ALWAYS = UsageQuery(start=0, end=NOON * 2)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The tests of this module run on both databases."""
+    kind: str = request.param
+    return kind
+
+
 def tally(requests: int = 1, **causes: int) -> Tally:
     """A tally of `requests` requests; `causes` are those that failed."""
     latency, bulk_latency = Latency(), Latency()
@@ -87,6 +94,13 @@ async def test_groups_usage_by_endpoint_key_hour_day_and_cause(store: SqlStore) 
     assert await requests("endpoint", key="two") == [("minilm", 5)]
     assert await requests(endpoint="nowhere") == []
     assert len(await store.usage.read(asked("hour"), 2)) == 2
+    pages = [await store.usage.read(asked("day", "endpoint"), 2)]
+    pages.append(await store.usage.read(asked("day", "endpoint"), 2, pages[0][-1].group))
+    assert [row.group for page in pages for row in page] == [
+        (midnight, "e5"),
+        (midnight, "minilm"),
+        (midnight + DAY, "e5"),
+    ]
 
 
 async def test_rolls_old_hours_into_days_and_deletes_old_days(store: SqlStore) -> None:
@@ -117,6 +131,7 @@ async def test_row_limit_rolls_up_early_then_deletes(store: SqlStore) -> None:
     assert await rows(store) == {}, "four days' rows are more than two, and the newest day has three"
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])
 async def test_locked_database_adds_no_usage_and_is_retryable(settings: Settings) -> None:
     store = await SqlStore.open(settings, patience=0.0)
     with closing(sqlite3.connect(os.fspath(settings.database))) as other:

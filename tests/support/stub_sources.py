@@ -161,7 +161,7 @@ class StubSources:
 
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[SqlStore]:
-    """An empty SQLite store."""
+    """An empty store."""
     copy_migrated(settings)
     opened = await SqlStore.open(settings)
     yield opened

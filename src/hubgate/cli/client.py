@@ -90,12 +90,12 @@ def print_text(path: str) -> None:
 
 
 def require_home(settings: Settings) -> None:
-    """Require that a gateway has been created in this home.
+    """Require that a gateway has been created in this home. A shared database is examined when it is opened.
 
     Raises:
         CommandFailed: none has.
     """
-    if not settings.is_initialized:
+    if not settings.database_url and not settings.is_initialized:
         raise CommandFailed(
             f"There is no gateway at {settings.home}. Start one with `hubgate serve`, or set HUBGATE_HOME to the"
             " folder of an existing one."
@@ -136,6 +136,9 @@ def _some_home(settings: Settings, no_home: NoHome) -> Iterator[Settings]:
     Raises:
         CommandFailed: there is none, and none may be created.
     """
+    if settings.database_url:
+        yield replace(settings, migrate=settings.migrate and no_home is NoHome.CREATE)
+        return
     if no_home is NoHome.FAIL:
         require_home(settings)
     if settings.is_initialized:

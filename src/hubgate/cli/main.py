@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from hubgate import __version__
-from hubgate.cli import config, connection_commands, endpoints, hub, keys, records
+from hubgate.cli import config, connection_commands, database, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.client import CommandFailed
 from hubgate.cli.jobs import commands as jobs
@@ -55,6 +55,8 @@ app.command("usage")(records.usage)
 app.command("audit")(records.audit)
 app.add_typer(records.cache, name="cache")
 app.add_typer(jobs.app, name="job")
+app.command("migrate")(database.migrate)
+app.command("move")(database.move)
 app.command("search")(hub.search)
 app.command("card")(hub.card)
 app.command("chunk")(chunk_command)

@@ -359,6 +359,8 @@ class Target:
 
     endpoint: Endpoint
     token: Secret | None = None
+    version: int = field(default=1, compare=False)
+    """Of the stored endpoint that this one is based on. Each change adds one."""
 
     @property
     def first_token(self) -> Secret | None:

@@ -11,6 +11,7 @@
     │   ├── NotFound              nothing is served at this path
     │   ├── EndpointNotFound      no endpoint has this name
     │   ├── EndpointExists        the name is taken
+    │   ├── EndpointConflict      another gateway changed it at the same time
     │   ├── WrongTask             the endpoint serves another task
     │   ├── EndpointDisabled      the endpoint is disabled
     │   ├── InUse                 something else needs it, so it cannot be removed
@@ -52,6 +53,7 @@ class Cause(StrEnum):
     NOT_FOUND = "not_found"
     ENDPOINT_NOT_FOUND = "endpoint_not_found"
     ENDPOINT_EXISTS = "endpoint_exists"
+    CONFLICT = "conflict"
     WRONG_TASK = "wrong_task"
     BODY_TOO_LARGE = "body_too_large"
     DISABLED = "disabled"
@@ -170,6 +172,18 @@ class EndpointExists(CallerError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"An endpoint named [{name}] already exists.", remedy="Choose another name, or delete it first."
+        )
+        self.name = name
+
+
+class EndpointConflict(CallerError):
+    default_cause = Cause.CONFLICT
+    default_retryable = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Endpoint [{name}] is being changed at another gateway.",
+            remedy="Nothing was changed. Try again.",
         )
         self.name = name
 

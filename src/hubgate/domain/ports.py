@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias
 
 from hubgate.domain.calls import CachedVector, Call, Generated, GenerationCall, Result, WireFormat
@@ -313,12 +314,21 @@ class Store(Notes, Protocol):
         """All endpoints with their own tokens."""
         ...
 
-    async def add_endpoint(self, target: Target) -> None:
-        """Raises: EndpointExists."""
+    async def endpoint(self, name: str) -> Target:
+        """One endpoint with its own token. Raises: EndpointNotFound."""
         ...
 
-    async def save_endpoint(self, target: Target) -> None:
-        """Replace the endpoint of this name and its token."""
+    async def add_endpoint(self, target: Target) -> int:
+        """Returns its version. Raises: EndpointExists."""
+        ...
+
+    async def save_endpoint(self, target: Target) -> int:
+        """Replace the endpoint of this name and its token; returns its new version.
+
+        Raises:
+            EndpointNotFound: it was removed.
+            EndpointConflict: its stored version is not the target's.
+        """
         ...
 
     async def remove_endpoint(self, name: str) -> None: ...
@@ -331,14 +341,23 @@ class Store(Notes, Protocol):
         """Raises: InvalidRequest: the name is taken."""
         ...
 
-    async def save_key(self, key: Key) -> None:
-        """Replace the key of this id. Raises: InvalidRequest: the new name is taken."""
+    async def save_key(self, key: Key, before: Key) -> None:
+        """Store what differs from `before`, so that changes at other gateways stay.
+
+        Raises:
+            InvalidRequest: the new name is taken.
+            NotFound: it was revoked.
+        """
         ...
 
     async def remove_key(self, key_id: str) -> None: ...
 
     async def touch_keys(self, last_used: Mapping[str, float]) -> None:
         """Store when keys were last used, in seconds since the epoch by key id."""
+        ...
+
+    def applying_configuration(self) -> AbstractAsyncContextManager[None]:
+        """Keeps other gateways of the database from applying a configuration. Raises: InUse: one is doing it."""
         ...
 
     async def reseal(self) -> int:

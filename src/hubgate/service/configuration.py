@@ -85,10 +85,14 @@ class ConfigApplier:
 
         Raises:
             InvalidRequest: it is inconsistent; lists every error. Nothing was changed.
+            InUse: another gateway of the same database is applying one.
+            StoreFailed: the database cannot be used.
         """
         async with self._applying:
-            steps = self._plan(desired, prune=prune, own_key=own_key)
-            if not dry_run:
+            if dry_run:
+                return self._plan(desired, prune=prune, own_key=own_key)
+            async with self._gateway.applying_configuration():
+                steps = self._plan(desired, prune=prune, own_key=own_key)
                 for step in steps:
                     try:
                         await self._apply_step(step, desired)

@@ -51,6 +51,7 @@ class Gateway:
         self.pipelines = self._live.pipelines
         self.usage = Usage(store.usage, self.pipelines)
         self.audit = store.audit
+        self.applying_configuration = store.applying_configuration
         self.draining = False
         """Whether it is about to stop: it still answers, but load balancers should send calls elsewhere."""
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection as Transaction
 from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
+from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.records import Connection
 from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.database import Database
@@ -39,14 +41,20 @@ class SqlConnections:
         note, is_it = self._audit.note(), connections.c.name == connection.name
 
         def work(transaction: Transaction) -> None:
-            row = transaction.execute(select(connections).where(is_it)).one_or_none()
+            row = transaction.execute(select(connections).where(is_it).with_for_update()).one_or_none()
             row_id = row.id if row else secrets.token_hex(16)
             values: dict[str, Any] = {"hosts": json.dumps(connection.hosts)}
             if connection.token is not None:
                 values |= self._tokens.seal(connection.token, row_id)
             if row is None:
                 named = {"id": row_id, "name": connection.name, "created_at": connection.created_at}
-                transaction.execute(insert(connections).values({**named, **values}))
+                try:
+                    transaction.execute(insert(connections).values({**named, **values}))
+                except IntegrityError:  # another gateway was faster
+                    raise InvalidRequest(
+                        f"A connection named [{connection.name}] already exists.",
+                        remedy="Choose another name.",
+                    ) from None
                 note(transaction, "connection.add", connection.name, difference({}, _audited(connection)))
                 return
             transaction.execute(update(connections).where(is_it).values(values))

@@ -1,129 +1,248 @@
 """The database. One thread runs all transactions, one after the other, so the event loop never waits for it.
 
-SQLite by default; what is specific to SQLite is in `hubgate.store.sqlite`.
+SQLite by default, or a PostgreSQL server; what is specific to each is in `sqlite.py` and `postgres.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from enum import IntEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, Table, inspect, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from hubgate.domain.errors import DiskFull, StoreFailed
-from hubgate.store import sqlite
+from hubgate.domain.errors import DiskFull, InUse, StoreFailed
+from hubgate.store.sqlite import SqliteFile
 from hubgate.store.tables import REVISION
 
 PATIENCE = 5.0
 """Seconds that a transaction waits for a lock of another program."""
 
+_TRIES = 5
+"""How often a transaction is run that keeps colliding with those of other gateways."""
+_MIGRATING = threading.Lock()
+"""Alembic's context belongs to the process, not to a thread."""
+_INSERT: dict[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+_log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
+
+
+class Lock(IntEnum):
+    """What only one gateway of a shared database does at a time. The values are stored nowhere, but never change."""
+
+    MIGRATION = 1
+    USAGE = 2
+    CONFIGURATION = 3
+
+
+class Backend(Protocol):
+    """What is specific to a kind of database. Used in one thread."""
+
+    engine: Engine
+
+    def check(self) -> None:
+        """Called before each transaction. Raises: StoreFailed: what it writes would be lost."""
+        ...
+
+    def check_new(self) -> None:
+        """Called if the database has no tables. Raises: StoreFailed: it should have some."""
+        ...
+
+    def opened(self) -> None:
+        """Called when the tables are there."""
+        ...
+
+    def lock(self, connection: Connection, lock: Lock, *, wait: bool) -> bool:
+        """Take a lock until the end of the transaction; returns whether this gateway has it."""
+        ...
+
+    def failure(self, error: SQLAlchemyError) -> StoreFailed:
+        """The error in plain words, without values and without secrets."""
+        ...
+
+    def is_collision(self, error: SQLAlchemyError) -> bool:
+        """Whether the transaction collided with another one and can be run again at once."""
+        ...
 
 
 class Database:
     """A migrated database, and its thread."""
 
-    def __init__(self, engine: Engine, thread: ThreadPoolExecutor) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend, thread: ThreadPoolExecutor) -> None:
+        self._backend = backend
         self._thread = thread
-        path = sqlite.file_of(engine)
-        self._file = (path, path.stat().st_ino) if path else None
         self.make_room: Callable[[], Awaitable[None]] | None = None
         """Called when the disk is full; the transaction is then retried."""
 
     @classmethod
-    async def open(cls, location: Path | URL, *, patience: float = PATIENCE) -> Database:
+    async def open(
+        cls, location: Path | str, *, patience: float = PATIENCE, migrate: bool = True
+    ) -> Database:
         """Open a database. Create or migrate it if needed.
 
         Args:
-            location: SQLite's file, or the URL of another database.
+            location: SQLite's file, or the URL of a PostgreSQL database.
             patience: seconds to wait for a lock.
+            migrate: whether it may be created or migrated.
 
         Raises:
             StoreFailed: it cannot be used.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="hubgate-store")
         try:
-            engine = await asyncio.get_running_loop().run_in_executor(thread, _open, location, patience)
+            backend = await asyncio.get_running_loop().run_in_executor(
+                thread, open_backend, location, patience, migrate
+            )
         except BaseException:
             thread.shutdown(wait=False)
             raise
-        return cls(engine, thread)
+        return cls(backend, thread)
 
     async def do(self, work: Callable[[Connection], _T]) -> _T:
         """Run `work` in one transaction, even if the caller is cancelled meanwhile.
 
+        On PostgreSQL it may run several times, each time in a new transaction.
+
         Raises:
-            StoreFailed: the database cannot be used. Nothing was changed.
+            StoreFailed: the database cannot be used. Nothing was changed, unless the connection to a server was lost
+                while it committed.
         """
         try:
-            return await self._in_thread(work)
+            return await self._in_thread(transact, self._backend, work)
         except DiskFull:
             if self.make_room is None:
                 raise
             await self.make_room()
-        return await self._in_thread(work)
+        return await self._in_thread(transact, self._backend, work)
 
-    async def _in_thread(self, work: Callable[[Connection], _T]) -> _T:
+    def try_lock(self, connection: Connection, lock: Lock) -> bool:
+        """Take a lock until the end of the transaction, unless another gateway has it."""
+        return self._backend.lock(connection, lock, wait=False)
+
+    @asynccontextmanager
+    async def holding(self, lock: Lock, conflict: InUse) -> AsyncIterator[None]:
+        """Hold a lock over several transactions. It needs a connection of its own.
+
+        Raises:
+            InUse: `conflict`, if another gateway has it.
+            StoreFailed: the database cannot be used.
+        """
+        held = await self._in_thread(_hold, self._backend, lock)
+        if held is None:
+            raise conflict
+        try:
+            yield
+        finally:
+            await self._in_thread(held.close)
+
+    async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
         loop = asyncio.get_running_loop()
-        return await asyncio.shield(loop.run_in_executor(self._thread, self._transact, work))
-
-    def _transact(self, work: Callable[[Connection], _T]) -> _T:
-        if self._file:
-            sqlite.check_in_place(*self._file)
-        return _transact(self._engine, work)
+        return await asyncio.shield(loop.run_in_executor(self._thread, work, *arguments))
 
     async def close(self) -> None:
         """Finish running transactions and close the database."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        await self._in_thread(self._backend.engine.dispose)
         self._thread.shutdown()
 
 
-def _open(location: Path | URL, patience: float) -> Engine:
-    engine = create_engine(
-        location if isinstance(location, URL) else sqlite.url(location), hide_parameters=True
-    )
-    if engine.dialect.name == "sqlite":
-        sqlite.prepare(engine, patience)
+def open_backend(location: Path | str, patience: float = PATIENCE, migrate: bool = True) -> Backend:
+    """Open a database in the calling thread: see `Database.open`."""
+    backend: Backend
+    if isinstance(location, Path):
+        backend = SqliteFile(location, patience)
+    else:
+        from hubgate.store.postgres import PostgresDatabase  # noqa: PLC0415 - its driver is optional
+
+        backend = PostgresDatabase(location, patience)
     try:
-        _transact(engine, _migrate)
-        if path := sqlite.file_of(engine):
-            sqlite.mark(path)
+        transact(backend, lambda connection: _migrate(backend, connection, allowed=migrate))
+        backend.opened()
     except BaseException:
-        engine.dispose()
+        backend.engine.dispose()
         raise
-    return engine
+    return backend
 
 
-def _transact(engine: Engine, work: Callable[[Connection], _T]) -> _T:
+def transact(backend: Backend, work: Callable[[Connection], _T]) -> _T:
+    """Run `work` in one transaction, and again if it collides with another one.
+
+    Raises:
+        StoreFailed: the database cannot be used.
+    """
+    backend.check()
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            with backend.engine.begin() as connection:
+                return work(connection)
+        except SQLAlchemyError as error:
+            if tries == _TRIES or not backend.is_collision(error):
+                raise backend.failure(error) from error
+
+
+def insert_or_update(connection: Connection, table: Table) -> Any:
+    """An INSERT with `on_conflict_do_update`, which SQLAlchemy has for each dialect separately."""
+    return _INSERT[connection.dialect.name](table)
+
+
+def stored_revision(connection: Connection) -> str | None:
+    """The newest migration that the database has; `None` if it has no tables."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
+
+
+def _hold(backend: Backend, lock: Lock) -> Connection | None:
+    connection = None
     try:
-        with engine.begin() as connection:
-            return work(connection)
+        connection = backend.engine.connect()
+        if backend.lock(connection, lock, wait=False):
+            return connection
     except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None)
-        problem, remedy = sqlite.explain(cause) or (
-            f"failed ({cause or type(error).__name__})",
-            "If another program changed it, restore it from a backup.",
+        if connection is not None:
+            connection.close()
+        raise backend.failure(error) from error
+    connection.close()
+    return None
+
+
+def _migrate(backend: Backend, connection: Connection, *, allowed: bool) -> None:
+    revision = stored_revision(connection)
+    if revision == REVISION or _is_able(connection, revision):
+        return
+    if revision is None:
+        backend.check_new()
+    if not allowed:
+        state = (
+            "has no tables"
+            if revision is None
+            else f"needs a migration from revision {revision[:40]} to {REVISION}"
         )
-        kind = DiskFull if sqlite.is_full(cause) else StoreFailed
-        raise kind(
-            f"The database {engine.url.database} {problem}.", remedy=remedy, retryable=sqlite.is_busy(cause)
-        ) from error
+        raise StoreFailed(f"The database {state}.", remedy="Run `hubgate migrate`.")
+    from hubgate.store.migrations import upgrade  # noqa: PLC0415 - importing Alembic takes 0.2 s
+
+    with _MIGRATING:
+        backend.lock(connection, Lock.MIGRATION, wait=True)
+        revision = stored_revision(connection)  # another gateway may have been first
+        if revision != REVISION:
+            upgrade(connection, revision)
 
 
-def _migrate(connection: Connection) -> None:
-    has_revision = inspect(connection).has_table("alembic_version")
-    revision = (
-        connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if has_revision else None
-    )
-    path = sqlite.file_of(connection.engine)
-    if revision is None and path and sqlite.is_marked(path):
-        raise sqlite.database_lost(path)
-    if revision != REVISION:
-        from hubgate.store.migrations import upgrade  # noqa: PLC0415 - importing Alembic takes 0.2 s
-
-        upgrade(connection, revision)
+def _is_able(connection: Connection, revision: str | None) -> bool:
+    """Whether this version works with the tables of a newer one, which only added to them."""
+    if revision is None or revision < REVISION or not inspect(connection).has_table("schema"):
+        return False
+    oldest: str | None = connection.execute(text("SELECT oldest_able FROM schema")).scalar()
+    return oldest is not None and oldest <= REVISION

@@ -7,13 +7,17 @@ import logging
 import sqlite3
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
 
-from hubgate.domain.errors import StoreFailed
+from hubgate.domain.errors import DiskFull, StoreFailed
 from hubgate.files import create_private_folder, write_private
 from hubgate.settings import database_marker
+
+if TYPE_CHECKING:
+    from hubgate.store.database import Lock
 
 _log = logging.getLogger(__name__)
 
@@ -49,38 +53,62 @@ _ERRORS: dict[int, tuple[str, str]] = {
 }
 
 
-def url(path: Path) -> URL:
-    return URL.create("sqlite", database=str(path))
+class SqliteFile:
+    """`hubgate.store.database.Backend` for a file.
 
-
-def file_of(engine: Engine) -> Path | None:
-    """The file of the database; `None` if it is not SQLite."""
-    name = engine.url.database
-    return Path(name) if engine.dialect.name == "sqlite" and name else None
-
-
-def prepare(engine: Engine, patience: float) -> None:
-    """Create the file with mode 0600 in a folder of mode 0700, and configure every connection to it.
-
-    SQLite gives its side files the same mode. DDL runs in transactions, readers do not block the writer, and a lock is
-    awaited for `patience` seconds.
-
-    Raises:
-        StoreFailed: the file cannot be created.
+    It has mode 0600 in a folder of mode 0700; SQLite gives its side files the same mode. DDL runs in transactions,
+    readers do not block the writer, and a lock is awaited for `patience` seconds.
     """
-    _create(Path(engine.url.database or ""))
 
-    @event.listens_for(engine, "connect")
-    def _(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.isolation_level = None  # the driver starts no transaction for DDL; `begin` below does
-        connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
-        _write_ahead(connection, patience)
-        connection.execute("PRAGMA foreign_keys = ON")
+    def __init__(self, path: Path, patience: float) -> None:
+        """Raises: StoreFailed: the file cannot be created."""
+        self._path = path
+        self._inode: int | None = None
+        self.engine = create_engine(URL.create("sqlite", database=str(path)), hide_parameters=True)
+        _create(path)
 
-    @event.listens_for(engine, "begin")
-    def _(connection: Connection) -> None:
-        # A transaction that first reads may not wait for the lock when it writes.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        @event.listens_for(self.engine, "connect")
+        def _(connection: sqlite3.Connection, _record: Any) -> None:
+            connection.isolation_level = None  # the driver starts no transaction for DDL; `begin` below does
+            connection.execute(f"PRAGMA busy_timeout = {round(patience * 1000)}")
+            _write_ahead(connection, patience)
+            connection.execute("PRAGMA foreign_keys = ON")
+
+        @event.listens_for(self.engine, "begin")
+        def _(connection: Connection) -> None:
+            # A transaction that first reads may not wait for the lock when it writes.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def check(self) -> None:
+        """Check that the open file is still at its path."""
+        if self._inode is not None:
+            check_in_place(self._path, self._inode)
+
+    def check_new(self) -> None:
+        """Refuse an empty file in place of a database that was lost."""
+        if is_marked(self._path):
+            raise database_lost(self._path)
+
+    def opened(self) -> None:
+        mark(self._path)
+        self._inode = self._path.stat().st_ino
+
+    def lock(self, connection: Connection, lock: Lock, *, wait: bool) -> bool:  # noqa: ARG002 - the port's signature
+        """Always true: the lock of the home keeps other gateways away, and transactions have the file to themselves."""
+        return True
+
+    def failure(self, error: SQLAlchemyError) -> StoreFailed:
+        cause = getattr(error, "orig", None)
+        problem, remedy = explain(cause) or (
+            f"failed ({cause or type(error).__name__})",
+            "If another program changed it, restore it from a backup.",
+        )
+        kind = DiskFull if is_full(cause) else StoreFailed
+        return kind(f"The database {self._path} {problem}.", remedy=remedy, retryable=is_busy(cause))
+
+    def is_collision(self, error: SQLAlchemyError) -> bool:  # noqa: ARG002 - the port's signature
+        """Never: transactions wait for each other."""
+        return False
 
 
 def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:

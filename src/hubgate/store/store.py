@@ -6,19 +6,22 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
-    URL,
+    BindParameter,
     Connection,
     Delete,
+    Double,
     Insert,
     Row,
     RowMapping,
     Select,
     Update,
     bindparam,
+    case,
     delete,
     insert,
     select,
@@ -30,15 +33,18 @@ from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import Endpoint, Target
 from hubgate.domain.errors import (
     CallerError,
+    EndpointConflict,
     EndpointExists,
     EndpointNotFound,
+    InUse,
     InvalidRequest,
+    NotFound,
 )
 from hubgate.domain.records import Key
 from hubgate.settings import Settings
 from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.connections import SqlConnections
-from hubgate.store.database import PATIENCE, Database
+from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import endpoints, keys, notes
 from hubgate.store.usage import SqlUsage
@@ -63,17 +69,16 @@ class SqlStore:
         self.usage = SqlUsage(database)
 
     @classmethod
-    async def open(
-        cls, settings: Settings, *, url: URL | None = None, patience: float = PATIENCE
-    ) -> SqlStore:
-        """Open the vault, and the database of the settings or the one at `url`.
+    async def open(cls, settings: Settings, *, patience: float = PATIENCE) -> SqlStore:
+        """Open the vault and the database of the settings.
 
         Raises:
-            InvalidSetting: the secret keys of the environment are invalid.
+            InvalidSetting: the secret keys of the environment are invalid, or the URL of the database is.
             StoreFailed: the database or the key file cannot be used.
         """
         vault = await asyncio.to_thread(Vault.from_settings, settings)
-        return cls(await Database.open(url or settings.database, patience=patience), vault)
+        location = settings.database_url or settings.database
+        return cls(await Database.open(location, patience=patience, migrate=settings.migrate), vault)
 
     async def close(self) -> None:
         await self._database.close()
@@ -92,15 +97,31 @@ class SqlStore:
         def work(connection: Connection) -> list[Target]:
             rows = connection.execute(select(endpoints).order_by(endpoints.c.name))
             return [
-                Target(endpoint, self._tokens.open(row))
+                Target(endpoint, self._tokens.open(row), row.version)
                 for row in rows
                 if (endpoint := _endpoint(row)) is not None
             ]
 
         return await self._database.do(work)
 
-    async def add_endpoint(self, target: Target) -> None:
-        """Store a new endpoint.
+    async def endpoint(self, name: str) -> Target:
+        """One endpoint with its own token.
+
+        Raises:
+            EndpointNotFound: there is none of this name, or it cannot be read.
+        """
+
+        def work(connection: Connection) -> Target:
+            row = connection.execute(select(endpoints).where(endpoints.c.name == name)).one_or_none()
+            found = None if row is None else _endpoint(row)
+            if row is None or found is None:
+                raise EndpointNotFound(name)
+            return Target(found, self._tokens.open(row), row.version)
+
+        return await self._database.do(work)
+
+    async def add_endpoint(self, target: Target) -> int:
+        """Store a new endpoint; returns its version.
 
         Raises:
             EndpointExists: the name is taken.
@@ -108,7 +129,7 @@ class SqlStore:
         endpoint = target.endpoint
         note = self.audit.note()
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> int:
             row_id = secrets.token_hex(16)
             values = {"id": row_id, **_settings(endpoint), **self._tokens.seal(target.token, row_id)}
             try:
@@ -116,32 +137,38 @@ class SqlStore:
             except IntegrityError:
                 raise EndpointExists(endpoint.name) from None
             note(connection, "endpoint.add", endpoint.name, difference({}, _audited_endpoint(target)))
+            return 1
 
-        await self._database.do(work)
+        return await self._database.do(work)
 
-    async def save_endpoint(self, target: Target) -> None:
-        """Replace the endpoint of this name, and its token.
+    async def save_endpoint(self, target: Target) -> int:
+        """Replace the endpoint of this name, and its token; returns its new version.
 
         Raises:
             EndpointNotFound: there is no endpoint of this name.
+            EndpointConflict: it was changed since the version of the target.
         """
         endpoint, token = target.endpoint, target.token
         note = self.audit.note()
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> int:
             is_it = endpoints.c.name == endpoint.name
-            row = connection.execute(select(endpoints).where(is_it)).one_or_none()
+            row = connection.execute(select(endpoints).where(is_it).with_for_update()).one_or_none()
             if row is None:
                 raise EndpointNotFound(endpoint.name)
+            if row.version != target.version:
+                raise EndpointConflict(endpoint.name)
+            version: int = row.version + 1
             values, old, before = _settings(endpoint), self._tokens.open(row), _endpoint(row)
             # A token that cannot be opened now is kept for when its key is back, but not for another server.
             if token is not None or old is not None or before is None or _moved(before, endpoint):
                 values |= self._tokens.seal(token, row.id)
-            connection.execute(update(endpoints).where(is_it).values(values))
+            connection.execute(update(endpoints).where(is_it).values(**values, version=version))
             was = _audited_endpoint(Target(before, old)) if before else {}
             note(connection, "endpoint.change", endpoint.name, difference(was, _audited_endpoint(target)))
+            return version
 
-        await self._database.do(work)
+        return await self._database.do(work)
 
     async def remove_endpoint(self, name: str) -> None:
         """Delete an endpoint and its token."""
@@ -160,15 +187,21 @@ class SqlStore:
         Raises:
             InvalidRequest: the name is taken.
         """
-        await self._put_key(key, insert(keys), "key.create")
+        await self._put_key(key, insert(keys).values(_key_values(key)), "key.create", None)
 
-    async def save_key(self, key: Key) -> None:
-        """Replace the gateway key of this id.
+    async def save_key(self, key: Key, before: Key) -> None:
+        """Store what differs from `before`, so that changes at other gateways stay.
 
         Raises:
             InvalidRequest: its new name is taken.
+            NotFound: it was revoked.
         """
-        await self._put_key(key, update(keys).where(keys.c.id == key.id), "key.change")
+        old, new = _key_values(before), _key_values(key)
+        changed = {name: value for name, value in new.items() if value != old[name]}
+        if changed:
+            await self._put_key(
+                key, update(keys).where(keys.c.id == key.id).values(changed), "key.change", before
+            )
 
     async def remove_key(self, key_id: str) -> None:
         """Revoke a gateway key."""
@@ -179,8 +212,11 @@ class SqlStore:
         """Store when keys were last used: seconds since the epoch by key id."""
         if not last_used:
             return
-        rows = [{"key_id": key_id, "at": at} for key_id, at in last_used.items()]
-        touch = update(keys).where(keys.c.id == bindparam("key_id")).values(last_used_at=bindparam("at"))
+        rows = [{"key_id": key_id, "at": last_used[key_id]} for key_id in sorted(last_used)]
+        at: BindParameter[float] = bindparam("at", type_=Double())
+        stored = keys.c.last_used_at
+        latest = case((stored > at, stored), else_=at)  # another gateway may know of a later use
+        touch = update(keys).where(keys.c.id == bindparam("key_id")).values(last_used_at=latest)
         await self._database.do(lambda c: c.execute(touch, rows))
 
     async def note(self, name: str) -> str | None:
@@ -191,11 +227,20 @@ class SqlStore:
 
     async def set_note(self, name: str, value: str) -> None:
         def work(connection: Connection) -> None:
-            changed = connection.execute(update(notes).where(notes.c.name == name).values(value=value))
-            if not changed.rowcount:
-                connection.execute(insert(notes).values(name=name, value=value))
+            new = insert_or_update(connection, notes).values(name=name, value=value)
+            connection.execute(
+                new.on_conflict_do_update(index_elements=[notes.c.name], set_={"value": value})
+            )
 
         await self._database.do(work)
+
+    def applying_configuration(self) -> AbstractAsyncContextManager[None]:
+        """Keeps other gateways of the database from applying a configuration. Raises: InUse: one is doing it."""
+        busy = InUse(
+            "Another gateway is applying a configuration.",
+            remedy="Wait until it has finished, then try again.",
+        )
+        return self._database.holding(Lock.CONFIGURATION, busy)
 
     async def reseal(self) -> int:
         """Re-seal every token that is not under the newest secret key; returns how many."""
@@ -216,24 +261,21 @@ class SqlStore:
 
         return await self._database.do(work)
 
-    async def _put_key(self, key: Key, statement: Insert | Update, verb: str) -> None:
+    async def _put_key(self, key: Key, statement: Insert | Update, verb: str, before: Key | None) -> None:
         note = self.audit.note()
 
         def work(connection: Connection) -> None:
-            row = connection.execute(select(keys).where(keys.c.id == key.id)).mappings().one_or_none()
             try:
-                connection.execute(statement.values(_key_values(key)))
+                stored = connection.execute(statement).rowcount
             except IntegrityError:
                 raise InvalidRequest(
                     f"A key named [{key.name}] exists already.",
                     remedy="Choose another name, or revoke that key first.",
                 ) from None
-            note(
-                connection,
-                verb,
-                key.name,
-                difference(_audited_key(_key(row)) if row else {}, _audited_key(key)),
-            )
+            if not stored:
+                raise NotFound(f"The key [{key.name}] was revoked.", remedy="Create a new one.")
+            was = _audited_key(before) if before else {}
+            note(connection, verb, key.name, difference(was, _audited_key(key)))
 
         await self._database.do(work)
 

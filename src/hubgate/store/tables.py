@@ -22,8 +22,10 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0008"
+REVISION = "0009"
 """The newest migration."""
+OLDEST_ABLE = "0009"
+"""The oldest revision whose version of hubgate works with these tables. A migration that only adds keeps it."""
 
 metadata = MetaData(
     naming_convention={"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"},
@@ -38,6 +40,7 @@ endpoints = Table(
     Column("settings", Text, nullable=False),
     Column("token_key", String(8)),
     Column("token_box", LargeBinary),
+    Column("version", BigInteger, nullable=False, server_default="1"),  # counts the changes of this row
 )
 
 keys = Table(
@@ -114,7 +117,7 @@ usage_causes = Table(
 audit = Table(
     "audit",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("at", Double, nullable=False),
     Column("who", Text, nullable=False),
     Column("verb", Text, nullable=False),
@@ -128,4 +131,20 @@ notes = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+# Files that every gateway of a shared database needs, such as tokenizers.
+files = Table(
+    "files",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+)
+
+# One row: the revision of these tables, and the oldest revision whose version of hubgate works with them.
+schema = Table(
+    "schema",
+    metadata,
+    Column("revision", String(32), primary_key=True),
+    Column("oldest_able", String(32), nullable=False),
 )

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, case, delete, func, literal, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    case,
+    cast,
+    delete,
+    func,
+    literal,
+    select,
+    text,
+    tuple_,
+)
 
 from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuery, UsageRow
-from hubgate.store.database import Database
+from hubgate.store.database import Database, Lock, insert_or_update
 from hubgate.store.tables import usage, usage_causes
 
 KEPT_HOURS = 35 * DAY
@@ -23,7 +36,6 @@ _BUCKETS = {kind: tuple(f"{kind}_{n}" for n in range(BUCKETS)) for kind in _CLAS
 _SUMS = {usage: (*COUNTS, *_BUCKETS["interactive"], *_BUCKETS["bulk"]), usage_causes: ("requests",)}
 _MINIMA = {usage: tuple(f"{kind}_fastest" for kind in _CLASSES), usage_causes: ()}
 _MAXIMA = {usage: tuple(f"{kind}_slowest" for kind in _CLASSES), usage_causes: ()}
-_INSERT: Mapping[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class SqlUsage:
@@ -56,7 +68,8 @@ class SqlUsage:
             rows = rows.group_by(*groups).order_by(*groups)
         if after:  # a group is a function of its rows, so earlier groups are not summed again
             places = [_group(table, name) for name in query.by]
-            rows = rows.where(tuple_(*places) > tuple_(*map(literal, after)))
+            values = [literal(value, place.type) for value, place in zip(after, places, strict=True)]
+            rows = rows.where(tuple_(*places) > tuple_(*values))
 
         def work(connection: Connection) -> list[UsageRow]:
             return [
@@ -68,10 +81,13 @@ class SqlUsage:
         return await self._database.do(work)
 
     async def roll(self, now: float) -> None:
-        """Merge old hours into days, and delete old days."""
+        """Merge old hours into days, and delete old days, unless another gateway is doing it."""
         today = int(now) // DAY * DAY
 
         def work(connection: Connection) -> None:
+            if not self._database.try_lock(connection, Lock.USAGE):
+                return
+            _keep_writers_away(connection)
             _to_days(connection, today - KEPT_HOURS)
             while (oldest := self._too_many(connection, HOUR)) is not None and oldest < today:
                 _to_days(connection, oldest + DAY)
@@ -113,12 +129,16 @@ def _tally(row: Mapping[Any, Any]) -> Tally:
 
 def _add(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
-        connection.execute(_adding(connection, table), rows)
+        # In the order of the key, so that gateways that add at the same time wait for each other instead of deadlocking.
+        key = [column.name for column in table.primary_key]
+        connection.execute(
+            _adding(connection, table), sorted(rows, key=lambda row: [row[name] for name in key])
+        )
 
 
 def _adding(connection: Connection, table: Table, source: Select[Any] | None = None) -> Any:
     """An insert that adds its values to an existing row."""
-    statement = _INSERT[connection.dialect.name](table)
+    statement = insert_or_update(connection, table)
     if source is not None:
         statement = statement.from_select(source.selected_columns.keys(), source)
     added = {name: table.c[name] + statement.excluded[name] for name in _SUMS[table]}
@@ -127,6 +147,13 @@ def _adding(connection: Connection, table: Table, source: Select[Any] | None = N
         stays = old < new if name in _MINIMA[table] else old > new
         added[name] = case((stays, old), else_=func.coalesce(new, old))
     return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=added)
+
+
+def _keep_writers_away(connection: Connection) -> None:
+    """Let no other gateway add to hours that are merged and then deleted. SQLite has one writer anyway."""
+    if connection.dialect.name != "sqlite":
+        names = ", ".join(table.name for table in _SUMS)
+        connection.execute(text(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _to_days(connection: Connection, before: int) -> None:
@@ -142,8 +169,13 @@ def _to_days(connection: Connection, before: int) -> None:
 
 def _totals(table: Table) -> list[ColumnElement[Any]]:
     """The aggregate of each number of a table."""
-    how = ((func.sum, _SUMS), (func.min, _MINIMA), (func.max, _MAXIMA))
+    how = ((_sum, _SUMS), (func.min, _MINIMA), (func.max, _MAXIMA))
     return [of(table.c[name]).label(name) for of, names in how for name in names[table]]
+
+
+def _sum(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A sum of the column's own type: PostgreSQL's sum of integers is a decimal number."""
+    return cast(func.sum(column), column.type) if isinstance(column.type, BigInteger) else func.sum(column)
 
 
 def _delete(connection: Connection, span: int, before: int) -> None:

@@ -58,10 +58,10 @@ class Vault:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Vault:
-        """The vault of the settings. A missing key file is created.
+        """The vault of the settings. A missing key file is created, but not for a database that gateways share.
 
         Raises:
-            InvalidSetting: HUBGATE_SECRET_KEY is invalid.
+            InvalidSetting: HUBGATE_SECRET_KEY is invalid, or missing for a shared database.
             StoreFailed: the key file cannot be used, or others can read it.
         """
         if settings.secret_keys:
@@ -79,19 +79,25 @@ class Vault:
                 "open every token.",
                 remedy="Move it elsewhere, and set HUBGATE_SECRET_KEY_FILE to its path.",
             )
-        return cls._from_file(file)
+        return cls._from_file(file, shared=settings.database_url is not None)
 
     @classmethod
-    def _from_file(cls, file: Path) -> Vault:
+    def _from_file(cls, file: Path, *, shared: bool) -> Vault:
         try:
             if not file.exists():
+                if shared:
+                    raise InvalidSetting(
+                        "HUBGATE_SECRET_KEY must be set with HUBGATE_DATABASE_URL: every gateway of the database needs "
+                        f"the same key, so none creates one. Set it, or put the key into {file}. To create a key, run: "
+                        f"{NEW_KEY}"
+                    )
                 _create(file)
             lines = _read(file).splitlines()
         except OSError as error:
             raise _file_failed(file, error) from error
         keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         try:
-            return cls(keys, file=file)
+            return cls(keys, file=None if shared else file)
         except ValueError:
             raise StoreFailed(
                 f"The secret key file {file} must contain one key a line, each base64url of 32 bytes, newest first.",
@@ -152,8 +158,8 @@ class Vault:
             raise StoreFailed(
                 "Every token is sealed under the newest key of HUBGATE_SECRET_KEY, and hubgate cannot change its own "
                 "environment.",
-                remedy="Put a new key in front of the old one, separated by a comma, restart hubgate, and rotate "
-                f"again. Then remove the old key. To create a key, run: {NEW_KEY}",
+                remedy="Put a new key in front of the old one, separated by a comma, restart hubgate (every gateway of "
+                f"the database), and rotate again. Then remove the old key. To create a key, run: {NEW_KEY}",
             )
         key = secrets.token_urlsafe(32)
         try:

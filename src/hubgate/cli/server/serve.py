@@ -113,10 +113,10 @@ async def serve(
     """Serve until stopped. `started` is called with the gateway's URL once requests are accepted."""
     with HomeLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
         async with open_application(settings) as gate:
+            # A local model belongs to one machine, so a shared database starts without it.
+            ready = READY_ENDPOINT if with_ready_endpoint and not settings.database_url else None
             # Models that are unloaded when idle are loaded on their first request.
-            await gate.gateway.start(
-                READY_ENDPOINT if with_ready_endpoint else None, load_models=not settings.local_idle_seconds
-            )
+            await gate.gateway.start(ready, load_models=not settings.local_idle_seconds)
             url = _url(sock)
             gate.access.admit_cli(lock.announce(url))
             config = uvicorn.Config(

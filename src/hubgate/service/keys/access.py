@@ -79,7 +79,13 @@ class Access:
         if any(key.admin for key in keys):
             return access, None
         plain, key = new_key(ADMIN, clock(), admin=True)
-        await access._add(key)
+        try:
+            await access._add(key)
+        except InvalidRequest:  # the name is taken
+            keys = await store.keys()
+            if any(key.admin for key in keys):  # another gateway that starts on this database was first
+                return cls(store, keys, clock), None
+            raise
         return access, plain
 
     def authenticate(self, authorization: str | None, address: str = "-") -> Key:
@@ -162,7 +168,7 @@ class Access:
         async with self._changing:
             changed = self.changed(id_or_name, **rights)
             old, self._keys[changed.digest] = self._keys[changed.digest], changed
-            await shielded(self._store_or_undo(self._store.save_key(changed), old.digest, old))
+            await shielded(self._store_or_undo(self._store.save_key(changed, old), old.digest, old))
         return changed
 
     def changed(self, id_or_name: str, **rights: Any) -> Key:
@@ -238,8 +244,8 @@ class Access:
     async def _store_or_undo(self, storing: Awaitable[None], digest: bytes, before: Key | None) -> None:
         try:
             await storing
-        except HubgateError:
-            if before is None:
+        except HubgateError as error:
+            if before is None or isinstance(error, NotFound):
                 del self._keys[digest]
             else:
                 self._keys[digest] = before

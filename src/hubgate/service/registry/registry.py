@@ -14,7 +14,13 @@ from hubgate.core.traffic.balancer import Balancer
 from hubgate.domain.diagnosis import Finding
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Source, Target
 from hubgate.domain.endpoint_fields import IDENTITY
-from hubgate.domain.errors import EndpointExists, EndpointNotFound, HubgateError, InvalidEndpoint
+from hubgate.domain.errors import (
+    EndpointConflict,
+    EndpointExists,
+    EndpointNotFound,
+    HubgateError,
+    InvalidEndpoint,
+)
 from hubgate.domain.ports import Counters, Model, Sources, Store
 from hubgate.domain.records import Key
 from hubgate.domain.secret import Secret
@@ -33,15 +39,18 @@ from hubgate.service.registry.validation import (
 )
 from hubgate.service.shielded import shielded
 
-_Save: TypeAlias = Callable[[Target], Awaitable[None]]
+_Save: TypeAlias = Callable[[Target], Awaitable[int]]
+
+_TRIES = 5
+"""How often a change is made that keeps meeting changes of other gateways."""
 
 _log = logging.getLogger(__name__)
 
 
 class Registry:
-    """The registered endpoints. What is stored and what is served always agree.
+    """The registered endpoints. What is stored and what is served agree, unless another gateway changes what is stored.
 
-    Changes of one endpoint are made one after the other, each on top of the one before.
+    Changes of one endpoint are made one after the other, each on top of the one before, also at several gateways.
     """
 
     def __init__(
@@ -71,7 +80,7 @@ class Registry:
         for own in stored:
             endpoint = own.endpoint
             try:
-                target = await self._connections.resolve(endpoint, own.token)
+                target = await self._resolve_stored(own)
                 live = self._live.open(target, self._live.open_model(target))
             except HubgateError as error:
                 _log.error("endpoint %s is disabled: %s", endpoint.name, error)
@@ -187,28 +196,17 @@ class Registry:
             HubgateError: validation failed; the old settings stay in force.
         """
         base = self._live.find(settings.name).endpoint
-        async with self._lock(settings.name):
-            old = self._live.find(settings.name)
-            settings = _rebased(settings, base, old.endpoint)
-            if keep_token and token is None and not settings.connection:
-                token = await self._own_token(old, settings)
-            facts = _facts_with_size_warning(old.endpoint, settings)
-            target = await self._connections.resolve(replace(settings, facts=facts), token)
-            if target.token != old.target.token or changes_model(old.endpoint, settings):
-                target = replace(target, endpoint=replace(settings, facts=Facts()))
-            if target == old.target:
-                return target.endpoint
-            needs_validation = settings.enabled and target.endpoint.facts.engine is None
-            if needs_validation:
-                target, model = await self._validate(target, within, old.endpoint)
-                changed = None
-            else:
-                model, changed = self._reuse_model(old, target), old.changed
-            await shielded(
-                self._put(target, model, self._store.save_endpoint, changed, validated=needs_validation)
-            )
+
+        async def apply(old: LiveEndpoint) -> Endpoint:
+            rebased = _rebased(settings, base, old.endpoint)
+            own = token
+            if keep_token and own is None and not rebased.connection:
+                own = await self._own_token(old, rebased)
+            return await self._apply(old, rebased, own, within)
+
+        edited = await self._merging(settings.name, apply)
         _log.info("changed endpoint %s", settings.name)
-        return target.endpoint
+        return edited
 
     async def accept(self, name: str, *, within: float | None = None) -> Endpoint:
         """Register the model that is running now. Its vectors do not match those of the one before.
@@ -274,20 +272,85 @@ class Registry:
             return diagnose_replicas(self._sources, target)
         return diagnose(self._sources, target)
 
+    async def _apply(
+        self, old: LiveEndpoint, settings: Endpoint, token: Secret | None, within: float | None
+    ) -> Endpoint:
+        """Change an endpoint. The model is called only if it may be another one."""
+        facts = _facts_with_size_warning(old.endpoint, settings)
+        target = await self._connections.resolve(replace(settings, facts=facts), token)
+        if target.token != old.target.token or changes_model(old.endpoint, settings):
+            target = replace(target, endpoint=replace(settings, facts=Facts()))
+        if target == old.target:
+            return target.endpoint
+        needs_validation = settings.enabled and target.endpoint.facts.engine is None
+        if needs_validation:
+            target, model = await self._validate(target, within, old.endpoint)
+            changed = None
+        else:
+            model, changed = self._reuse_model(old, target), old.changed
+        target = replace(target, version=old.target.version)
+        await shielded(
+            self._put(target, model, self._store.save_endpoint, changed, validated=needs_validation)
+        )
+        return target.endpoint
+
     async def _revalidate(
         self, settings: Endpoint, token: Secret | None, within: float | None, *, any_dimensions: bool = False
     ) -> Endpoint:
         base = self._live.find(settings.name).endpoint
-        async with self._lock(settings.name):
-            old = self._live.find(settings.name)
-            settings = _rebased(settings, base, old.endpoint)
-            if token is None and not settings.connection:
-                token = await self._own_token(old, settings)
-            target = await self._connections.resolve(settings, token)
+
+        async def validate(old: LiveEndpoint) -> Endpoint:
+            rebased = _rebased(settings, base, old.endpoint)
+            own = token
+            if own is None and not rebased.connection:
+                own = await self._own_token(old, rebased)
+            target = await self._connections.resolve(rebased, own)
             valid, model = await self._validate(target, within, old.endpoint, any_dimensions=any_dimensions)
+            valid = replace(valid, version=old.target.version)
             await shielded(self._put(valid, model, self._store.save_endpoint))
+            return valid.endpoint
+
+        validated = await self._merging(settings.name, validate)
         _log.info("validated endpoint %s again", settings.name)
-        return valid.endpoint
+        return validated
+
+    async def _merging(self, name: str, change: Callable[[LiveEndpoint], Awaitable[Endpoint]]) -> Endpoint:
+        """Make a change on top of the current endpoint, and again if another gateway was faster.
+
+        Raises:
+            EndpointConflict: other gateways were faster each time.
+        """
+        async with self._lock(name):
+            for _ in range(_TRIES - 1):
+                try:
+                    return await change(self._live.find(name))
+                except EndpointConflict:
+                    await self._reload(name)
+            return await change(self._live.find(name))
+
+    async def _reload(self, name: str) -> None:
+        """Serve an endpoint as another gateway stored it.
+
+        Raises:
+            EndpointNotFound: it was removed there.
+            HubgateError: it cannot be opened here.
+        """
+        old = self._live.find(name)
+        try:
+            stored = await self._store.endpoint(name)
+        except EndpointNotFound:
+            self._startup.stop(name)
+            self._live.retire(name)
+            raise
+        target = await self._resolve_stored(stored)
+        same = target.token == old.target.token and not changes_model(old.endpoint, target.endpoint)
+        model = self._reuse_model(old, target) if same else self._live.open_model(target)
+        self._startup.stop(name, validated=not same, enabled=target.endpoint.enabled)
+        self._live.put(self._live.open(target, model, old.changed if same else None))
+
+    async def _resolve_stored(self, own: Target) -> Target:
+        target = await self._connections.resolve(own.endpoint, own.token)
+        return replace(target, version=own.version)
 
     async def _check_replicas(self, live: LiveEndpoint, balancer: Balancer) -> Endpoint:
         await balancer.test_all()
@@ -369,12 +432,13 @@ class Registry:
                 if endpoint.connection:
                     await self._connections.resolve(endpoint, None)
                 live = self._live.open(target, model, changed)
-                await save(Target(endpoint) if endpoint.connection else target)
+                version = await save(replace(target, token=None) if endpoint.connection else target)
         except BaseException:
             await model.close()
             raise
         if endpoint.name in self._live:
             self._startup.stop(endpoint.name, validated=validated, enabled=endpoint.enabled)
+        live.target = replace(target, version=version)
         self._live.put(live)
         self._connections.refresh(live)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, insert
 
 from hubgate.domain.errors import StoreFailed
+from hubgate.store.tables import OLDEST_ABLE, REVISION, schema
 
 
 def upgrade(connection: Connection, revision: str | None, *, to: str = "head") -> None:
@@ -27,3 +28,6 @@ def upgrade(connection: Connection, revision: str | None, *, to: str = "head") -
             remedy="Run that version, or restore a backup from before the upgrade.",
         )
     command.upgrade(config, to)
+    if to in {"head", REVISION}:
+        connection.execute(delete(schema))
+        connection.execute(insert(schema).values(revision=REVISION, oldest_able=OLDEST_ABLE))
