@@ -96,6 +96,12 @@ CLIENTS = (
     Client("openai-agents", "openai_agents_client.py", ("openai-agents",)),
     Client("pydantic-ai", "pydantic_ai_client.py", ("pydantic-ai-slim[openai]",)),
     Client("haystack", "haystack_embedders.py", ("haystack-ai", "huggingface-api-haystack", "numpy")),
+    Client(
+        "dify-plugins",
+        "dify_plugins.py",
+        ("dify_plugin", "cohere", "xinference-client"),
+        python=(3, 12),
+    ),
     # Of the version that Dify's Hugging Face plugin 0.0.11 pins.
     Client("dify", "dify.py", ("dify_plugin", "huggingface_hub==1.16.1"), python=(3, 12)),
 )
