@@ -18,9 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from postgres.server import PostgresServer, short_folder
 
@@ -64,16 +62,17 @@ class Databases:
 
     def _create(self, template: str) -> str:
         name = f"hubgate_test_{secrets.token_hex(6)}"
-        command = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
-        self._execute(command.format(sql.Identifier(name), sql.Identifier(template)))
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return name
 
     def _drop(self, name: str) -> None:
-        self._execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def _execute(self, command: sql.Composed) -> None:
+    def _execute(self, command: str) -> None:
+        import psycopg  # not at the top: this is a plugin of every test
+
         with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute(command)
+            connection.execute(command.encode())
 
     def _of(self, name: str) -> str:
         path, _, query = self._url.partition("?")

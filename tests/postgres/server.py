@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 _NOBODY = 65534
 _QUICK = {
     "autovacuum": "off",
@@ -122,6 +120,8 @@ def short_folder() -> Path:
 
 
 def _answers(url: str) -> bool:
+    import psycopg
+
     try:
         psycopg.connect(url, connect_timeout=5).close()
     except psycopg.OperationalError:
