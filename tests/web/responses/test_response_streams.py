@@ -9,7 +9,7 @@ import pytest
 from generation_endpoints import add_generator
 from openai.types.responses import Response, ResponseStreamEvent
 
-from hubgate.domain.calls import WireFormat
+from hubgate.domain.calls import Chat, WireFormat
 from hubgate.domain.errors import Cause, QueueFull, UpstreamUnreachable
 
 if TYPE_CHECKING:
@@ -46,11 +46,12 @@ def calls(*deltas: tuple[int | None, str | None, str | None, str]) -> list[bytes
     ]
 
 
-async def streamed(gateway: ScriptedGateway, *chunks: bytes) -> list[Any]:
+async def streamed(gateway: ScriptedGateway, *chunks: bytes, **fields: Any) -> list[Any]:
     """The events of a stream of these chunks, which openai's types accept."""
     if chunks:
         gateway.script.told = lambda _: iter([chunks])
-    reply = await gateway.request("POST", "/v1/responses", {"model": "llm", "input": "hi", "stream": True})
+    body = {"model": "llm", "input": "hi", "stream": True, **fields}
+    reply = await gateway.request("POST", "/v1/responses", body)
     assert reply.headers["content-type"] == "text/event-stream"
     return parse(reply.body)
 
@@ -118,6 +119,20 @@ async def test_reasoning_text_and_calls_are_items_one_after_the_other(gateway: S
     assert [event["output_index"] for event in events if event["type"].endswith("item.done")] == [0, 1, 2, 3]
     assert response["usage"]["total_tokens"] == 5
     assert 'hubgate_tokens_total{endpoint="llm"} 5.0' in gateway.meter.exposition().decode()
+
+
+async def test_reasoning_is_the_summary_that_a_request_asks_for(gateway: ScriptedGateway) -> None:
+    events = await streamed(
+        gateway, chunk({"reasoning": "hm"}), chunk({"content": "hi"}, "stop"), reasoning={"summary": "auto"}
+    )
+    summary = ["summary_part.added", "summary_text.delta", "summary_text.done", "summary_part.done"]
+    assert types(events)[3:7] == [f"reasoning_{name}" for name in summary]
+    reasoning, _ = events[-1]["response"]["output"]
+    assert reasoning["summary"] == [{"type": "summary_text", "text": "hm"}]
+    assert "content" not in reasoning
+    call = gateway.script.write_calls[-1]
+    assert isinstance(call, Chat)
+    assert call.responses is None
 
 
 async def test_calls_without_an_index_begin_with_a_name(gateway: ScriptedGateway) -> None:

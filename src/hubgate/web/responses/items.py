@@ -35,8 +35,9 @@ class TextItem:
         index: of the item in the response.
     """
 
-    part_type = "output_text"
     event = "response.output_text"
+    part_event = "response.content_part"
+    part_index = "content_index"
     text_field = "text"
     prefix = "msg_"
 
@@ -47,9 +48,9 @@ class TextItem:
         self._logprobs: list[dict[str, Any]] = []
 
     def open(self) -> Iterator[Event]:
-        item = self.render("in_progress") | {"content": []}
+        item = self.render("in_progress", empty=True)
         yield {"type": "response.output_item.added", "output_index": self._index, "item": item}
-        yield {"type": "response.content_part.added", **self._place, "part": self._part("", [])}
+        yield {"type": f"{self.part_event}.added", **self._place, "part": self._part("", [])}
 
     def add(self, text: str, logprobs: Sequence[dict[str, Any]]) -> Iterator[Event]:
         """A piece of the text, with the log probabilities of its tokens if they were requested."""
@@ -61,17 +62,17 @@ class TextItem:
         text = "".join(self._texts)
         done = {self.text_field: text, **self._with_logprobs(self._logprobs)}
         yield {"type": f"{self.event}.done", **self._place, **done}
-        yield {"type": "response.content_part.done", **self._place, "part": self._part(text, self._logprobs)}
+        yield {"type": f"{self.part_event}.done", **self._place, "part": self._part(text, self._logprobs)}
         item = self.render(status)
         yield {"type": "response.output_item.done", "output_index": self._index, "item": item}
 
-    def render(self, status: str) -> dict[str, Any]:
-        part = self._part("".join(self._texts), self._logprobs)
-        return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": [part]}
+    def render(self, status: str, *, empty: bool = False) -> dict[str, Any]:
+        content = [] if empty else [self._part("".join(self._texts), self._logprobs)]
+        return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": content}
 
     @property
     def _place(self) -> dict[str, object]:
-        return {"item_id": self.id, "output_index": self._index, "content_index": 0}
+        return {"item_id": self.id, "output_index": self._index, self.part_index: 0}
 
     def _part(self, text: str, logprobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
@@ -99,15 +100,32 @@ class Reasoning(TextItem):
     event = "response.reasoning_text"
     prefix = REASONING_ID
 
-    def render(self, status: str) -> dict[str, Any]:
-        part = self._part("".join(self._texts), ())
-        return {"id": self.id, "type": "reasoning", "status": status, "summary": [], "content": [part]}
+    def render(self, status: str, *, empty: bool = False) -> dict[str, Any]:
+        parts = [] if empty else [self._part("".join(self._texts), ())]
+        return {"id": self.id, "type": "reasoning", "status": status, **self._with_parts(parts)}
+
+    def _with_parts(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {"summary": [], "content": parts}
 
     def _part(self, text: str, logprobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {"type": "reasoning_text", "text": text}
 
     def _with_logprobs(self, logprobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {}
+
+
+class ReasoningSummary(Reasoning):
+    """Reasoning where clients that request a summary show it. Open models write no other summary."""
+
+    event = "response.reasoning_summary_text"
+    part_event = "response.reasoning_summary_part"
+    part_index = "summary_index"
+
+    def _with_parts(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {"summary": parts}
+
+    def _part(self, text: str, logprobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {"type": "summary_text", "text": text}
 
 
 class FunctionCall:

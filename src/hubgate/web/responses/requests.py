@@ -89,17 +89,22 @@ class _Text(msgspec.Struct):
 
 class _Reasoning(msgspec.Struct):
     effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+    """The former name of `summary`."""
 
 
 class ResponseRequest(NamedTuple):
     """A request.
 
-    `call` is the chat, and `repeated` the fields that the response repeats.
+    `call` is the chat, `repeated` the fields that the response repeats, and `summarized` whether it has a summary of the
+    reasoning.
     """
 
     call: Chat
     streamed: bool
     repeated: Mapping[str, object]
+    summarized: bool
 
 
 def parse_request(fields: Fields, context: Context) -> ResponseRequest:
@@ -114,9 +119,14 @@ def parse_request(fields: Fields, context: Context) -> ResponseRequest:
     repeated = {
         name: msgspec.Raw(given[name]) if name in given else value for name, value in _DEFAULTS.items()
     }
+    reasoning: _Reasoning = fields.take("reasoning", _Reasoning) or _Reasoning()
     chat = _chat_fields(fields)
-    native = None if b'"item_reference"' in given["input"] else _native(given)
-    return ResponseRequest(Chat(fields=chat, responses=native, context=context), streamed, repeated)
+    if reasoning.effort:
+        chat["reasoning_effort"] = msgspec.json.encode(reasoning.effort)
+    summarized = bool(reasoning.summary or reasoning.generate_summary)
+    native = None if summarized or b'"item_reference"' in given["input"] else _native(given)
+    call = Chat(fields=chat, responses=native, context=context)
+    return ResponseRequest(call, streamed, repeated, summarized)
 
 
 def _refuse_state(fields: Fields) -> None:
@@ -137,8 +147,6 @@ def _chat_fields(fields: Fields) -> dict[str, bytes]:
         raise InvalidRequest("[input] is required.", remedy="Send a string, or a list of items.")
     chat: dict[str, object] = {"messages": messages_of(fields.take("instructions", str), given)}
     chat |= _tools(fields) | _text(fields) | _logprobs(fields)
-    if (reasoning := fields.take("reasoning", _Reasoning)) and reasoning.effort:
-        chat["reasoning_effort"] = reasoning.effort
     encoded = {name: msgspec.json.encode(value) for name, value in chat.items()}
     rest = {name: value for name, value in fields.rest.items() if name not in _WITHOUT_EFFECT}
     if "max_output_tokens" in rest:

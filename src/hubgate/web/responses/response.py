@@ -8,7 +8,15 @@ from typing import Any
 from hubgate.core.transcoding import Label
 from hubgate.domain.errors import UpstreamUnreadable
 from hubgate.web.responses.chat_reply import ChatReply, ChatUsage, Choice, Message, ToolCall
-from hubgate.web.responses.items import Event, FunctionCall, Item, Reasoning, Refusal, TextItem
+from hubgate.web.responses.items import (
+    Event,
+    FunctionCall,
+    Item,
+    Reasoning,
+    ReasoningSummary,
+    Refusal,
+    TextItem,
+)
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """By OpenAI's finish reason of a chat."""
@@ -22,11 +30,13 @@ class Response:
     Args:
         label: its id (without a prefix), model and time.
         repeated: the fields of the request that it repeats.
+        summarized: whether the reasoning is the summary that the request asks for.
     """
 
-    def __init__(self, label: Label, repeated: Mapping[str, object]) -> None:
+    def __init__(self, label: Label, repeated: Mapping[str, object], *, summarized: bool = False) -> None:
         self._label = label
         self._repeated = repeated
+        self._reasoning = ReasoningSummary if summarized else Reasoning
         self._done: list[dict[str, Any]] = []
         self._open: Item | None = None
         self._calls: set[int] = set()
@@ -94,7 +104,7 @@ class Response:
     def _add(self, choice: Choice, message: Message) -> Iterator[Event]:
         logprobs = (choice.logprobs and choice.logprobs.content) or []
         for kind, text in (
-            (Reasoning, message.reasoning or message.reasoning_content),
+            (self._reasoning, message.reasoning or message.reasoning_content),
             (TextItem, message.content),
             (Refusal, message.refusal),
         ):

@@ -59,7 +59,7 @@ async def missing(request: Request) -> HttpResponse:
 
 async def _respond(exchange: Exchange, request: ResponseRequest) -> None:
     generated = await generate(exchange, request.call)
-    response = Response(_label(exchange), request.repeated)
+    response = _begin(exchange, request)
     await exchange.respond(await off_loop(len(generated.body), _whole, response, generated))
 
 
@@ -76,13 +76,14 @@ def _whole(response: Response, generated: Generated) -> bytes:
 async def _stream(exchange: Exchange, request: ResponseRequest) -> None:
     events = await stream(exchange, request.call)
     is_native = events.wire_format is WireFormat.RESPONSES
-    response = Response(_label(exchange), request.repeated)
+    response = _begin(exchange, request)
     await exchange.send_stream(events, NativeEncoder(response) if is_native else ResponseEncoder(response))
 
 
-def _label(exchange: Exchange) -> Label:
+def _begin(exchange: Exchange, request: ResponseRequest) -> Response:
     """The id is new, not the request's: a client may send one request id twice."""
-    return Label(secrets.token_hex(16), exchange.endpoint.name, int(time.time()))
+    label = Label(secrets.token_hex(16), exchange.endpoint.name, int(time.time()))
+    return Response(label, request.repeated, summarized=request.summarized)
 
 
 def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
