@@ -1,6 +1,7 @@
 """Dify: the OpenAI-compatible clients of its SDK, and the requests of its plugins for TEI and Hugging Face.
 
-The plugins themselves are on no package registry, so their requests are made here as their source makes them.
+The plugins themselves are on no package registry, so their requests are made here as their source makes them: those of
+the TEI plugin, of the Hugging Face plugin, and of the OpenAI plugin with its default, the Responses API.
 """
 
 from __future__ import annotations
@@ -89,6 +90,32 @@ def streams(mode: str) -> None:
     passed(f"stream of a {mode}")
 
 
+def as_the_openai_plugin_asks() -> None:
+    """Whole and streamed; then the items of the response again, with the output of the tool."""
+    question = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": PROMPT}]}
+    tool = {"type": "function", "name": "note", "description": "d", "parameters": {"type": "object"}}
+    asked = {"model": "llm", "store": False, "safety_identifier": "u", "prompt_cache_key": "u"}
+    settings = {"max_output_tokens": 16, "temperature": 0.5, "reasoning": {"summary": "auto"}}
+    body = {**asked, **settings, "tools": [tool | {"strict": False}], "tool_choice": "auto"}
+    first = post("/v1/responses", {**body, "input": [question]})
+    assert isinstance(first, dict)
+    assert (first["status"], first["error"]) == ("completed", None)
+    (call,) = first["output"]
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": PROMPT}
+    second = post("/v1/responses", {**body, "input": [question, call, output]})
+    assert isinstance(second, dict)
+    assert second["output"][0]["content"][0]["text"] == SAID
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+    streaming = json.dumps({**asked, "input": [question], "stream": True}).encode()
+    request = urllib.request.Request(f"{URL}/v1/responses", streaming, headers)
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        lines = [line[6:] for line in reply.read().splitlines() if line.startswith(b"data: ")]
+    events = [json.loads(line) for line in lines]
+    text = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+    assert (text, events[-1]["type"]) == (SAID, "response.completed")
+    passed("the OpenAI plugin's requests")
+
+
 def as_the_hugging_face_plugin_streams() -> Iterable[str]:
     """Its client is a local variable, and gone when the stream is read."""
     client = InferenceClient(base_url=f"{URL}/hf/llm", api_key=KEY)
@@ -111,6 +138,7 @@ def check_what_the_guide_says_of_the_hugging_face_plugin() -> None:
 for how in ("chat", "completion"):
     streams(how)
 check_what_the_guide_says_of_the_hugging_face_plugin()
+as_the_openai_plugin_asks()
 for name in ENDPOINTS:
     compatible = Compatible([])
     for base in (f"{URL}/v1", URL):

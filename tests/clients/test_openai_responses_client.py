@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
 from lookalikes import LookAlike, lookalike
 from models import PROMPT, SAID, gateway_with
 from openai.types.responses import ResponseCompletedEvent, ResponseFunctionToolCall
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from running_gateway import eventually
 
 if TYPE_CHECKING:
@@ -68,6 +70,26 @@ def test_responses_parse_into_a_model(client: openai.OpenAI, opened: Opened) -> 
     assert isinstance(parsed.output_parsed, Answer)
     sent = opened[1]["vllm"].posts[-1].json
     assert (sent["response_format"]["type"], sent["max_tokens"]) == ("json_schema", 200)
+
+
+def test_langchain_uses_the_responses_api(opened: Opened) -> None:
+    gateway, _ = opened
+    chat = ChatOpenAI(
+        base_url=f"{gateway.url}/v1",
+        api_key=SecretStr(gateway.admin_key),
+        model="llamacpp",
+        max_retries=0,
+        use_responses_api=True,
+    )
+    first = chat.invoke(PROMPT)
+    assert first.text == SAID
+    assert chat.invoke([HumanMessage(PROMPT), first, HumanMessage(PROMPT)]).text == SAID
+    assert "".join(part.text for part in chat.stream(PROMPT)) == SAID
+    with_tool = chat.bind_tools([TOOL])
+    called = with_tool.invoke(PROMPT)
+    assert [call["name"] for call in called.tool_calls] == ["note"]
+    output = ToolMessage(PROMPT, tool_call_id=called.tool_calls[0]["id"])
+    assert with_tool.invoke([HumanMessage(PROMPT), called, output]).text == SAID
 
 
 def test_a_plain_request_goes_to_the_server_s_own_route(client: openai.OpenAI, opened: Opened) -> None:
