@@ -7,9 +7,9 @@ import json
 import threading
 import time
 import weakref
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
@@ -24,7 +24,7 @@ from lookalikes.tgi import tgi
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 ENGINES: dict[str, Callable[[Model, ReceivedRequest, Embedder], Answer]] = {
     "tei": tei,
@@ -290,3 +290,36 @@ def lookalike(
         server.fail(fault)
     with server.running(tls) as running:
         yield running
+
+
+class Servers:
+    """Look-alikes of one model that run while the context is open. Each can be stopped and replaced."""
+
+    def __init__(self, engines: Sequence[str], **model: Any) -> None:
+        self._engines = engines
+        self._model = model
+        self._stacks = [ExitStack() for _ in engines]
+        self.all: list[LookAlike] = []
+
+    def __enter__(self) -> Self:
+        for engine, stack in zip(self._engines, self._stacks, strict=True):
+            self.all.append(stack.enter_context(lookalike(engine, **self._model)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stack in self._stacks:
+            stack.close()
+
+    def stop(self, index: int) -> None:
+        self._stacks[index].close()
+
+    def start(self, index: int, **model: Any) -> LookAlike:
+        """Start a server in the place of one that was stopped."""
+        port = int(self.all[index].url.rpartition(":")[2])
+        started = lookalike(self._engines[index], port=port, **{**self._model, **model})
+        self.all[index] = self._stacks[index].enter_context(started)
+        return self.all[index]
+
+    @property
+    def urls(self) -> list[str]:
+        return [server.url for server in self.all]

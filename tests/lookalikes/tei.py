@@ -161,7 +161,7 @@ def _rerank(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answe
     if refused:
         return refused
     query = request.field("query")
-    said = pairs(model, request, query, request.texts, raw=bool(request.field("raw_scores")))
+    said = pairs(model, request, model.seed + query, request.texts, raw=bool(request.field("raw_scores")))
     headers = _compute_headers([f"{query} {text}" for text in request.texts])
     tokens = tokens_of(model, request, query, request.texts)
     return Answer(200, said, headers | {"x-compute-tokens": str(tokens)})

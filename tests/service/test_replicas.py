@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from lookalikes.model import vector_of
-from lookalikes.server import LookAlike, lookalike
+from lookalikes.server import Servers
 from running_gateway import Reply, RunningGateway, eventually
 
 if TYPE_CHECKING:
@@ -22,38 +21,10 @@ if TYPE_CHECKING:
 FAST = {"requests_per_minute": 60_000}
 
 
-class Servers:
-    """Three look-alikes of one model, which can be stopped and replaced one by one."""
-
-    def __init__(self, engines: list[str]) -> None:
-        self._stacks = [ExitStack() for _ in engines]
-        self.all = [self.start(index, engine) for index, engine in enumerate(engines)]
-
-    def start(self, index: int, engine: str = "tei", **model: Any) -> LookAlike:
-        """Start a server in the place of one that was stopped."""
-        port = int(self.all[index].url.rpartition(":")[2]) if hasattr(self, "all") else 0
-        server = self._stacks[index].enter_context(lookalike(engine, port=port, **model))
-        if hasattr(self, "all"):
-            self.all[index] = server
-        return server
-
-    def stop(self, index: int) -> None:
-        self._stacks[index].close()
-
-    @property
-    def urls(self) -> list[str]:
-        return [server.url for server in self.all]
-
-    def close(self) -> None:
-        for stack in self._stacks:
-            stack.close()
-
-
 @pytest.fixture
 def servers() -> Iterator[Servers]:
-    opened = Servers(["tei", "tei", "tei"])
-    yield opened
-    opened.close()
+    with Servers(["tei", "tei", "tei"]) as running:
+        yield running
 
 
 @pytest.fixture
@@ -110,12 +81,9 @@ class TestRegistration:
         assert "twice" in reply.json()["error"]["message"]
 
     def test_accepts_different_engines_of_one_model(self, gateway: RunningGateway) -> None:
-        servers = Servers(["tei", "vllm", "infinity"])
-        try:
+        with Servers(["tei", "vllm", "infinity"]) as servers:
             gateway.add("e5", urls=servers.urls)
             assert vectors(embed(gateway, "one"))[0] == expected("one")
-        finally:
-            servers.close()
 
 
 class Load:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from hubgate.core.errors import deadline_exceeded, error_for_caller
@@ -62,7 +63,7 @@ class Balancer:
         self._tests: set[asyncio.Task[None]] = set()
         for replica in replicas:
             replica.retrier = Retrier(
-                replica.limiter, patient=patient, elsewhere=self._is_another_ready(replica), clock=clock
+                replica.limiter, patient=patient, elsewhere=partial(self._moves_on, replica), clock=clock
             )
 
     def replica_of(self, permit: Permit) -> Replica:
@@ -201,8 +202,10 @@ class Balancer:
             test.cancel()
         await asyncio.gather(*self._tests, return_exceptions=True)
 
-    def _is_another_ready(self, one: Replica) -> Callable[[], bool]:
-        return lambda: any(other.ready for other in self.replicas if other is not one)
+    def _moves_on(self, failed: Replica) -> bool:
+        """Whether a call that failed there is not retried there: another replica works, or it was only a test."""
+        is_test = failed.error is not None and failed.error.cause not in _PASSING
+        return is_test or any(other.ready for other in self.replicas if other is not failed)
 
     def _for_caller(self, error: UpstreamError) -> HubgateError:
         """What is wrong with one replica must not stop the endpoint, unless it is wrong with all."""

@@ -99,8 +99,8 @@ class Replica:
         async with self._proving:
             if self._proved >= mine:
                 return  # a proof that began after this caller's reply was enough
-            covered = self._claimed
             permit = await self.limiter.acquire(retry=True)
+            covered = self._claimed
             try:
                 with sending_under(permit):
                     await self._prove()

@@ -92,7 +92,7 @@ class Retrier:
         try:
             while True:
                 if self._wake_up is not mine and self._wake_up is not None:
-                    await self._in_time(self._wake_up.over.wait(), self._wake_up, deadline)
+                    await self._until_awake(self._wake_up, deadline)
                     waited = True  # the permit may have ceased to count long before the server is awake
                     continue
                 try:
@@ -120,6 +120,11 @@ class Retrier:
             if mine is not None:
                 self._wake_up = None
                 mine.over.set()
+
+    async def _until_awake(self, wake_up: _WakeUp, deadline: float) -> None:
+        if self._elsewhere is not None and self._elsewhere():
+            raise wake_up.still_asleep()
+        await self._in_time(wake_up.over.wait(), wake_up, deadline)
 
     async def _in_time(self, awaited: Awaitable[R], wake_up: _WakeUp, deadline: float) -> R:
         """Wait for a sleeping server until shortly before the deadline."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, cast
 
 from hubgate.core.errors import error_for_caller
+from hubgate.core.rerank_templates import named_template, templated
 from hubgate.core.vectors import floats
 from hubgate.domain.calls import Rerank
 from hubgate.domain.diagnosis import Finding
@@ -31,8 +32,8 @@ SCORES_PROBE = Rerank(
         "The train to Lyon leaves at nine.",
     ),
 )
-_SAME_LOGIT = 0.5
-"""Logits of one reranker in f32, f16 and int8 differ by less; those of two rerankers by whole units."""
+_SAME_LOGIT = 0.25
+"""Room for rounding in f16 and bf16. A choice: no pair of rerankers was measured."""
 _MIN_SCORE = 1e-6
 _SAME_NORM = 0.02
 """A relative difference; a server that normalises and one that does not differ by far more."""
@@ -158,6 +159,8 @@ def model_difference(one: Facts, other: Facts) -> str | None:
         found = [
             f"its vectors have the norm {norms[1]:.3g}, not {norms[0]:.3g}: only one of the two normalises them"
         ]
+    if one.scores and other.scores and one.rerank_template != other.rerank_template:
+        return "only one of the two writes the prompt of the reranker itself"
     if one.scores and other.scores:
         logits = [[_logit(score) for score in each.scores] for each in (one, other)]
         same = all(abs(a - b) < _SAME_LOGIT for a, b in zip(*logits, strict=True))
@@ -194,7 +197,9 @@ async def _prove(sources: Sources, target: Target, model: Model, name: str) -> N
 
 
 async def _with_scores(facts: Facts, model: Model) -> Facts:
-    scores = await cast("Upstream", model)(SCORES_PROBE)
+    template = named_template(facts.rerank_template)
+    call = templated(SCORES_PROBE, template) if template else SCORES_PROBE
+    scores = await cast("Upstream", model)(call)
     return replace(facts, scores=tuple(scores.items))  # type: ignore[arg-type] # a Rerank returns Scores
 
 
