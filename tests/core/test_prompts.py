@@ -103,6 +103,19 @@ async def test_adds_no_prefix_without_input_type(call: Call) -> None:
     assert await asked(call) is call
 
 
+async def test_default_prompt_is_added_to_texts_without_an_input_type() -> None:
+    model = Recorder()
+    step = PrefixStep(model, {InputType.SEARCH: "query: "}, default="text: ")
+    await step(Embed(texts=("cats", "query: dogs", "text: cows")))
+    await step(Embed(texts=("cats",), prompt_name="s2p"))
+    await step(Embed(texts=("cats",), input_type=InputType.INGEST))
+    assert [list(call.texts) for call in model.calls] == [
+        ["text: cats", "query: dogs", "text: cows"],
+        ["cats"],
+        ["cats"],
+    ]
+
+
 async def test_prefixed_calls_of_different_input_types_have_equal_options() -> None:
     first = await asked(Embed(texts=("query: cats",), input_type=InputType.SEARCH))
     second = await asked(Embed(texts=("cats",), input_type=InputType.CLUSTERING))

@@ -1,7 +1,7 @@
 """The prefixes that asymmetric models expect before a text.
 
 Each row of the table is a family of models, with the model card that it is from. A model's own prompts win over this
-table, and the operator's settings over both. Other families get no prefix.
+table, and the operator's settings over both. Rows without prefixes are models that are known to need none.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ _TABLE = (
     _Row(r"bge-(small|base|large)-zh", "为这个句子生成表示以用于检索相关文章：", "", "", "", "BAAI/bge-large-zh-v1.5"),
     _Row(r"bge-(small|base|large)-en", _SENTENCE, "", "", "", "BAAI/bge-large-en-v1.5"),
     _Row(r"mxbai-embed-large-v1|uae-large-v1", _SENTENCE, "", "", "", "mixedbread-ai/mxbai-embed-large-v1"),
-    _Row(r"nomic-embed-text-v(1|1\.5|2-moe)$", "search_query: ", "search_document: ", "classification: ", "clustering: ", "nomic-ai/nomic-embed-text-v1.5"),
+    _Row(r"(nomic-embed-text-v(1|1\.5|2-moe)|modernbert-embed-base)$", "search_query: ", "search_document: ", "classification: ", "clustering: ", "nomic-ai/nomic-embed-text-v1.5"),
     _Row(r"snowflake-arctic-embed-[ml]-v2", "query: ", "", "", "", "Snowflake/snowflake-arctic-embed-l-v2.0"),
     _Row(r"snowflake-arctic-embed-(xs|s|m|l)", _SENTENCE, "", "", "", "Snowflake/snowflake-arctic-embed-m-v1.5"),
     _Row(r"gte-qwen2-", f"{_WEB_SEARCH} ", "", "", "", "Alibaba-NLP/gte-Qwen2-1.5B-instruct"),
     _Row(r"qwen3-embedding-", _WEB_SEARCH, "", "", "", "Qwen/Qwen3-Embedding-0.6B"),
+    _Row(r"harrier-oss-v1-", f"{_WEB_SEARCH} ", "", "", "", "microsoft/harrier-oss-v1-0.6b"),
+    _Row(r"stella_en_(400m|1\.5b)_v5", _WEB_SEARCH.replace("\n", ".\n") + " ", "", "", "", "NovaSearch/stella_en_400M_v5"),
+    _Row(r"jina-embeddings-v5-text-(small|nano)-retrieval", "Query: ", "Document: ", "", "", "jinaai/jina-embeddings-v5-text-small-retrieval"),
     _Row(
         r"jina-embeddings-v3",
         "Represent the query for retrieving evidence documents: ",
@@ -58,6 +61,10 @@ _TABLE = (
         "task: clustering | query: ",
         "google/embeddinggemma-300m",
     ),
+    _Row(r"all-(minilm|mpnet|distilroberta)-|paraphrase-|multi-qa-|labse", "", "", "", "", "sentence-transformers/all-MiniLM-L6-v2"),
+    _Row(r"bge-m3$", "", "", "", "", "BAAI/bge-m3"),
+    _Row(r"gte-(small|base|large)(-en-v1\.5)?$|gte-(multilingual|modernbert)-base$", "", "", "", "", "Alibaba-NLP/gte-large-en-v1.5"),
+    _Row(r"jina-embeddings-v2-", "", "", "", "", "jinaai/jina-embeddings-v2-base-en"),
 )  # fmt: skip
 
 _NAMES: Mapping[InputType, Sequence[str]] = {
@@ -155,26 +162,27 @@ def prefixes_from_prompts(
 
 
 class PrefixStep:
-    """A pipeline step that adds the prefix of the call's input type to each text.
+    """A pipeline step that adds the prefix of the call's input type to each text, or the default one without a type.
 
     A text that already starts with one of the model's prefixes is not changed: some clients add them themselves.
-    Neither is a call without an input type, or with a prompt name for the server.
+    Neither is a call with a prompt name for the server.
     """
 
-    def __init__(self, handler: Handler, prefixes: Mapping[InputType, str]) -> None:
+    def __init__(self, handler: Handler, prefixes: Mapping[InputType, str], default: str = "") -> None:
         self._handler = handler
         self._prefixes = dict(prefixes)
-        self._known = tuple(filter(None, prefixes.values()))
+        self._default = default
+        self._known = tuple(filter(None, (default, *prefixes.values())))
 
     async def __call__(self, call: Call) -> Result:
-        if isinstance(call, Embed) and call.prompt_name is None and call.input_type is not None:
+        if isinstance(call, Embed) and call.prompt_name is None and (call.input_type or self._default):
             # The input type has no further effect: without it, calls with equal texts can be joined and cached.
             call = replace(call, texts=self.add_prefixes(call.texts, call.input_type), input_type=None)
         return await self._handler(call)
 
     def add_prefixes(self, texts: Sequence[str], kind: InputType | None) -> Sequence[str]:
         """The texts as the model reads them."""
-        prefix = self._prefixes.get(kind) if kind else None
+        prefix = self._prefixes.get(kind) if kind else self._default
         if not prefix:
             return texts
         return [text if text.startswith(self._known) else prefix + text for text in texts]

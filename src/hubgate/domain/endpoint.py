@@ -299,6 +299,13 @@ class Endpoint:
         return self.facts.prefixes if self.prefixes is None else self.prefixes
 
     @property
+    def default_prefix(self) -> str:
+        """What hubgate adds before texts without an input type: the model's default prompt, as sentence-transformers."""
+        if self.prefixes is not None or self.facts.prefix_source is not PrefixSource.MODEL:
+            return ""
+        return (self.facts.prompts or {}).get(self.facts.default_prompt or "", "")
+
+    @property
     def prefix_sources(self) -> Mapping[InputType, PrefixSource]:
         """Where the prefix of each input type is known from; empty if that is not known."""
         source = self.facts.prefix_source if self.prefixes is None else PrefixSource.OPERATOR

@@ -46,6 +46,8 @@ class ModelPrompts:
     """The name of the prompt that sentence-transformers adds if none is requested."""
     pooling: str | None = None
     """`mean`, `cls`, `lasttoken`, …; `None` if unknown."""
+    suffix: str = ""
+    """What the model expects after each text. Not of sentence-transformers itself, and of few models."""
     pools_prompt: bool = True
     """Whether the tokens of the prompt are pooled too."""
 

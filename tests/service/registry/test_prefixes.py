@@ -177,3 +177,9 @@ async def test_warns_if_the_model_excludes_its_prompt_from_pooling(
     serve(sources, "org/model", ModelPrompts(texts={"query": "q: "}, pools_prompt=False))
     (warning,) = (await gateway.registry.register(dedicated(), None)).facts.warnings
     assert "excludes its prompt" in warning
+
+
+async def test_warns_if_the_model_asks_for_a_suffix(gateway: Gateway, sources: StubSources) -> None:
+    serve(sources, "org/model", ModelPrompts(texts={"query": "q: "}, suffix="<|im_end|>"))
+    (warning,) = (await gateway.registry.register(dedicated(), None)).facts.warnings
+    assert "suffix [<|im_end|>]" in warning

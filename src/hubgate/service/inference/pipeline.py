@@ -174,7 +174,7 @@ class Pipelines:
                 answer, self._cache, identity=identity(endpoint), secret=self._cache_secret
             )
         answer = ShortenStep(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
-        prefix = PrefixStep(answer, endpoint.effective_prefixes)
+        prefix = PrefixStep(answer, endpoint.effective_prefixes, endpoint.default_prefix)
         return Pipeline(
             answer=prefix, queue=queue, cached=cached, health=health, prefix=prefix, counter=counter
         )

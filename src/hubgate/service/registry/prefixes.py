@@ -103,6 +103,10 @@ def _warnings(endpoint: Endpoint, prompts: ModelPrompts | None, missing: str, ad
             "The model excludes its prompt from pooling, which only sentence-transformers does: vectors of texts with a "
             "prefix differ from those of the original."
         )
+    if prompts is not None and prompts.suffix:
+        warnings.append(
+            f"The model's files ask for a suffix [{prompts.suffix}] after each text, which hubgate does not add."
+        )
     if warning := _pooling_warning(facts, prompts):
         warnings.append(warning)
     return tuple(warnings)

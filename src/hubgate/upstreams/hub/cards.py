@@ -168,6 +168,7 @@ def read_prompts(config: Any, pooling: Any) -> ModelPrompts | None:
         texts=prompts,
         default=text_of(config, "default_prompt_name"),
         pooling=mode,
+        suffix=text_of(config, "suffix") or "",
         pools_prompt=field_of(pooling, "include_prompt") is not False,
     )
 
