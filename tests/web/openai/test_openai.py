@@ -134,7 +134,9 @@ async def test_quantized_vectors_of_a_server_are_not_quantized_again(scripted: S
     ]
     reply = await scripted.request("POST", "/v1/embeddings", {**body, "output_dtype": "binary"})
     assert reply.status == 400
-    assert "already returns quantized vectors" in reply.json()["error"]["message"]
+    error = reply.json()["error"]
+    assert "already returns quantized vectors" in error["message"]
+    assert error["code"] == "wrong_task"  # no other text would do, so a bulk job stops
 
 
 async def test_difys_not_set_is_ignored_as_an_encoding(scripted: ScriptedGateway) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from hubgate.core.off_loop import off_loop, total
-from hubgate.core.quantization import VectorFormat
+from hubgate.core.quantization import VectorFormat, work_size
 from hubgate.domain.calls import Embed, OutputDtype, Vectors
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import InvalidRequest
@@ -58,9 +58,10 @@ async def handle_embed(exchange: Exchange, form: EmbedForm, version: int) -> Non
     )
     vectors = await embed(exchange.gateway, exchange.context, exchange.endpoint.name, call)
     # Version 1 has embeddings without a type unless types are requested.
-    types = form.embedding_types or (["float"] if version > 1 else [])
+    types: list[EmbeddingType] = form.embedding_types or (["float"] if version > 1 else [])
     head = {"id": exchange.context.request_id, "texts": texts, "meta": _meta(texts, vectors, version)}
-    body = await off_loop(total(vectors.items), _render, vectors, types, head)
+    size = sum(work_size(vectors, _format(kind).dtype) for kind in types) or total(vectors.items)
+    body = await off_loop(size, _render, vectors, types, head)
     await respond(exchange.send, 200, body, headers=vector_headers(vectors))
 
 
@@ -123,5 +124,8 @@ def _render(vectors: Vectors, types: Sequence[EmbeddingType], head: dict[str, An
 
 
 def _embeddings(vectors: Vectors, kind: EmbeddingType) -> bytes:
-    style = VectorFormat(as_base64=True) if kind == "base64" else VectorFormat(OutputDtype(kind))
-    return b"[%b]" % b",".join(style.values(vectors))
+    return b"[%b]" % b",".join(_format(kind).values(vectors))
+
+
+def _format(kind: EmbeddingType) -> VectorFormat:
+    return VectorFormat(as_base64=True) if kind == "base64" else VectorFormat(OutputDtype(kind))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from hubgate.core.off_loop import off_loop, total
-from hubgate.core.quantization import quantize, quantized_to_json
+from hubgate.core.quantization import quantize, quantized_to_json, work_size
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import (
     Chat,
@@ -117,7 +117,7 @@ async def _embed(exchange: Exchange, form: InferenceForm, call_context: Context)
     kind = form.element_type()
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call)
-        body = await off_loop(total(vectors.items), _render_vectors, vectors, kind)
+        body = await off_loop(work_size(vectors, kind.dtype), _render_vectors, vectors, kind)
         return _Reply(body, vector_headers(vectors), _warnings(vectors))
     encoding = _encoding(kind)
     chunked = await embed_in_chunks(
@@ -197,13 +197,9 @@ def _encoding(kind: ElementType) -> Encoding:
 
 def _element_value(item: bytes, kind: ElementType) -> bytes:
     """A vector in the encoding of its type, as JSON. Bits are signed bytes, as a `dense_vector` field reads them."""
-    match kind:
-        case ElementType.FLOAT:
-            return item
-        case ElementType.BYTE:
-            return quantized_to_json(quantize(item, OutputDtype.INT8), OutputDtype.INT8)
-        case ElementType.BIT:
-            return quantized_to_json(quantize(item, OutputDtype.UBINARY), OutputDtype.INT8)
+    if kind is ElementType.FLOAT:
+        return item
+    return quantized_to_json(quantize(item, kind.dtype), OutputDtype.INT8)
 
 
 def _render_vectors(vectors: Vectors, kind: ElementType) -> bytes:

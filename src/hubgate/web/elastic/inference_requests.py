@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from hubgate.domain.calls import Chat, Context, InputType
+from hubgate.domain.calls import Chat, Context, InputType, OutputDtype
 from hubgate.domain.endpoint import Task
 from hubgate.web.elastic.errors import action_request_validation_exception, parse_exception
 from hubgate.web.elastic.options import parse_body
@@ -28,6 +28,16 @@ class ElementType(StrEnum):
     BYTE = "text_embedding_bytes"
     BIT = "text_embedding_bits"
 
+    @property
+    def dtype(self) -> OutputDtype:
+        return _DTYPES[self]
+
+
+_DTYPES = {
+    ElementType.FLOAT: OutputDtype.FLOAT,
+    ElementType.BYTE: OutputDtype.INT8,
+    ElementType.BIT: OutputDtype.UBINARY,
+}
 
 _ELEMENT_TYPES = {
     "float": ElementType.FLOAT,

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from hubgate.core.off_loop import off_loop, total
-from hubgate.core.quantization import VectorFormat
+from hubgate.core.off_loop import off_loop
+from hubgate.core.quantization import VectorFormat, work_size
 from hubgate.domain.calls import Embed, OutputDtype, Vectors
 from hubgate.domain.chunking import InvalidChunking
 from hubgate.domain.errors import InvalidRequest
@@ -71,7 +71,7 @@ async def handle_embeddings(
         vectors = await embed(gateway, context, endpoint.name, call, counts=form.token_counts)
         counts = form.token_counts and vectors.exact  # otherwise they are a total, divided
         usage = usage_object(texts, vectors)
-        size = total(vectors.items)
+        size = work_size(vectors, style.dtype)
         body = await off_loop(size, _render_vectors, vectors, name, usage, style, counts=counts)
     else:
         try:
