@@ -1,6 +1,7 @@
 """Requests of applications and databases that are not Python or JavaScript packages, as their source makes them.
 
-Each was read in the repository and at the commit of its row; its reply is read as the parser there reads it.
+Each was read in the repository of its row, at its commit where that is known; its reply is read as the parser there
+reads it.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ EMBEDDINGS = (
     ),
     Replay(
         "Open WebUI, embedding engine openai",
-        "open-webui/open-webui (file id 1238126338) backend/open_webui/retrieval/utils.py",
+        "open-webui/open-webui, commit not known, backend/open_webui/retrieval/utils.py",
         "/v1/embeddings",
         {"input": TEXTS, "model": "fake"},
         lambda reply: [one["embedding"] for one in reply["data"]],
@@ -114,15 +115,15 @@ RERANKS = (
         lambda reply: best(reply["results"], "relevance_score"),
     ),
     Replay(
-        "RAGFlow, Jina",
-        "infiniflow/ragflow 009e18f rag/llm/rerank_model.py",
+        "RAGFlow, OpenAI-API-Compatible",
+        "infiniflow/ragflow or a fork, commit not known, rag/llm/rerank_model.py",
         "/v1/rerank",
         {"model": "ranker", "query": QUERY, "documents": TEXTS, "top_n": 2},
-        lambda reply: reply["usage"]["total_tokens"] and best(reply["results"], "relevance_score"),
+        lambda reply: best(reply["results"], "relevance_score"),
     ),
     Replay(
         "RAGFlow, Xinference",  # flags as strings, and both token counts
-        "a fork of infiniflow/ragflow (file id 2136034377) rag/llm/rerank_model.py",
+        "infiniflow/ragflow or a fork, commit not known, rag/llm/rerank_model.py",
         "/v1/rerank",
         {
             "model": "ranker",
@@ -138,7 +139,7 @@ RERANKS = (
     ),
     Replay(
         "RAGFlow, Hugging Face",  # sends no key, so the key is in the path
-        "a fork of infiniflow/ragflow (file id 55590100646) rag/llm/rerank_model.py",
+        "infiniflow/ragflow or a fork, commit not known, rag/llm/rerank_model.py",
         "/k/{key}/hf/ranker/rerank",
         {"query": QUERY, "texts": TEXTS, "raw_scores": False, "truncate": True},
         lambda reply: best(reply, "score"),
