@@ -67,6 +67,30 @@ BEAMS = {
 """As in the generation_config.json of facebook/bart-large-cnn."""
 
 
+UNLEARNED = [
+    "The fish sells the post",
+    "harbour light and ice",
+    "small boats at four",
+    "渔民卖船",
+    "12 + 30 =",
+]
+_SEARCH = {
+    "num_beams": 3,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+}
+_FREE = {"forced_bos_token_id": None, "forced_eos_token_id": None}
+RULES: list[dict[str, Any]] = [
+    {**_SEARCH, **_FREE},
+    {**_SEARCH, **_FREE, "length_penalty": -1.0, "early_stopping": True},
+    {**_SEARCH, **_FREE, "num_beams": 5, "no_repeat_ngram_size": 2, "min_length": 9, "max_new_tokens": 20},
+    {**_SEARCH, "num_beams": 2, "forced_bos_token_id": 7, "forced_eos_token_id": 2, "max_new_tokens": 8},
+    {**_SEARCH, **_FREE, "num_beams": 1, "repetition_penalty": 1.5, "no_repeat_ngram_size": 3},
+]
+
+
 def byte_level(texts: list[str], special: list[str]) -> Any:
     """A byte-level BPE tokenizer, as those of Qwen2, Llama 3 and BART."""
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -236,6 +260,24 @@ def _greedy(model: Any, words: Any, prompt: str, **options: Any) -> dict[str, An
     return {"prompt": prompt, "text": text, "prompt_tokens": size, "tokens": len(ids)}
 
 
+def searches(name: str, folder: Path) -> list[dict[str, Any]]:
+    """What transformers' beam search finds for texts that the model has not learned, with the exported files."""
+    library: Any = importlib.import_module("optimum.intel")
+    with tempfile.TemporaryDirectory() as unpacked:
+        for file in (folder / name).iterdir():
+            content = file.read_bytes()
+            is_packed = file.suffix == ".gz"
+            target = Path(unpacked) / (file.stem if is_packed else file.name)
+            target.write_bytes(gzip.decompress(content) if is_packed else content)
+        model = library.OVModelForSeq2SeqLM.from_pretrained(
+            unpacked, ov_config={"INFERENCE_PRECISION_HINT": "f32"}
+        )
+        words = transformers.AutoTokenizer.from_pretrained(unpacked)
+        return [
+            _greedy(model, words, text, **rules) | {"rules": rules} for rules in RULES for text in UNLEARNED
+        ]
+
+
 def save(name: str, model: Any, words: Any, folder: Path) -> None:
     """Export a model as optimum does, and compress the large files."""
     task = (
@@ -271,6 +313,8 @@ def main(folder: Path) -> None:
         torch.manual_seed(0)
         model, words, answers[make.__name__] = make()
         save(make.__name__, model, words, folder)
+        if make is not qwen2:
+            answers[make.__name__]["searches"] = searches(make.__name__, folder)
     (folder / "answers.json").write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 

@@ -105,6 +105,22 @@ def gateway_model(gateway: RunningGateway) -> str:
     return str(gateway.request("GET", "/api/endpoints/writer").json()["model"])
 
 
+def test_text2text_model_completes_on_every_face(writer: RunningGateway, tmp_path: Path) -> None:
+    translation = ANSWERS["t5"]["greedy"][0]
+    folder = unpack("t5", tmp_path / "tiny-t5")
+    shown = writer.add("t5", source="local", model=str(folder), task="text2text-generation")
+    assert (shown["task"], shown["facts"]["chats"]) == ("completion", False)
+    client = InferenceClient(base_url=f"{writer.url}/hf/t5", api_key=writer.admin_key)
+    assert client.text_generation(translation["prompt"]) == translation["text"]
+    body = {"model": "t5", "prompt": translation["prompt"]}
+    assert writer.request("POST", "/v1/completions", body).json()["choices"][0]["text"] == translation["text"]
+    found = writer.request("POST", "/_inference/completion/t5", {"input": translation["prompt"]}).json()
+    assert found["completion"][0]["result"] == translation["text"]
+    refused = writer.request("POST", "/v1/chat/completions", {"model": "t5", "messages": MESSAGES})
+    assert refused.status == 400
+    assert "has no chat template" in refused.json()["error"]["message"]
+
+
 def test_killed_worker_is_restarted_within_the_call(writer: RunningGateway) -> None:
     body = {"model": "writer", "prompt": FERRY["prompt"]}
     (model,) = [model for key, model in writer.service._sources._local._models.items() if key.generates]  # type: ignore[attr-defined]

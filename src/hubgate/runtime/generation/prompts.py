@@ -52,14 +52,23 @@ class PromptEncoder:
             text = self._render(request.messages, request.template_options)
         limit = self._spec.max_tokens
         if len(text) > max_characters(limit):
-            raise too_long(f"more than {limit}", limit)
+            raise self._too_long(f"more than {limit}")
         # A chat template writes the special tokens itself.
         ids = self.tokenizer.encode(text, add_special_tokens=request.messages is None).ids
         if not ids:
             raise InvalidRequest("The prompt is empty.", remedy="Send a text of at least one character.")
-        if len(ids) >= limit:
-            raise too_long(f"{len(ids)}", limit)
+        if len(ids) >= limit + (self._spec.text2text is not None):
+            raise self._too_long(f"{len(ids)}")
         return list(ids)
+
+    def _too_long(self, count: str) -> InvalidRequest:
+        does = "reads and writes" if self._spec.text2text is None else "reads"
+        together = " together" if self._spec.text2text is None else ""
+        return InvalidRequest(
+            f"The prompt has {count} tokens; the model {does} at most {self._spec.max_tokens}{together}.",
+            remedy="Shorten the prompt, or use a model with a longer context.",
+            cause=Cause.INPUT_TOO_LONG,
+        )
 
     def _render(self, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> str:
         if self._template is None:
@@ -82,14 +91,6 @@ class PromptEncoder:
                 f"The model's chat template cannot render these messages: {error}.",
                 remedy="Send text as the content of every message.",
             ) from error
-
-
-def too_long(count: str, limit: int) -> InvalidRequest:
-    return InvalidRequest(
-        f"The prompt has {count} tokens; the model reads and writes at most {limit} together.",
-        remedy="Shorten the prompt, or use a model with a longer context.",
-        cause=Cause.INPUT_TOO_LONG,
-    )
 
 
 def check_template(encoder: PromptEncoder) -> None:

@@ -39,7 +39,7 @@ def make_plan(request: GenerateText, spec: GenerationSpec, prompt_tokens: int) -
         sample = False
     elif sample is None:
         sample = default.sample or any(value is not None for value in drawn)
-    room = spec.max_tokens - prompt_tokens
+    room = spec.max_tokens - (prompt_tokens if spec.text2text is None else 0)
     return Plan(
         max_new_tokens=min(room, options.max_tokens or default.max_new_tokens),
         sample=sample,

@@ -13,6 +13,11 @@ from hubgate.runtime.model.files import TOKENIZER, json_of, read_json, unusable,
 
 CONFIG, DEFAULTS = "config.json", "generation_config.json"
 CAUSAL_GRAPH = "openvino_model.xml"
+TEXT2TEXT_GRAPHS = ("openvino_encoder_model.xml", "openvino_decoder_model.xml")
+_WITHOUT_POSITIONS = 2048
+"""The tokens that a model with relative positions reads at most, if no file has a limit."""
+_NO_LIMIT = 10**9
+"""A tokenizer without a limit has 1e30."""
 _TEMPLATE_FILE = "chat_template.jinja"
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MAX_TEMPLATE_BYTES = 1 << 20
@@ -37,13 +42,33 @@ class SamplingDefaults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Text2TextSpec:
+    """The graphs of an encoder-decoder model, and the rules of its texts in `generation_config.json`."""
+
+    graphs: tuple[Path, Path]
+    """The encoder and the decoder."""
+    start: int
+    """The token before the first one of the text."""
+    beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+    no_repeat_ngram: int = 0
+    min_length: int = 0
+    """Tokens of the text, with the one before its first."""
+    forced_start: int | None = None
+    """The first token of every text."""
+    forced_end: int | None = None
+    """The last token of a text of the maximum length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationSpec:
     """How to run the model of one folder."""
 
     folder: Path
     weights: Path
     max_tokens: int
-    """Of the prompt and the generated text together."""
+    """Of the prompt and the generated text together; with an encoder, of each."""
     ends: frozenset[int]
     """The tokens that end a text."""
     vocabulary: int
@@ -54,6 +79,8 @@ class GenerationSpec:
     special_tokens: Mapping[str, str]
     """By name, for the chat template."""
     defaults: SamplingDefaults
+    text2text: Text2TextSpec | None = None
+    """`None` for a decoder-only model."""
 
 
 def read_generation_spec(folder: Path) -> GenerationSpec:
@@ -63,28 +90,26 @@ def read_generation_spec(folder: Path) -> GenerationSpec:
         RuntimeFailed: a file is missing, or has a setting that is not supported.
     """
     with _with_export_remedy():
-        weights = (folder / CAUSAL_GRAPH).with_suffix(".bin")
-        for needed in (folder / CAUSAL_GRAPH, weights, folder / TOKENIZER):
-            if not needed.is_file():
-                raise unusable(folder, f"{needed.name} is missing")
+        graphs = _graphs(folder)
         config = _text_config(read_json(folder, CONFIG))
         own = read_json(folder, DEFAULTS, needed=False)
         tokenizer = read_json(folder, "tokenizer_config.json", needed=False)
-        max_tokens = whole(folder, CONFIG, config, "max_position_embeddings")
-        max_tokens = max_tokens or whole(folder, CONFIG, config, "n_positions")
+        text2text = _text2text(folder, graphs, own, config)
+        max_tokens = _max_tokens(folder, config, None if text2text is None else tokenizer)
         vocabulary = whole(folder, CONFIG, config, "vocab_size")
         if max_tokens is None or vocabulary is None:
             raise unusable(folder, "config.json does not give the sizes of the model")
         return GenerationSpec(
             folder=folder,
-            weights=weights,
+            weights=graphs[-1].with_suffix(".bin"),
             max_tokens=max_tokens,
             ends=_ends(folder, own, config),
             vocabulary=vocabulary,
             token_bytes=_token_bytes(folder, config),
             template=_template(folder, tokenizer),
             special_tokens=_special_tokens(tokenizer),
-            defaults=_defaults(folder, own),
+            defaults=_defaults(folder, own, counts_start=text2text is not None),
+            text2text=text2text,
         )
 
 
@@ -94,6 +119,59 @@ def _with_export_remedy() -> Iterator[None]:
         yield
     except RuntimeFailed as error:
         raise RuntimeFailed(error.message, remedy=EXPORT_REMEDY, cause=error.cause) from None
+
+
+def _graphs(folder: Path) -> list[Path]:
+    """The graphs of either kind of model. The files that every model needs must exist."""
+    encoder, decoder = TEXT2TEXT_GRAPHS
+    names = (encoder, decoder) if (folder / encoder).is_file() else (CAUSAL_GRAPH,)
+    graphs = [folder / name for name in names]
+    for needed in (*graphs, *(graph.with_suffix(".bin") for graph in graphs), folder / TOKENIZER):
+        if not needed.is_file():
+            raise unusable(folder, f"{needed.name} is missing")
+    return graphs
+
+
+def _max_tokens(
+    folder: Path, config: Mapping[str, Any], text2text_tokenizer: Mapping[str, Any] | None
+) -> int | None:
+    """The number of positions; an encoder-decoder model may have relative ones, and a limit of its tokenizer."""
+    found = (whole(folder, CONFIG, config, name) for name in ("max_position_embeddings", "n_positions"))
+    places = next(filter(None, found), None)
+    if places is not None or text2text_tokenizer is None:
+        return places
+    limit = text2text_tokenizer.get("model_max_length")
+    return limit if isinstance(limit, int) and 0 < limit < _NO_LIMIT else _WITHOUT_POSITIONS
+
+
+def _text2text(
+    folder: Path, graphs: list[Path], own: Mapping[str, Any], config: Mapping[str, Any]
+) -> Text2TextSpec | None:
+    if len(graphs) == 1:
+        return None
+
+    def count(name: str, default: int) -> int:
+        return whole(folder, DEFAULTS, own, name, least=0) or default
+
+    def token(name: str) -> int | None:
+        return whole(folder, DEFAULTS, own, name, least=0)
+
+    start = token("decoder_start_token_id")
+    if start is None:
+        start = whole(folder, CONFIG, config, "decoder_start_token_id", least=0)
+    if start is None:
+        raise unusable(folder, f"{DEFAULTS} does not give decoder_start_token_id")
+    return Text2TextSpec(
+        graphs=(graphs[0], graphs[1]),
+        start=start,
+        beams=count("num_beams", 1),
+        length_penalty=_number(folder, own, "length_penalty", 1.0, least=-10, most=10),
+        early_stopping=own.get("early_stopping") is True,
+        no_repeat_ngram=count("no_repeat_ngram_size", 0),
+        min_length=count("min_length", 0),
+        forced_start=token("forced_bos_token_id"),
+        forced_end=token("forced_eos_token_id"),
+    )
 
 
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -158,22 +236,27 @@ def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _defaults(folder: Path, own: Mapping[str, Any]) -> SamplingDefaults:
-    def number(name: str, default: float, least: float, most: float = 1e9) -> float:
-        value = own.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-            raise unusable(folder, f"{DEFAULTS} does not give {name} as a number from {least:g} to {most:g}")
-        return float(value)
-
+def _defaults(folder: Path, own: Mapping[str, Any], *, counts_start: bool) -> SamplingDefaults:
+    """`max_length` of an encoder-decoder model counts the token before the first; of others also the prompt."""
     limit = whole(folder, DEFAULTS, own, "max_new_tokens")
-    temperature = number("temperature", 1.0, 0)
+    length = whole(folder, DEFAULTS, own, "max_length", least=2)
+    temperature = _number(folder, own, "temperature", 1.0, least=0)
     return SamplingDefaults(
         sample=own.get("do_sample") is True and temperature > 0,
         temperature=temperature or 1.0,
-        top_p=number("top_p", 1.0, 0, 1) or 1.0,
-        top_k=int(number("top_k", 0, 0)),
-        repetition_penalty=number("repetition_penalty", 1.0, 1e-6),
-        max_new_tokens=limit or _MAX_NEW_TOKENS,
+        top_p=_number(folder, own, "top_p", 1.0, least=0, most=1) or 1.0,
+        top_k=int(_number(folder, own, "top_k", 0, least=0)),
+        repetition_penalty=_number(folder, own, "repetition_penalty", 1.0, least=1e-6),
+        max_new_tokens=limit or (length - 1 if length and counts_start else _MAX_NEW_TOKENS),
     )
+
+
+def _number(
+    folder: Path, own: Mapping[str, Any], name: str, default: float, *, least: float, most: float = 1e9
+) -> float:
+    value = own.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+        raise unusable(folder, f"{DEFAULTS} does not give {name} as a number from {least:g} to {most:g}")
+    return float(value)

@@ -18,6 +18,7 @@ from hubgate.runtime.generation.prompts import PromptEncoder, check_template
 from hubgate.runtime.generation.sampling import Plan, make_plan
 from hubgate.runtime.generation.spec import GenerationSpec
 from hubgate.runtime.generation.text import TextBuilder
+from hubgate.runtime.generation.text2text import Text2TextEngine
 from hubgate.runtime.machine import CpuShare, available_memory
 from hubgate.runtime.order import CallInfo, TurnOrder
 from hubgate.runtime.protocol import (
@@ -101,13 +102,14 @@ class GenerationWorker:
     ) -> None:
         lanes = share.lanes or DEFAULT_LANES
         self._budget = _token_budget(spec, lanes)
-        self._spec = replace(spec, max_tokens=min(spec.max_tokens, self._budget))
+        limit = self._budget if spec.text2text is None else self._budget // 2
+        self._spec = replace(spec, max_tokens=min(spec.max_tokens, limit))
         self._lanes = lanes
         self._prompts = PromptEncoder(self._spec)
         if spec.template is not None:
             check_template(self._prompts)
         sample = self._prompts.encode(GenerateText(0, _SAMPLE))
-        self._engine: Engine = CausalEngine(self._spec, precision, share.resolve(), sample)
+        self._engine = _load(self._spec, precision, share.resolve(), sample)
         self._replies = replies
         self._writing = threading.Lock()
         self._changed = threading.Condition()
@@ -221,9 +223,15 @@ class GenerationWorker:
         self._reply(piece)
 
 
+def _load(spec: GenerationSpec, precision: Precision, share: CpuShare, sample: Sequence[int]) -> Engine:
+    if spec.text2text is None:
+        return CausalEngine(spec, precision, share, sample)
+    return Text2TextEngine(spec, spec.text2text, precision, share, sample)
+
+
 def _token_budget(spec: GenerationSpec, lanes: int) -> int:
     """The maximum tokens of all running texts together."""
-    budget = lanes * spec.max_tokens
+    budget = lanes * spec.max_tokens * (1 if spec.text2text is None else 2)
     memory = available_memory()
     if memory is not None and spec.token_bytes is not None:
         free = max(0, memory - spec.weights.stat().st_size)

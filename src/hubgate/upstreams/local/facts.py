@@ -83,7 +83,7 @@ async def _generator_facts(model: str, folder: Path) -> Facts:
     spec = await in_model_folder(model, partial(read_generation_spec, folder))
     return Facts(
         engine=Engine.OPENVINO,
-        engine_version=version("openvino-genai"),
+        engine_version=version("openvino-genai" if spec.text2text is None else "openvino"),
         model=await in_model_folder(model, partial(_public_name, model)),
         revision=await in_model_folder(
             model, partial(revision_of, folder, spec.weights), _HASH_TIMEOUT_SECONDS

