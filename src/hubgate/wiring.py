@@ -65,7 +65,13 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             memory = VectorMemory(DiskVectorCache(settings.vectors, settings.cache_bytes))
             closing.push_async_callback(memory.close)
             store.when_full(memory.free_space)
-        counters = TokenizerFiles(settings.tokenizers, hf_endpoint=settings.hf_endpoint)
+        counters = TokenizerFiles(
+            settings.tokenizers,
+            hf_endpoint=settings.hf_endpoint,
+            shared=store.files if settings.database_url else None,
+        )
+        if settings.database_url:
+            await counters.share(target.endpoint for target in await store.endpoints())
         ledger = await Ledger.load(store, time.monotonic)
         closing.push_async_callback(ledger.close)
         pipelines = Pipelines(

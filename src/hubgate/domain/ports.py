@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias
 
@@ -252,6 +253,18 @@ class Notes(Protocol):
     async def note(self, name: str) -> str | None: ...
 
     async def set_note(self, name: str, value: str) -> None: ...
+
+
+class SharedFiles(Protocol):
+    """Files that gateways of one database share, by name. All methods raise `StoreFailed`."""
+
+    async def names(self) -> AbstractSet[str]: ...
+
+    async def read(self, name: str) -> bytes | None: ...
+
+    async def add(self, name: str, content: bytes) -> None:
+        """Store a file. One that exists stays."""
+        ...
 
 
 class ConnectionStore(Protocol):

@@ -46,6 +46,7 @@ from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
 from hubgate.store.sealing import TokenColumns
+from hubgate.store.shared_files import SqlFiles
 from hubgate.store.tables import endpoints, keys, notes
 from hubgate.store.usage import SqlUsage
 from hubgate.store.vault import Vault
@@ -67,6 +68,7 @@ class SqlStore:
         self.audit = SqlAudit(database)
         self.connections = SqlConnections(database, self._tokens, self.audit)
         self.usage = SqlUsage(database)
+        self.files = SqlFiles(database)
 
     @classmethod
     async def open(cls, settings: Settings, *, patience: float = PATIENCE) -> SqlStore:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from hubgate.store.store import SqlStore
+
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 NAMES = ("tokenizer.json", "config.json", "sentence_bert_config.json", "tokenizer_config.json")
 NO_HUB = "http://127.0.0.1:9"
@@ -85,6 +87,31 @@ async def test_tokenizer_is_available_after_restart_without_the_hub(hub: Hub, tm
     later = TokenizerFiles(tmp_path, hf_endpoint=NO_HUB)
     assert await counts(later, known, "hello world") == [4]
     assert await learned(later, endpoint()) == known
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+async def test_gateways_of_one_database_share_a_tokenizer(hub: Hub, tmp_path: Path, store: SqlStore) -> None:
+    first = TokenizerFiles(tmp_path / "first", hf_endpoint=hub.url, shared=store.files)
+    known = await learned(first, endpoint())
+    elsewhere = TokenizerFiles(tmp_path / "elsewhere", hf_endpoint=NO_HUB, shared=store.files)
+    await elsewhere.share([known, endpoint("another/model", counts=TokenCounts.TOKENIZER)])
+    assert await counts(elsewhere, known, "hello world", "tokenizers") == [4, 5]
+    registered_there = TokenizerFiles(tmp_path / "elsewhere", hf_endpoint=hub.url, shared=store.files)
+    assert await learned(registered_there, endpoint()) == known, "the model's limit is not in that file"
+    restarted = TokenizerFiles(tmp_path / "elsewhere", hf_endpoint=NO_HUB)
+    assert await counts(restarted, known, "hello world") == [4]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+async def test_tokenizers_of_a_moved_home_are_shared_when_it_starts(
+    hub: Hub, tmp_path: Path, store: SqlStore
+) -> None:
+    known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint(revision=COMMIT))
+    assert await store.files.names() == set()
+    await TokenizerFiles(tmp_path, hf_endpoint=NO_HUB, shared=store.files).share([known])
+    (name,) = await store.files.names()
+    await store.files.add(name, b"later")
+    assert await store.files.read(name) == minilm_files()["tokenizer.json"], "the first one stays"
 
 
 async def test_limit_reported_by_the_server_is_kept(hub: Hub, tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Target, TokenCounts
-from hubgate.domain.errors import RuntimeFailed
-from hubgate.domain.ports import Counter
+from hubgate.domain.errors import RuntimeFailed, StoreFailed
+from hubgate.domain.ports import Counter, SharedFiles
 from hubgate.domain.secret import Secret
+from hubgate.files import create_private_folder, write_private
 from hubgate.runtime.model.files import TOKENIZER, TokenizerBroken
 from hubgate.runtime.model.spec import read_max_tokens
 from hubgate.upstreams.local.files import COMMIT, fetch_files, kept_model, packaged
@@ -44,12 +46,21 @@ class TokenizerFiles:
         home: the folder for tokenizers.
         hf_endpoint: the Hub's URL, if it is not the default.
         timeout: seconds to wait for the Hub.
+        shared: the files of all gateways, if there may be several.
     """
 
-    def __init__(self, home: Path, *, hf_endpoint: str | None = None, timeout: float = FETCH_SECONDS) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        hf_endpoint: str | None = None,
+        timeout: float = FETCH_SECONDS,
+        shared: SharedFiles | None = None,
+    ) -> None:
         self._home = home
         self._hf_endpoint = hf_endpoint
         self._timeout = timeout
+        self._shared = shared
         self._counters: WeakValueDictionary[tuple[str, str | None], TokenizerCounter] = WeakValueDictionary()
 
     async def learn(self, target: Target) -> Facts:
@@ -74,9 +85,37 @@ class TokenizerFiles:
         former = self._counters.get(named)
         if former is not None and former.stale(folder):
             del self._counters[named]
-        return replace(
+        facts = replace(
             facts, token_counts=TokenCounts.TOKENIZER, max_input_tokens=facts.max_input_tokens or limit
         )
+        try:
+            await self.share([replace(endpoint, facts=facts)])
+        except StoreFailed as error:
+            _log.warning("other gateways estimate the tokens of %s until a restart: %s", named[0], error)
+        return facts
+
+    async def share(self, endpoints: Iterable[Endpoint]) -> None:
+        """Bring the endpoints' tokenizers to this machine from the shared files, and the other way round.
+
+        Raises:
+            StoreFailed: the shared files cannot be used.
+        """
+        if self._shared is None:
+            return
+        stored = await self._shared.names()
+        for endpoint in endpoints:
+            named = repository_named(endpoint)
+            if named is None or endpoint.facts.token_counts is not TokenCounts.TOKENIZER:
+                continue
+            name = _shared_name(*named)
+            try:
+                folder = await asyncio.to_thread(self._kept, *named)
+                if folder is None and (content := await self._shared.read(name)) is not None:
+                    await asyncio.to_thread(_keep, self._shared_folder(*named), content)
+                elif folder is not None and name not in stored:
+                    await self._shared.add(name, await asyncio.to_thread((folder / TOKENIZER).read_bytes))
+            except OSError as error:
+                _log.warning("the tokenizer of %s could not be shared: %s", named[0], error)
 
     def open(self, endpoint: Endpoint) -> Counter | None:
         """The counter of an endpoint. Endpoints of the same model share it."""
@@ -91,7 +130,7 @@ class TokenizerFiles:
         return self._counters.setdefault(named, TokenizerCounter(named[0], lambda: self._kept(*named)))
 
     def _fetch(self, model: str, commit: str | None, token: Secret | None) -> tuple[Path, int | None]:
-        folder = self._kept(model, commit) or fetch_files(
+        folder = self._cached(model, commit) or fetch_files(
             model,
             TOKENIZER,
             _LIMIT_FILES,
@@ -106,6 +145,12 @@ class TokenizerFiles:
         return folder, read_max_tokens(folder)
 
     def _kept(self, model: str, commit: str | None) -> Path | None:
+        """The folder with the tokenizer, if it is on this machine."""
+        shared = self._shared_folder(model, commit)
+        return self._cached(model, commit) or (shared if (shared / TOKENIZER).exists() else None)
+
+    def _cached(self, model: str, commit: str | None) -> Path | None:
+        """The folder with the tokenizer and the files that have the model's limit."""
         folder = packaged(model)
         if folder is not None:
             return folder
@@ -113,6 +158,9 @@ class TokenizerFiles:
 
         path = try_to_load_from_cache(model, TOKENIZER, cache_dir=self._home, revision=commit)
         return Path(path).parent if isinstance(path, str) else None
+
+    def _shared_folder(self, model: str, commit: str | None) -> Path:
+        return self._home / "shared" / hashlib.sha256(_shared_name(model, commit).encode()).hexdigest()
 
 
 class TokenizerCounter:
@@ -178,6 +226,15 @@ def repository_named(endpoint: Endpoint) -> tuple[str, str | None] | None:
 def hub_token(token: Secret | None) -> Secret | None:
     """The token, if it is one of the Hub: a key for the operator's own server must not be sent there."""
     return token if token and token.reveal().startswith("hf_") else None
+
+
+def _shared_name(model: str, commit: str | None) -> str:
+    return f"{model}@{commit or 'main'}/{TOKENIZER}"
+
+
+def _keep(folder: Path, content: bytes) -> None:
+    create_private_folder(folder)
+    write_private(folder / TOKENIZER, content)
 
 
 def _without(facts: Facts, why: str) -> Facts:
