@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlencode
 
 import typer
 
 from hubgate.cli.client import NoHome, api
-from hubgate.cli.printing import plain, print_fields, print_table
+from hubgate.cli.printing import plain, print_fields, print_prompts, print_table
 from hubgate.domain.endpoint import Task
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ def card(
         "updated": plain(found.get("updated_at")),
     }
     print_fields({name: "unknown" if value == "none" else value for name, value in shown.items()})
-    for name, text in (prompts["texts"] if prompts else {}).items():
-        print_fields({f"prompt {name}": json.dumps(text, ensure_ascii=False)})
+    print_prompts(prompts["texts"] if prompts else {})
     for score in found["scores"]:
         print_fields(
             {f"MTEB {score['task']}": f"{score['score']} ({_datasets(score['datasets'])} on its card)"}

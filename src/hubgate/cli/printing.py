@@ -44,10 +44,12 @@ def print_endpoint(shown: Mapping[str, Any]) -> None:
     facts = {
         name: value
         for name, value in shown["facts"].items()
-        if name not in {*unused, "warnings", "prefixes", "prefix_source"}
+        if name not in {*unused, "warnings", "prefixes", "prefix_source", "prompts"}
     }
     print_fields({name: plain(value) for name, value in shown.items() if name not in unused})
     print_prefixes(shown)
+    if "prefixes" not in _UNUSED_BY_TASK.get(shown["task"], frozenset()):
+        print_prompts(shown["facts"].get("prompts") or {})
     print_fields({f"detected: {name}": plain(value) for name, value in facts.items() if value is not None})
     for replica in shown.get("replicas", ()):
         described = " ".join(filter(None, (replica["state"], replica.get("cause"), replica["engine"])))
@@ -80,6 +82,12 @@ def print_prefixes(shown: Mapping[str, Any]) -> None:
         prefix = shown["prefixes"].get(kind)
         text = json.dumps(prefix, ensure_ascii=False) if prefix else "none"
         print_fields({f"prefix for {kind}": f"{text} ({_PREFIX_SOURCES[source]})"})
+
+
+def print_prompts(prompts: Mapping[str, str]) -> None:
+    """Print a model's own prompts by name."""
+    for name, text in prompts.items():
+        print_fields({f"prompt {name}": json.dumps(text, ensure_ascii=False)})
 
 
 def _print_warnings(shown: Mapping[str, Any]) -> None:

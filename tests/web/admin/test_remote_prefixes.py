@@ -96,7 +96,9 @@ def test_commands_and_diagnosis_show_prefixes_and_choose_a_prompt(
         RunningGateway(replace(settings, hf_endpoint=hub.url)) as gateway,
     ):
         assert hubgate("add", "e", "--url", server.url).status == 0
-        assert query in hubgate("show", "e").out
+        shown = hubgate("show", "e").out
+        assert query in shown
+        assert 'prompt sts_query  "same: "' in shown
         doctor = hubgate("doctor", "e").out
         assert query in doctor
         assert "prefix for ingest  none (from the model's files)" in doctor
