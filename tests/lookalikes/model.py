@@ -35,6 +35,8 @@ class Model:
     """The token that requests need."""
     prefix: str = "/v1"
     """Of infinity's routes."""
+    keep_alive: bool = True
+    """Whether it keeps a connection after a reply."""
     seed: str = ""
     """Another model: it returns other vectors for the same texts."""
     prompt: str | None = None

@@ -172,7 +172,12 @@ class LookAlike:
             raise web.HTTPUnprocessableEntity(
                 text=json.dumps({"error": repr(error)}), content_type="application/json"
             ) from error
-        return await self._stream(request, answer, fault) if answer.events else _response(answer)
+        if answer.events:
+            return await self._stream(request, answer, fault)
+        response = _response(answer)
+        if not self.model.keep_alive:
+            response.force_close()
+        return response
 
     async def _stream(self, request: web.Request, answer: Answer, fault: str | None) -> web.StreamResponse:
         self.streams += 1

@@ -222,6 +222,13 @@ class TestProof:
         servers.all[0].heal()
         assert gateway.request("POST", "/api/endpoints/e5/check").status == 200
 
+    def test_server_that_keeps_no_connection_serves(self, gateway: RunningGateway) -> None:
+        with Servers(["tei", "tei"], keep_alive=False) as servers:
+            gateway.add("e5", urls=servers.urls, rate_limit=FAST)
+            for text in ("one", "two"):
+                assert vectors(embed(gateway, text))[0] == expected(text)
+            assert gateway.request("POST", "/api/endpoints/e5/check").status == 200
+
     def test_connection_that_stays_is_proven_once(self, gateway: RunningGateway, servers: Servers) -> None:
         gateway.add("e5", urls=servers.urls)
         before = sum(server.batches.count(["how big"]) for server in servers.all)

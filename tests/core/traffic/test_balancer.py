@@ -279,11 +279,21 @@ def test_callers_that_leave_while_they_wait_give_their_permits_back() -> None:
     run(main())
 
 
-def test_one_proof_serves_all_replies_that_wait_for_it() -> None:
+def test_a_connection_is_proven_once_and_not_at_all_if_the_proof_fails() -> None:
+    class Connection:
+        """Stands for one: only its identity matters."""
+
     async def main() -> None:
         servers = Servers(1)
-        replica = servers.balancer.replicas[0]
-        await asyncio.gather(*(replica.prove() for _ in range(8)))
-        assert servers.proofs[0] <= 2
+        replica, connection = servers.balancer.replicas[0], Connection()
+        servers.failures[0] = _GONE
+        with pytest.raises(UpstreamUnreachable):
+            await replica.prove(connection)
+        servers.failures.clear()
+        for _ in range(3):
+            await replica.prove(connection)
+        assert servers.proofs[0] == 2
+        await replica.prove(Connection())
+        assert servers.proofs[0] == 3
 
     run(main())

@@ -35,12 +35,10 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
-from weakref import WeakSet
 
 from hubgate.core.traffic.reservations import Reservation
 from hubgate.domain.ports import Clock
@@ -85,10 +83,10 @@ class Permit:
     """Of those that may be in flight."""
     in_flight: bool = False
     """Whether it holds one of the requests that may be in flight."""
-    known_connections: WeakSet[Any] | None = None
-    """If set, collects the connections that requests were sent on."""
-    is_first_on_connection: bool = False
-    """Whether its request was the first on a connection that was not known."""
+    prove: Callable[[object], Awaitable[None]] | None = None
+    """Awaited with the connection before the request is sent on it; raises if it must not be."""
+    connection: object = None
+    """The one that its request must be sent on; `None` for any."""
 
     @property
     def tokens(self) -> int:
@@ -97,13 +95,6 @@ class Permit:
     def try_send(self) -> bool:
         """See `RateLimiter.try_send`."""
         return self.limiter.try_send(self)
-
-    def note_connection(self, connection: object) -> None:
-        """Note which connection the request is sent on."""
-        known = self.known_connections
-        if known is not None and connection not in known:
-            known.add(connection)
-            self.is_first_on_connection = True
 
     async def renew(self) -> None:
         """See `RateLimiter.renew`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -69,14 +68,12 @@ class Replica:
         self.retry_at = -math.inf
         """When it is tried again, if it takes no calls."""
         self.testing = False
-        self.connections: WeakSet[Any] = WeakSet()
-        """Those on which the registered model was found, or whose first reply waits for the proof."""
         self._prove = prove
         self._clock = clock
         self._pause = _FIRST_PAUSE
         self._failures = 0
-        self._proving = asyncio.Lock()
-        self._claimed = self._proved = 0
+        self._proven: WeakSet[Any] = WeakSet()
+        """The connections on which the registered model was found."""
 
     @property
     def ready(self) -> bool:
@@ -88,28 +85,24 @@ class Replica:
         """Whether it runs another model."""
         return isinstance(self.error, EndpointChanged)
 
-    async def prove(self) -> None:
-        """Prove that it runs the registered model, with one request for all callers that wait for it.
+    async def prove(self, connection: object = None) -> None:
+        """Prove that it runs the registered model, on a connection that was not proven yet, or on any.
 
         Raises:
             EndpointChanged: it runs another one.
             HubgateError: it does not answer.
         """
-        self._claimed = mine = self._claimed + 1
-        async with self._proving:
-            if self._proved >= mine:
-                return  # a proof that began after this caller's reply was enough
-            permit = await self.limiter.acquire(retry=True)
-            covered = self._claimed
-            try:
-                with sending_under(permit):
-                    await self._prove()
-            except BaseException:
-                self.connections.clear()
-                raise
-            finally:
-                self.limiter.release(permit)
-            self._proved = covered
+        if connection is not None and connection in self._proven:
+            return
+        permit = await self.limiter.acquire(retry=True)
+        permit.connection = connection
+        try:
+            with sending_under(permit):
+                await self._prove()
+        finally:
+            self.limiter.release(permit)
+        if connection is not None:
+            self._proven.add(connection)
 
     def check_unchanged(self) -> None:
         """Raises: EndpointChanged: it is known to run another model."""

@@ -1,4 +1,4 @@
-"""A model that several servers run: each request goes to the server of its permit, and no unproven reply is used."""
+"""A model that several servers run: each request goes to the server of its permit, on a proven connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from hubgate.core.traffic.balancer import Balancer
-from hubgate.core.traffic.rate_limiter import Permit, RateLimiter, current_permit
+from hubgate.core.traffic.rate_limiter import RateLimiter, current_permit
 from hubgate.core.traffic.replica import Replica
 from hubgate.core.vector_guard import VectorGuard
 from hubgate.domain.calls import Call, Generated, GenerationCall, Result
@@ -31,8 +31,8 @@ class OpenReplica:
 class ReplicatedModel:
     """Implements `domain.ports.Upstream` and `TextGenerator`, whichever the task needs.
 
-    A server that is replaced closes its connections. So the first reply on each new connection is held back until a
-    proof that began after it has succeeded: a test of the model that no caller pays for on a connection that stays.
+    A server that is replaced closes its connections. So each connection is proven before the first call is sent on it:
+    by a test of the model on that connection.
     """
 
     def __init__(self, replicas: Sequence[OpenReplica]) -> None:
@@ -59,47 +59,31 @@ class ReplicatedModel:
 
     async def __call__(self, call: Call) -> Result:
         """Raises: EndpointChanged: the server runs another model."""
-        replica, permit = self._replica()
-        result = await self._handlers[replica](call)
-        if permit.is_first_on_connection:
-            await replica.prove()
-        return result
+        return await self._handlers[self._replica()](call)
 
     async def generate(self, call: GenerationCall) -> Generated:
         """Raises: EndpointChanged: the server runs another model."""
-        replica, permit = self._replica()
-        generated = await self._generator(replica).generate(call)
-        if permit.is_first_on_connection:
-            await replica.prove()
-        return generated
+        return await self._generator().generate(call)
 
     async def stream(self, call: GenerationCall) -> Events:
         """Raises: EndpointChanged: the server runs another model."""
-        replica, permit = self._replica()
-        events = await self._generator(replica).stream(call)
-        if permit.is_first_on_connection:
-            try:
-                await replica.prove()
-            except BaseException:
-                await events.aclose()
-                raise
-        return events
+        return await self._generator().stream(call)
 
     async def close(self) -> None:
         for one in self.replicas:
             await one.model.close()
 
-    def _replica(self) -> tuple[Replica, Permit]:
+    def _replica(self) -> Replica:
         permit = current_permit()
         assert self._balancer is not None  # noqa: S101 - a pipeline has built it
         assert permit is not None  # noqa: S101 - the queue, or a retry, has one
         replica = self._balancer.replica_of(permit)
         replica.check_unchanged()
-        permit.known_connections = replica.connections
-        return replica, permit
+        permit.prove = replica.prove
+        return replica
 
-    def _generator(self, replica: Replica) -> TextGenerator:
-        return cast("TextGenerator", self._models[replica])
+    def _generator(self) -> TextGenerator:
+        return cast("TextGenerator", self._models[self._replica()])
 
 
 def replica_names(replicas: Sequence[Endpoint]) -> Sequence[str]:

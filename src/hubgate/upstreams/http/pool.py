@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import cast
 
 from yarl import URL
 
@@ -70,6 +72,8 @@ class PooledClient:
         self._max_reply_bytes = max_reply_bytes
         self._idle: dict[ConnectionKey, deque[Connection]] = {}
         self._busy: set[Connection] = set()
+        self._reserved: set[Connection] = set()
+        """Those of the busy ones that are being proven."""
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     async def send(self, request: HttpRequest) -> HttpReply:
@@ -138,20 +142,32 @@ class PooledClient:
     ) -> tuple[Connection, float]:
         """A connection on which the request can be sent now, and its deadline."""
         loop = asyncio.get_running_loop()
-        connection = self._take_idle(key)
+        permit = request.permit
+        if permit is not None and permit.connection is not None:  # a proof of that connection
+            connection: Connection | None = cast("Connection", permit.connection)
+        else:
+            connection = self._take_idle(key)
         while True:
             until = loop.time() + seconds
             if connection is None:
                 async with asyncio.timeout_at(until):
                     connection = await self._connect(key)
             self._busy.add(connection)
-            if request.permit is None:
+            if permit is None:
                 return connection, until
-            if request.permit.try_send():
-                request.permit.note_connection(connection)
+            if permit.prove is not None:
+                await self._prove(permit.prove, connection, key)
+                until = loop.time() + seconds
+                if (
+                    connection.closed
+                ):  # the server closes it after each reply: a proof just before is all there can be
+                    async with asyncio.timeout_at(until):
+                        connection = await self._connect(key)
+                    self._busy.add(connection)
+            if permit.try_send():
                 return connection, until
             try:
-                await request.permit.renew()  # connecting took too long; nothing was sent
+                await permit.renew()  # connecting took too long; nothing was sent
             except BaseException:
                 self._release(connection, key)
                 raise
@@ -159,8 +175,23 @@ class PooledClient:
                 self._busy.discard(connection)
                 connection = None
 
+    async def _prove(
+        self, prove: Callable[[object], Awaitable[None]], connection: Connection, key: ConnectionKey
+    ) -> None:
+        """Let a proof send requests of its own on a connection that nobody else may take."""
+        self._reserved.add(connection)
+        try:
+            await prove(connection)
+        except BaseException:
+            self._reserved.discard(connection)
+            self._release(connection, key)
+            raise
+        self._reserved.discard(connection)
+
     def _release(self, connection: Connection, key: ConnectionKey) -> None:
         """Keep a connection for the next request, or close it if a part of this exchange is still to come."""
+        if connection in self._reserved and connection.reusable:
+            return
         self._busy.discard(connection)
         if not connection.reusable:
             connection.abort()
