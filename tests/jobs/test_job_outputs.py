@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hubgate.domain.calls import OutputDtype
 from hubgate.files import atomic_write
 from hubgate.jobs.formats import make_sink
 from hubgate.jobs.manifest import Manifest, Record, read_totals
@@ -51,6 +52,22 @@ def test_output_contains_the_shards_in_the_given_order(tmp_path: Path, suffix: s
         {"id": "a", "n": 1, "embedding": [1.0, 2.0], "tokens": 3, "tokens_unread": None},
         {"id": "b", "n": None, "embedding": [0.5, -1.0], "tokens": None, "tokens_unread": None},
     ]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [("int8", pa.int8()), ("uint8", pa.uint8()), ("binary", pa.int8()), ("ubinary", pa.uint8())],
+)
+def test_quantized_vectors_have_their_type_in_both_formats(
+    tmp_path: Path, dtype: str, kind: pa.DataType
+) -> None:
+    layout = Layout(2 if dtype.endswith("int8") else 16, dtype=OutputDtype(dtype))
+    numbers = [3, 250] if kind == pa.uint8() else [3, -6]
+    shard = Embedded([Row(0, 0, "hello")], [Piece(bytes([3, 250]), 1)])
+    for suffix in (".parquet", ".jsonl"):
+        write(tmp_path / f"out{suffix}", layout, [shard])
+        assert read(tmp_path / f"out{suffix}")[0]["embedding"] == numbers
+    assert pq.read_schema(tmp_path / "out.parquet").field("embedding").type == pa.list_(kind, 2)
 
 
 def test_shards_are_read_from_their_file_in_any_order(tmp_path: Path) -> None:
