@@ -82,6 +82,13 @@ async def test_tokenizer_and_limit_come_from_the_model_repository(hub: Hub, tmp_
     assert hub.tokens == {None}
 
 
+async def test_hosted_model_is_counted_by_its_tokenizer(hub: Hub, tmp_path: Path) -> None:
+    files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
+    known = await learned(files, replace(endpoint(), source=Source.ROUTER, model="open/model", url=None))
+    assert (known.facts.token_counts, known.facts.warnings) == (TokenCounts.TOKENIZER, ())
+    assert await counts(files, known, "hello world") == [4]
+
+
 async def test_tokenizer_is_available_after_restart_without_the_hub(hub: Hub, tmp_path: Path) -> None:
     known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint())
     later = TokenizerFiles(tmp_path, hf_endpoint=NO_HUB)
