@@ -148,6 +148,12 @@ async def test_mixed_up_calls_are_an_error_and_not_lost(gateway: ScriptedGateway
     assert events[-2]["code"] == Cause.UNREADABLE_REPLY
 
 
+async def test_arguments_that_are_not_valid_text_are_an_error(gateway: ScriptedGateway) -> None:
+    broken = calls((0, "c1", "f", "half"))[0].replace(b"half", b"\\ud800")
+    events = await streamed(gateway, broken)
+    assert events[-2]["code"] == Cause.UNREADABLE_REPLY
+
+
 async def test_a_refusal_has_events_of_its_own(gateway: ScriptedGateway) -> None:
     events = await streamed(gateway, chunk({"refusal": "no"}, "stop"))
     assert types(events)[4:6] == ["refusal.delta", "refusal.done"]

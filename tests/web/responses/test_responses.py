@@ -336,6 +336,12 @@ async def test_what_hubgate_cannot_do_is_a_400_with_a_remedy(
     assert gateway.script.write_calls == []
 
 
+async def test_a_field_with_invalid_text_is_not_an_internal_error(gateway: ScriptedGateway) -> None:
+    body = b'{"model":"llm","input":"hi","text":{"format":{"type":"text"},"odd":"\xff"},"tools":[]}'
+    reply = await gateway.request("POST", "/v1/responses", body)
+    assert reply.status < 500
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

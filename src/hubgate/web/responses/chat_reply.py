@@ -6,6 +6,10 @@ from typing import Any
 
 import msgspec
 
+from hubgate.core.transcoding import decode_reply
+
+_STRING = msgspec.json.Decoder(str)
+
 
 class Function(msgspec.Struct):
     name: str | None = None
@@ -14,10 +18,15 @@ class Function(msgspec.Struct):
 
     @property
     def arguments_text(self) -> str:
+        """The arguments as JSON.
+
+        Raises:
+            UpstreamUnreadable: they are not a valid string.
+        """
         raw = bytes(self.arguments)
         if raw in {b"", b"null"}:
             return ""
-        return msgspec.json.decode(raw, type=str) if raw.startswith(b'"') else raw.decode()
+        return decode_reply(raw, _STRING) if raw.startswith(b'"') else raw.decode()
 
 
 class ToolCall(msgspec.Struct):
