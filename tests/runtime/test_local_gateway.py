@@ -58,6 +58,7 @@ def test_reranker_of_random_weights_is_refused(gateway: RunningGateway) -> None:
     form = {"name": "wrong", "source": "local", "model": str(DATA / "ranker-bert"), "task": "rerank"}
     error = gateway.request("POST", "/api/endpoints", form).json()["error"]
     assert error["cause"] == "ranks_at_random"
+    assert "lack the trained weights" in error["remedy"]
 
 
 def test_model_of_another_task_is_rejected_at_registration(gateway: RunningGateway) -> None:

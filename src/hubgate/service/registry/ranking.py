@@ -135,7 +135,9 @@ async def _rank(answer: Handler, template: RerankTemplate | None, *, raw: bool) 
 
 def _at_random(endpoint: Endpoint, template: RerankTemplate | None, ranking: _Ranking) -> InvalidEndpoint:
     asked = sum(map(len, QUESTIONS.values()))
-    if endpoint.facts.engine is Engine.LLAMACPP:
+    if endpoint.source is Source.LOCAL:
+        remedy = "Its files may lack the trained weights of its scoring head: choose another model."
+    elif endpoint.facts.engine is Engine.LLAMACPP:
         remedy = (
             "Convert the model with a current convert_hf_to_gguf.py, which stores its template and its scoring head, or "
             "download such a GGUF, and start the server with --reranking."
@@ -145,7 +147,7 @@ def _at_random(endpoint: Endpoint, template: RerankTemplate | None, ranking: _Ra
             "If it is a language model, set [model] to its name on the Hub, such as Qwen/Qwen3-Reranker-0.6B, so that "
             "hubgate writes its prompt. Otherwise check that the server runs a reranker."
         )
-    elif ranking.template is None and endpoint.source is not Source.LOCAL:
+    elif ranking.template is None:
         remedy = "The server writes the prompt itself: start it with the template of this model."
     else:
         remedy = "Check that the server scores with the right tokens: see docs/models.md for how to start it."
