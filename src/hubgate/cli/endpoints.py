@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from inspect import Parameter
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -258,9 +259,9 @@ def _print_steps(steps: Sequence[dict[str, Any]]) -> None:
     for step in steps:
         if step["outcome"] == "passed" and "message" in step:
             print(step["message"])
-        print_prefixes(step)
-        for warning in step.get("warnings", ()):
-            print_fields({"warning": warning})
+    print_prefixes(next((step for step in steps if "prefix_sources" in step), {}))
+    for warning in dict.fromkeys(chain.from_iterable(step.get("warnings", ()) for step in steps)):
+        print_fields({"warning": warning})
 
 
 def _download(model: str, token: str | None, *, task: str | None) -> None:

@@ -21,7 +21,7 @@ from hubgate.domain.ports import Counters, Model, Sources, Upstream
 from hubgate.service.inference.replicas import OpenReplica, ReplicatedModel, replica_names
 from hubgate.service.registry.diagnosis import diagnose
 from hubgate.service.registry.probe import open_model, probe_model
-from hubgate.service.registry.validation import differences, validate_endpoint
+from hubgate.service.registry.validation import FINGERPRINT, differences, validate_endpoint
 from hubgate.upstreams.urls import base_url
 
 SCORES_PROBE = Rerank(
@@ -153,7 +153,10 @@ def model_difference(one: Facts, other: Facts) -> str | None:
     Embeddings are compared by the vector of a known text, its norm included, rerankers by the scores of known pairs,
     and other models by their name and revision.
     """
-    found = [f"its {label} is {new}, not {old}" for label, old, new in differences(one, other)]
+    found = [
+        f"it returns another {label} ({new})" if label == FINGERPRINT else f"its {label} is {new}, not {old}"
+        for label, old, new in differences(one, other)
+    ]
     norms = [_norm(each.fingerprint) for each in (one, other)]
     if not found and all(norms) and abs(norms[0] / norms[1] - 1) > _SAME_NORM:
         found = [

@@ -25,7 +25,7 @@ SAME_MODEL = 0.999
 """Two vectors of one text with a lower cosine are of different models. bf16 against f32 gives 0.9999, int8 0.98."""
 _FROM_FILES = ("prefixes", "prefix_source", "prompts", "default_prompt")
 """Facts that only `learn_prefixes` finds."""
-_FINGERPRINT = "vector of a known text"
+FINGERPRINT = "vector for a known text"
 
 
 async def validate_endpoint(
@@ -155,8 +155,8 @@ def describe_change(before: Facts, now: Facts) -> str | None:
     server is started.
     """
     changes = [
-        f"it returns another vector for a known text ({new})"
-        if label == _FINGERPRINT
+        f"it returns another {label} ({new})"
+        if label == FINGERPRINT
         else f"its {label} was {old} and is {new}"
         for label, old, new in differences(before, now)
     ]
@@ -178,7 +178,7 @@ def differences(before: Facts, now: Facts) -> list[tuple[str, object, object]]:
         if old is not None and new is not None and old != new
     ]
     if not found and cosine is not None and cosine < SAME_MODEL:
-        found = [(_FINGERPRINT, "the same", f"cosine {cosine:.4f}")]
+        found = [(FINGERPRINT, "the same", f"cosine {cosine:.4f}")]
     return found
 
 
