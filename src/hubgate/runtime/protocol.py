@@ -165,13 +165,17 @@ def encode_frame(message: Request | Reply) -> bytes:
     """Encode a message with its length.
 
     Raises:
-        InvalidRequest: a text has a lone surrogate, which cannot be encoded as UTF-8.
+        InvalidRequest: a text has a lone surrogate, which cannot be encoded as UTF-8, or a message a huge number.
     """
     try:
         body = _encoder.encode(message)
     except UnicodeEncodeError as error:
         raise InvalidRequest(
             "A text has half of a surrogate pair.", remedy="Send texts that are valid Unicode."
+        ) from error
+    except OverflowError as error:
+        raise InvalidRequest(
+            "A message has a whole number of more than 64 bits.", remedy="Send it as text."
         ) from error
     return len(body).to_bytes(4, "little") + body
 

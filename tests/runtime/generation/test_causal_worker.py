@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from contextlib import aclosing
@@ -132,6 +133,17 @@ async def test_caller_that_leaves_makes_room_for_the_next(folder: Path) -> None:
         await anext(stream)
     assert (await written(model, "The ferry")).text == EXPECTED["complete"][0]["text"]
     assert not worker_process(model)._streams
+    await model.close()
+
+
+async def test_model_whose_texts_do_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
+    folder = unpack("qwen2", tmp_path / "qwen2")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["num_hidden_layers"] = 2**31 - 1  # it decides how much memory each token takes
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    model = local_writer(folder)
+    with pytest.raises(RuntimeFailed, match="too little free memory"):
+        await model.ready()
     await model.close()
 
 

@@ -113,6 +113,7 @@ def test_template_has_the_functions_of_transformers(folder: Path) -> None:
         "{{ eos_token }}{% for message in messages %}\n"
         "    {% if message.role == 'tool' %}{% continue %}{% endif %}\n"
         "{% generation %}{{ message | tojson }}{% endgeneration %}{% endfor %}\n"
+        "{% if tools is not none or not tools is defined %}tools{% endif %}"
         "{% if not thinking %}{{ strftime_now('%Y') | length }}{% endif %}",
         "utf-8",
     )

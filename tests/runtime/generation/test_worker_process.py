@@ -6,8 +6,10 @@ import subprocess
 import sys
 from typing import IO, TYPE_CHECKING
 
+import pytest
 from tiny_writer import unpack, written
 
+from hubgate.domain.errors import InvalidRequest
 from hubgate.runtime.process import worker_command
 from hubgate.runtime.protocol import (
     CancelCall,
@@ -81,3 +83,8 @@ runpy.run_module("hubgate.runtime.worker", run_name="__main__")
     model = LocalModel(folder, command=lambda _: [sys.executable, "-c", WATCHED + worker])
     assert (await written(model, "The ferry")).text == " leaves the harbour at nine in the morning."
     await model.close()
+
+
+def test_message_with_a_huge_number_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="more than 64 bits"):
+        encode_frame(GenerateText(1, "", [{"role": "user", "content": "a", "cost": 2**70}]))

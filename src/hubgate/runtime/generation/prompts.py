@@ -78,9 +78,9 @@ class PromptEncoder:
                 cause=Cause.WRONG_TASK,
             )
         try:
-            return self._template.render(
-                **{**self._spec.special_tokens, **options}, messages=messages, add_generation_prompt=True
-            )
+            # `tools` and `documents` are defined, as in transformers: templates compare them with none.
+            known = {"tools": None, "documents": None, **self._spec.special_tokens, **options}
+            return self._template.render(**known, messages=messages, add_generation_prompt=True)
         except _Refused as error:
             raise InvalidRequest(
                 f"The model's chat template refuses these messages: {error}.",
