@@ -40,7 +40,7 @@ class RerankTemplate(NamedTuple):
     begin: str
     """A token before the prompt, if the model's tokenizer adds one."""
     max_tokens: int
-    """Of a prompt, by the model card or the code that it names."""
+    """Of a prompt, for local models: by the model's card, or 8192 where the card names only the length of its context."""
     source: str
     """Where the template is published."""
 
