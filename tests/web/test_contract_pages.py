@@ -19,8 +19,8 @@ def test_a_contract_page_names_exactly_the_tests_of_its_face(
     page = (Path(hubgate.web.__file__).parent / name / "CONTRACT.md").read_text("utf-8")
     named = set(re.findall(r"`(test_\w+)`", page))
     of_the_face = "".join(path.read_text("utf-8") for path in (TESTS / "web" / name).glob("test_*.py"))
-    of_clients = "".join(path.read_text("utf-8") for path in (TESTS / "clients").glob("test_*.py"))
-    assert named <= set(re.findall(r"def (test_\w+)\(", of_the_face + of_clients))
+    of_all = "".join(path.read_text("utf-8") for path in TESTS.rglob("test_*.py"))
+    assert named <= set(re.findall(r"def (test_\w+)\(", of_all))
     assert set(re.findall(r"def (test_\w+)\(", of_the_face)) - named == UNNAMED[name]
 
 
