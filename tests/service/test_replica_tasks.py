@@ -13,6 +13,8 @@ from lookalikes.model import Answer, vector_of
 from lookalikes.server import Servers
 from running_gateway import RunningGateway, eventually
 
+from hubgate.domain.endpoint import Endpoint, Source, Task
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -130,6 +132,13 @@ def test_hosted_model_takes_over_for_a_dedicated_server(settings: Settings) -> N
         reply = post(gateway, "/v1/embeddings", model="e5", input="one").json()
         assert reply["data"][0]["embedding"] == pytest.approx(vector_of("one", 8), abs=1e-6)
         assert len(router.posts) > asked
+
+
+def test_provider_that_an_earlier_version_stored_without_a_model_has_no_effect() -> None:
+    stored = Endpoint(
+        name="e5", task=Task.TEXT_EMBEDDING, source=Source.DEDICATED, url="http://a.test", provider="auto"
+    )
+    assert stored.replicas == (stored,)
 
 
 def test_hosted_replica_needs_a_model(gateway: RunningGateway) -> None:

@@ -273,7 +273,7 @@ class Endpoint:
             return (self,)
         plain = replace(self, urls=(), provider=None)
         found = [replace(plain, url=url) for url in self.urls or (self.url,)]
-        if self.provider:
+        if self._has_hosted_replica:
             found.append(
                 replace(
                     plain, source=Source.ROUTER, url=None, engine=None, namespace=None, provider=self.provider
@@ -286,7 +286,11 @@ class Endpoint:
     @property
     def is_replicated(self) -> bool:
         """Whether several servers run the model."""
-        return self.source is Source.DEDICATED and (bool(self.urls) or self.provider is not None)
+        return self.source is Source.DEDICATED and (bool(self.urls) or self._has_hosted_replica)
+
+    @property
+    def _has_hosted_replica(self) -> bool:
+        return self.provider is not None and self.model is not None
 
     @property
     def token_limit(self) -> int | None:
