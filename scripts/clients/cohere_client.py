@@ -38,6 +38,20 @@ for base in (URL, f"{URL}/v1"):
         assert plain.meta.billed_units.input_tokens > 0, plain.meta
         typed = two.embed(model=name, texts=TEXTS, input_type="search_document", embedding_types=["float"])
         check_same(name, typed.embeddings.float_, f"v2 embed at {where}")
+        for client in (one, two):
+            short = client.embed(
+                model=name,
+                texts=TEXTS,
+                input_type="search_document",
+                embedding_types=["int8", "uint8", "binary", "ubinary"],
+            ).embeddings
+            for floats, numbers, bits in zip(plain.embeddings, short.int8, short.ubinary, strict=True):
+                assert len(numbers) == len(floats) == 8 * len(bits)
+                assert all(number * real >= 0 for number, real in zip(numbers, floats, strict=True))
+                assert int("".join("01"[real > 0] for real in floats[:8]), 2) == bits[0]
+            assert short.uint8 == [[number + 128 for number in vector] for vector in short.int8]
+            assert short.binary == [[number - 128 for number in vector] for vector in short.ubinary]
+        passed(f"int8, uint8, binary and ubinary of v1 and v2 at {where} [{name}]")
     for ranked in (
         one.rerank(model="ranker", query="a gate", documents=DOCUMENTS, top_n=1, max_chunks_per_doc=10),
         two.rerank(model="ranker", query="a gate", documents=DOCUMENTS, top_n=1, max_tokens_per_doc=4096),
@@ -57,6 +71,12 @@ for base in (URL, f"{URL}/v1"):
     written = "".join(part.delta.message.content.text for part in parts if part.type == "content-delta")
     check_text(written, f"v2 stream at {where}")
     assert parts[-1].delta.usage.tokens.output_tokens > 0, parts[-1]
+
+
+listed = {model.name: model.endpoints for model in cohere.Client(KEY, base_url=URL).models.list().models}
+assert listed["ranker"] == ["rerank"], listed
+assert cohere.Client(KEY, base_url=URL).models.get("llm").endpoints == ["chat"]
+passed("models")
 
 
 def asking(key: str, model: str, text: str = "a") -> Callable[[], object]:

@@ -71,12 +71,16 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
     ]
 
 
-_ONLY_COHERES = frozenset({"v1/embed", "v1/chat", "v1/tokenize", "v1/detokenize"})
+_BELOW_V1 = frozenset({"embed", "chat", "tokenize", "detokenize"})
 
 
 def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
-    path = "/".join(segments).rstrip("/")
-    return path in _ONLY_COHERES or path.startswith(("v2/", "v1/v1/", "v1/v2/"))
+    match segments:
+        case ["v2", *_] | ["v1", "v1" | "v2", *_]:
+            return True
+        case ["v1", second, *rest] if second in _BELOW_V1:  # /v1/chat/completions is OpenAI's
+            return not any(rest)
+    return False
 
 
 FACE = Face(name="cohere", owns=_owns, render_error=render, routes=_routes)
