@@ -47,7 +47,7 @@ def kind() -> str:
 def settings(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> Settings:
     """Settings of a gateway with its own home, on a free port."""
     settings = Settings(home=tmp_path / "home", secret_key_file=tmp_path / "config" / "secret.key", port=0)
-    if kind == "sqlite":
+    if kind != "postgresql":  # many tests have a parameter of this name
         return settings
     url: str = request.getfixturevalue("migrated_url")
     return replace(settings, database_url=url, secret_keys=(secrets.token_urlsafe(32),))

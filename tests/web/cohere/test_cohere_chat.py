@@ -102,7 +102,7 @@ async def test_tool_calls_and_reasoning_are_coheres(gateway: ScriptedGateway) ->
     assert reply["finish_reason"] == "TOOL_CALL"
     assert reply["message"]["content"] == [{"type": "thinking", "thinking": "hm"}]
     functions = [call["function"] for call in reply["message"]["tool_calls"]]
-    assert functions == [{"name": "f", "arguments": '{"a":1}'}, {"name": "g", "arguments": '{"b":2}'}]
+    assert functions == [{"name": "f", "arguments": '{"a":1}'}, {"name": "g", "arguments": '{"b": 2}'}]
 
 
 async def test_parameters_have_openais_names_at_the_engine(gateway: ScriptedGateway) -> None:

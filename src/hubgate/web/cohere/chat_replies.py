@@ -8,57 +8,11 @@ import msgspec
 
 from hubgate.core.transcoding import decode_reply
 from hubgate.core.transcoding.objects import Usage
+from hubgate.web.shared.chat_reply import CHAT_REPLY, Choice, Message, ToolCall
 from hubgate.web.shared.embeddings import estimate_tokens
 
 FINISH_REASONS = {"length": "MAX_TOKENS", "tool_calls": "TOOL_CALL", "content_filter": "ERROR"}
 """Cohere's names; every other reason is COMPLETE."""
-
-
-class Function(msgspec.Struct):
-    name: str | None = None
-    arguments: Any = None
-    """A string; an object from a few engines."""
-
-    @property
-    def text(self) -> str:
-        if isinstance(self.arguments, str):
-            return self.arguments
-        return "" if self.arguments is None else msgspec.json.encode(self.arguments).decode()
-
-
-class ToolCall(msgspec.Struct):
-    index: int | None = None
-    id: str | None = None
-    function: Function = msgspec.field(default_factory=Function)
-
-
-class Message(msgspec.Struct):
-    """A message, or a chunk's delta."""
-
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[ToolCall] | None = None
-
-    @property
-    def thinking(self) -> str:
-        return self.reasoning or self.reasoning_content or ""
-
-
-class Choice(msgspec.Struct):
-    message: Message | None = None
-    delta: Message | None = None
-    finish_reason: str | None = None
-
-
-class Reply(msgspec.Struct):
-    """A whole reply, or a chunk."""
-
-    choices: list[Choice] = []
-    usage: Usage | None = None
-
-
-REPLY = msgspec.json.Decoder(Reply)
 
 
 def render_v2(body: bytes, reply_id: str, prompt: bytes) -> bytes:
@@ -118,7 +72,7 @@ def estimate(prompt: bytes, written: str) -> Usage:
 
 
 def _read(body: bytes, prompt: bytes) -> tuple[Message, str, Usage]:
-    reply = decode_reply(body, REPLY)
+    reply = decode_reply(body, CHAT_REPLY)
     choice = reply.choices[0] if reply.choices else Choice()
     message = choice.message or Message()
     reason = FINISH_REASONS.get(choice.finish_reason or "", "COMPLETE")
@@ -128,4 +82,4 @@ def _read(body: bytes, prompt: bytes) -> tuple[Message, str, Usage]:
 
 
 def _function(call: ToolCall) -> dict[str, str]:
-    return {"name": call.function.name or "", "arguments": call.function.text}
+    return {"name": call.function.name or "", "arguments": call.function.arguments_text}

@@ -12,13 +12,11 @@ from hubgate.core.transcoding.objects import Usage
 from hubgate.domain.errors import HubgateError
 from hubgate.web.cohere.chat_replies import (
     FINISH_REASONS,
-    REPLY,
-    Message,
-    ToolCall,
     estimate,
     reply_v1,
     usage_of,
 )
+from hubgate.web.shared.chat_reply import CHAT_REPLY, Message, ToolCall
 from hubgate.web.shared.sse import sse_events, token_totals
 
 
@@ -45,7 +43,7 @@ class _ChatStream:
 
     def _read(self, payload: bytes) -> Message:
         self._pieces += 1
-        chunk = decode_reply(payload, REPLY)
+        chunk = decode_reply(payload, CHAT_REPLY)
         self._usage = chunk.usage or self._usage
         if not chunk.choices:
             return Message()
@@ -110,13 +108,13 @@ class V2Stream(_ChatStream):
         is_same = kind == "tool" and call.index in (None, which) and not (call.index is None and call.id)
         if is_same:
             yield self._delta(
-                "tool-call-delta", {"tool_calls": {"function": {"arguments": call.function.text}}}
+                "tool-call-delta", {"tool_calls": {"function": {"arguments": call.function.arguments_text}}}
             )
             return
         yield from self._close()
         self._open_part("tool", call.index)
         self._reason = "TOOL_CALL"
-        function = {"name": call.function.name or "", "arguments": call.function.text}
+        function = {"name": call.function.name or "", "arguments": call.function.arguments_text}
         started = {"id": call.id or "", "type": "function", "function": function}
         yield self._delta("tool-call-start", {"tool_calls": started})
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from hubgate.core.transcoding import Label
 from hubgate.domain.errors import UpstreamUnreadable
-from hubgate.web.responses.chat_reply import ChatReply, ChatUsage, Choice, Message, ToolCall
 from hubgate.web.responses.items import (
     Event,
     FunctionCall,
@@ -17,6 +16,7 @@ from hubgate.web.responses.items import (
     Refusal,
     TextItem,
 )
+from hubgate.web.shared.chat_reply import ChatReply, ChatUsage, Choice, Message, ToolCall
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """By OpenAI's finish reason of a chat."""
@@ -98,13 +98,13 @@ class Response:
             "store": False,
             "truncation": "disabled",
             **self._repeated,
-            "usage": self.usage.as_responses() if self.usage else None,
+            "usage": _render_usage(self.usage) if self.usage else None,
         }
 
     def _add(self, choice: Choice, message: Message) -> Iterator[Event]:
         logprobs = (choice.logprobs and choice.logprobs.content) or []
         for kind, text in (
-            (self._reasoning, message.reasoning or message.reasoning_content),
+            (self._reasoning, message.thinking),
             (TextItem, message.content),
             (Refusal, message.refusal),
         ):
@@ -158,3 +158,16 @@ def error_event(code: str, message: str) -> Event:
     """OpenAI documents the fields of an error at the root of the event, but sends them below `error`: clients read either."""
     error = {"code": code, "message": message, "param": None}
     return {"type": "error", **error, "error": {"type": "api_error", **error}}
+
+
+def _render_usage(usage: ChatUsage) -> dict[str, object]:
+    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    cached = usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens
+    reasoning = usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens
+    return {
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": cached or 0, "cache_write_tokens": 0},
+        "output_tokens": completion,
+        "output_tokens_details": {"reasoning_tokens": reasoning or 0},
+        "total_tokens": usage.total,
+    }

@@ -21,10 +21,10 @@ from hubgate.web.http.face import Face, InferenceRoute, Services
 from hubgate.web.http.request_context import context_of
 from hubgate.web.openai.errors import render
 from hubgate.web.openai.models import model_name
-from hubgate.web.responses.chat_reply import CHAT_REPLY
 from hubgate.web.responses.requests import ResponseRequest, parse_request
 from hubgate.web.responses.response import Response
 from hubgate.web.responses.streams import NativeEncoder, ResponseEncoder, complete
+from hubgate.web.shared.chat_reply import CHAT_REPLY
 from hubgate.web.shared.embeddings import resolve_endpoint
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields, generate, stream

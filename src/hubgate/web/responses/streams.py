@@ -9,9 +9,9 @@ import msgspec
 from hubgate.core.transcoding import decode_reply
 from hubgate.core.transcoding.objects import FIELDS_DECODER, Usage
 from hubgate.domain.errors import HubgateError
-from hubgate.web.responses.chat_reply import CHAT_REPLY
 from hubgate.web.responses.items import Event
 from hubgate.web.responses.response import Response, error_event
+from hubgate.web.shared.chat_reply import CHAT_REPLY
 from hubgate.web.shared.sse import sse_events, token_totals
 
 

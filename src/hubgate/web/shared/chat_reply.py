@@ -1,4 +1,4 @@
-"""What is read from the reply to a chat, and from its chunks."""
+"""What faces read from the reply to a chat, which has OpenAI's format, and from its chunks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from hubgate.core.transcoding import decode_reply
+from hubgate.core.transcoding.objects import Usage
 
 _STRING = msgspec.json.Decoder(str)
 
@@ -45,6 +46,10 @@ class Message(msgspec.Struct):
     """Another name of `reasoning`."""
     tool_calls: list[ToolCall] | None = None
 
+    @property
+    def thinking(self) -> str:
+        return self.reasoning or self.reasoning_content or ""
+
 
 class Logprobs(msgspec.Struct):
     content: list[dict[str, Any]] | None = None
@@ -66,25 +71,9 @@ class CompletionDetails(msgspec.Struct):
     reasoning_tokens: int | None = None
 
 
-class ChatUsage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
+class ChatUsage(Usage):
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
-
-    def as_responses(self) -> dict[str, object]:
-        """The usage of a response."""
-        prompt, completion = self.prompt_tokens or 0, self.completion_tokens or 0
-        cached = self.prompt_tokens_details and self.prompt_tokens_details.cached_tokens
-        reasoning = self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens
-        return {
-            "input_tokens": prompt,
-            "input_tokens_details": {"cached_tokens": cached or 0, "cache_write_tokens": 0},
-            "output_tokens": completion,
-            "output_tokens_details": {"reasoning_tokens": reasoning or 0},
-            "total_tokens": self.total_tokens or prompt + completion,
-        }
 
 
 class ChatReply(msgspec.Struct):
