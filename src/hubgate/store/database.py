@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 
 class Lock(IntEnum):
-    """What only one gateway of a shared database does at a time. The values are stored nowhere, but never change."""
+    """What only one gateway of a shared database does at a time. All versions of hubgate must agree on the values."""
 
     MIGRATION = 1
     USAGE = 2
