@@ -1,16 +1,18 @@
-"""llama.cpp's server, with the messages of build b10434."""
+"""llama.cpp's server, with the messages of build b10434, and of xllamacpp 2026.10.11549 as it ran."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from lookalikes.model import Answer, token_count
-from lookalikes.openai import embeddings, generation_routes, schema_of
+from lookalikes.openai import CHAT, COMPLETIONS, embeddings, generation_routes, schema_of
 from lookalikes.ranker import results
 from lookalikes.writer import openai_reply, prompt_of
 
 if TYPE_CHECKING:
     from lookalikes.model import Embedder, Model, ReceivedRequest
+
+GENERATION_ROUTES = {CHAT, COMPLETIONS}
 
 
 def llamacpp(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
@@ -20,6 +22,9 @@ def llamacpp(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answ
         return Answer(200, known)
     if model.key and request.token != model.key:
         return _error(401, "Invalid API Key", "authentication_error")
+    if request.method == "POST" and request.path in GENERATION_ROUTES and not model.generates:
+        words = "the current context does not support logits computation. skipping"
+        return _error(500, words, "server_error")
     if request.method == "POST" and request.path in generation_routes(model):
         return _writes(model, request)
     if request.method == "POST" and request.path in {"/rerank", "/v1/rerank"}:

@@ -82,7 +82,7 @@ async def test_each_server_is_detected_with_its_facts(
 ) -> None:
     with lookalike(engine) as server:
         assert await sources.detect(Target(endpoint(server.url))) == facts
-        assert len(server.posts) == (1 if engine == "toolkit" else 0)
+        assert len(server.posts) == (1 if engine in {"toolkit", "llamacpp"} else 0)
 
 
 async def test_url_with_a_route_is_accepted(sources: ModelSources) -> None:
@@ -143,6 +143,7 @@ async def test_server_that_cannot_answer_is_reported_with_cause(
         ("vllm", "llm", "chat_completion"),
         ("sglang", "llm", "completion"),
         ("infinity", "reranker", "rerank"),
+        ("llamacpp", "reranker", "rerank"),
         ("toolkit", "classifier", "text-classification"),
         ("transformers", "llm", "chat_completion"),
         ("tgi", "llm", "completion"),

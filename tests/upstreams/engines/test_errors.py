@@ -117,6 +117,22 @@ MEANINGS = [
     (501, {"error": {"message": "This server does not support embeddings."}}, Cause.WRONG_TASK, False),
     (400, {"error": {"message": "The model does not support Embeddings API"}}, Cause.WRONG_TASK, False),
     (
+        500,
+        {"error": {"message": "the current context does not support logits computation. skipping"}},
+        Cause.WRONG_TASK,
+        False,
+    ),
+    (
+        500,
+        {
+            "error": {
+                "message": "input (602 tokens) is too large to process. increase the physical batch size"
+            }
+        },
+        Cause.INPUT_TOO_LONG,
+        False,
+    ),
+    (
         400,
         {"error": {"message": "This model's maximum context length is 256 tokens. However, …", "code": 400}},
         Cause.INPUT_TOO_LONG,

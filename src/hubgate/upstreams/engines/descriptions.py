@@ -10,6 +10,7 @@ import orjson
 
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Task
 from hubgate.domain.errors import Cause, UpstreamRefused
+from hubgate.upstreams.engines.json_fields import post
 from hubgate.upstreams.http.messages import HttpReply, HttpRequest
 from hubgate.upstreams.json_values import field_of, list_of, size_of, text_of
 from hubgate.upstreams.server import Server
@@ -93,14 +94,29 @@ async def sglang_details(found: DetectedServer, endpoint: Endpoint, server: Serv
 
 
 async def llamacpp_details(found: DetectedServer, endpoint: Endpoint, server: Server) -> DetectedServer:
-    """Add the version and the token limit: llama.cpp may run with a smaller context than its model's."""
-    del endpoint
+    """Add the version, the token limit, and the task if it reranks.
+
+    llama.cpp may run with a smaller context than its model's. Started with --reranking, it still replies to requests
+    for embeddings, with vectors that mean nothing.
+    """
     props = await get_json(server, "/props")
     context = size_of(field_of(props, "default_generation_settings"), "n_ctx")
     limits = [limit for limit in (found.facts.max_input_tokens, context) if limit]
     version = text_of(props, "build_info")
     facts = replace(found.facts, engine_version=version, max_input_tokens=min(limits, default=None))
-    return replace(found, facts=facts)
+    reranks = endpoint.task is Task.TEXT_EMBEDDING and await _reranks(server, facts.model)
+    return replace(found, facts=facts, tasks=frozenset({Task.RERANK}) if reranks else found.tasks)
+
+
+async def _reranks(server: Server, model: str | None) -> bool:
+    body = orjson.dumps({"model": model, "query": "a", "documents": ["b"]})
+    try:
+        await server.send(replace(post(server.base + "/v1/rerank", body), timeout=PROBE_TIMEOUT_SECONDS))
+    except UpstreamRefused as error:
+        if not is_about_the_route(error):
+            raise
+        return False
+    return True
 
 
 def tasks_by_routes(openapi: object) -> frozenset[Task] | None:

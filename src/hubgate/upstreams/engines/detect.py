@@ -1,6 +1,7 @@
-"""Which server is behind a URL, and which model it serves: found out with GETs only, except for the toolkit.
+"""Which server is behind a URL, and which model it serves: found out with GETs, except for the toolkit and llama.cpp.
 
-Hugging Face's toolkit does not describe itself, so its reply to one POST decides. An engine that the operator chose
+Hugging Face's toolkit does not describe itself, so its reply to one POST decides. llama.cpp does not report whether it
+embeds or reranks, and one POST shows it. An engine that the operator chose
 takes precedence; the facts still come from the server.
 """
 

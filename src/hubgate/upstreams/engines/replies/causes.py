@@ -103,6 +103,13 @@ _RULES = (
         "Register the endpoint of an embedding model; llama.cpp needs --embeddings.",
     ),
     Rule(
+        _only(500),
+        r"does not support logits",
+        Cause.WRONG_TASK,
+        "The model behind this server does not generate text.",
+        "Register it for the task that it does; llama.cpp generates text without --embeddings and --reranking.",
+    ),
+    Rule(
         _only(400, 404, 405, 422, 424, 501),
         r"does not support chat|no chat template|chat template is no longer allowed|template not found"
         r"|chat_template is not set"
