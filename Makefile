@@ -61,7 +61,7 @@ test-slow: install  ## Run the tests that take minutes
 test-clients: install  ## Test clients whose packages conflict with the test environment, each in its own
 	$(BIN)/python scripts/test_clients.py
 
-test-engines: install  ## Test with real model servers: transformers serve and infinity (installs torch twice)
+test-engines: install  ## Test with real model servers: transformers serve, infinity and llama.cpp (installs torch twice)
 	$(BIN)/python scripts/test_engines.py
 
 screenshots: install  ## Take the screenshots of the user guide (needs Chromium)

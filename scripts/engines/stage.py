@@ -34,12 +34,14 @@ class Stage:
         engine: what it must be recognised as.
         url: the server's own.
         token: that it wants.
+        tasks: that it is registered for.
     """
 
     gateway: RunningGateway
     engine: str
     url: str
     token: str
+    tasks: tuple[str, ...]
 
     def name_of(self, task: str) -> str:
         """The endpoint for a task."""

@@ -1,8 +1,9 @@
-"""Makes two tiny models, the same each time: a llama of random weights that chats, and a BERT that ranks.
+"""Makes tiny models, the same each time: a llama of random weights that chats, and two BERTs that rank.
 
-The BERT is trained for some seconds on the questions that hubgate asks each reranker at registration, which refuses one
-that ranks at random. Run in the environment of transformers: `python tiny_models.py FOLDER QUESTIONS` writes FOLDER/llama
-and FOLDER/ranker; QUESTIONS is a JSON file of questions and answers by language.
+A BERT is trained for some seconds on the questions that hubgate asks each reranker at registration, which refuses one
+that ranks at random. One is told which tokens are the document's; llama.cpp does not tell that, so the other is not. Run
+in the environment of transformers: `python tiny_models.py FOLDER QUESTIONS` writes FOLDER/llama, FOLDER/ranker and
+FOLDER/ranker-one-segment; QUESTIONS is a JSON file of questions and answers by language.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ transformers: Any = importlib.import_module("transformers")
 tokenizers: Any = importlib.import_module("tokenizers")
 
 MOST_TOKENS = 256
-"""That either model reads."""
+"""That each model reads."""
 SEED = 4
 MOST_STEPS, LEAD = 600, 2.0
 _TEXT = """
@@ -36,9 +37,11 @@ CHAT = (
 
 
 def main(folder: Path, questions: Path) -> None:
-    """Write both."""
+    """Write all."""
     llama(folder / "llama")
-    ranker(folder / "ranker", list(json.loads(questions.read_text("utf-8")).values()))
+    groups = list(json.loads(questions.read_text("utf-8")).values())
+    ranker(folder / "ranker", groups, segment=1)
+    ranker(folder / "ranker-one-segment", groups, segment=0)
 
 
 def llama(folder: Path) -> None:
@@ -75,8 +78,8 @@ def llama(folder: Path) -> None:
     save_model(folder, transformers.LlamaForCausalLM, config)
 
 
-def ranker(folder: Path, questions: list[dict[str, str]]) -> None:
-    """A cross-encoder."""
+def ranker(folder: Path, questions: list[dict[str, str]], *, segment: int) -> None:
+    """A cross-encoder; `segment` is the document's, the query's is 0."""
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     told = re.findall(r"[\u4e00-\u9fff]|\w+|[^\w\s]", _joined(questions))
     known = list(dict.fromkeys([*special.values(), *WORDS, *LETTERS, *told]))
@@ -87,7 +90,7 @@ def ranker(folder: Path, questions: list[dict[str, str]]) -> None:
     words.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     words.post_processor = tokenizers.processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        pair=f"[CLS] $A [SEP] $B:{segment} [SEP]:{segment}",
         special_tokens=[("[CLS]", known.index("[CLS]")), ("[SEP]", known.index("[SEP]"))],
     )
     save_tokenizer(folder, words, special, "token_type_ids")

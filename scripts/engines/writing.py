@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CHAT, TEXT = "chat_completion", "completion"
 PROMPT = "which boats come with the first light ?"
 ASKED: Any = [{"role": "system", "content": "answer in one word"}, {"role": "user", "content": PROMPT}]
+COUNTS = {"prompt_tokens", "completion_tokens", "total_tokens"}
+"""The details of usage differ: a server may have cached what it was asked before."""
 MOST = 12
 """Tokens to be written, where it can be said."""
 
@@ -37,7 +39,8 @@ def openai_chats(stage: Stage) -> None:
     _same_end(whole.choices[0], expected)
     same(whole.choices[0].message.content, expected["message"]["content"])
     assert whole.usage is not None
-    same(whole.usage.model_dump(include=set(expected["usage"])), expected["usage"], "usage")
+    told = whole.usage.model_dump(include=COUNTS)
+    same(told, {count: expected["usage"][count] for count in COUNTS}, "usage")
     chunks = list(
         stage.openai.chat.completions.create(
             model=model,
@@ -191,7 +194,6 @@ def refuses_tasks(stage: Stage) -> None:
     assert words in reply.json()["error"], reply.body
     told = stage.register("wrong", "text_embedding")["error"]
     same(told["cause"], "wrong_task")
-    assert words in told["message"], told
 
 
 def too_long_is_told(stage: Stage) -> None:
@@ -199,7 +201,7 @@ def too_long_is_told(stage: Stage) -> None:
     long = "gate " * 600
     create, model = stage.openai.chat.completions.create, stage.name_of(CHAT)
     messages: Any = [{"role": "user", "content": long}]
-    words = "longer than the model reads"
+    words = "longer than the model's limit"
     refused(lambda: create(model=model, messages=messages), openai.BadRequestError, words)
     refused(lambda: list(create(model=model, messages=messages, stream=True)), openai.BadRequestError, words)
     refused(lambda: stage.hub(TEXT).text_generation(long), Exception, words)
