@@ -42,6 +42,7 @@ from hubgate.domain.errors import (
 from hubgate.domain.hub import ModelPrompts
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
+from hubgate.service.registry.ranking import QUESTIONS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -57,6 +58,11 @@ BUSY_FOR_AN_HOUR = UpstreamRefused(
     "Overloaded.", status=429, cause=Cause.OVERLOADED, retryable=True, retry_after=3600.0
 )
 CHAT = Chat(fields={"messages": b"[]"})
+
+
+def _matches(query: str, text: str) -> bool:
+    """Whether a text is the answer to a question, as registration asks."""
+    return any(answers.get(query, query) == text for answers in QUESTIONS.values())
 
 
 @dataclass
@@ -76,7 +82,7 @@ class House:
     async def __call__(self, call: Call) -> Result:
         self._come(call)
         if isinstance(call, Rerank):
-            return Scores(items=[0.5] * len(call.texts))
+            return Scores(items=[float(_matches(call.query, text)) for text in call.texts])
         if isinstance(call, SparseEmbed):
             return SparseVectors(items=[b"{}"] * len(call.texts))
         vector = struct.pack("<2f", *self.town.vectors.get(self.name, (0.6, 0.8)))
@@ -181,10 +187,10 @@ class TestTasks:
         for task in Task:
             await gateway.registry.register(dedicated(str(task), task=task), None)
         embed, sparse = Embed(texts=["a"]), SparseEmbed(texts=["a"])
-        rerank = Rerank(query="q", texts=["a", "b"])
+        rerank = Rerank(query="a", texts=["a", "b"])
         assert len((await gateway.inference.embed("text_embedding", embed)).items) == 1
         assert (await gateway.inference.embed_sparse("sparse_embedding", sparse)).items == [b"{}"]
-        assert (await gateway.inference.rerank("rerank", rerank)).items == [0.5, 0.5]
+        assert (await gateway.inference.rerank("rerank", rerank)).items == [1.0, 0.0]
         own: dict[Task, Call] = {
             Task.TEXT_EMBEDDING: embed,
             Task.SPARSE_EMBEDDING: sparse,

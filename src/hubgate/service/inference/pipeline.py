@@ -11,8 +11,9 @@
     retry       after the queue: a retry keeps its place, and takes a permit of its own
     upstream    the model
 
-Only embeddings take all steps; scores and sparse vectors start at the breaker, scores after the prompt is written. Generated text has its own pipeline of
-the same parts, `core.generation`, because its calls cannot share a request.
+Only embeddings take all steps; scores and sparse vectors start at the breaker, scores after the prompt is written.
+Generated text has its own pipeline of the same parts, `core.generation`, because its calls cannot share a request.
+For a model with several servers, one balancer is limiter, breaker and retrier.
 
 A local model has no queue here unless a rate limit is set: its worker batches texts of similar token length. Its
 pipeline only enforces the caller's deadline, in place of the steps from the breaker to the retry.
