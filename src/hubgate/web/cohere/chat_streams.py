@@ -17,7 +17,7 @@ from hubgate.web.cohere.chat_replies import (
     usage_of,
 )
 from hubgate.web.shared.chat_reply import CHAT_REPLY, Message, ToolCall
-from hubgate.web.shared.sse import sse_events, token_totals
+from hubgate.web.shared.sse import named_event, token_totals
 
 
 class _ChatStream:
@@ -158,7 +158,7 @@ class V1Stream(_ChatStream):
 
 
 def _event(event: dict[str, Any]) -> bytes:
-    return sse_events((msgspec.json.encode(event),), b"event: %b\ndata: " % event["type"].encode())
+    return named_event(event["type"], msgspec.json.encode(event))
 
 
 def _line(line: dict[str, Any], *, is_finished: bool) -> bytes:

@@ -12,7 +12,7 @@ from hubgate.domain.errors import HubgateError
 from hubgate.web.responses.items import Event
 from hubgate.web.responses.response import Response, error_event
 from hubgate.web.shared.chat_reply import CHAT_REPLY
-from hubgate.web.shared.sse import sse_events, token_totals
+from hubgate.web.shared.sse import named_event, token_totals
 
 
 class ResponseEncoder:
@@ -104,7 +104,7 @@ class NativeEncoder:
                 self._usage = Usage(usage.input_tokens, usage.output_tokens, usage.total_tokens)
             fields = decode_reply(payload, FIELDS_DECODER)
             payload = msgspec.json.encode(fields | {"response": msgspec.Raw(complete(raw, self._response))})
-        return sse_events((payload,), b"event: %b\ndata: " % event.type.encode())
+        return named_event(event.type, payload)
 
 
 def complete(native: bytes, response: Response) -> bytes:
@@ -118,6 +118,4 @@ def complete(native: bytes, response: Response) -> bytes:
 
 
 def _encode(events: Iterable[Event]) -> bytes:
-    return b"".join(
-        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event)) for event in events
-    )
+    return b"".join(named_event(event["type"], msgspec.json.encode(event)) for event in events)

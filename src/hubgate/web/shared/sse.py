@@ -96,6 +96,11 @@ def sse_events(payloads: Iterable[bytes], before: bytes = b"data: ") -> bytes:
     return b"".join(b"%b%b\n\n" % (before, _on_one_line(payload)) for payload in payloads)
 
 
+def named_event(name: str, payload: bytes) -> bytes:
+    """One event with an `event:` line."""
+    return sse_events((payload,), b"event: %b\ndata: " % name.encode())
+
+
 async def send_stream(
     send: Send,
     context: RequestContext,
