@@ -150,19 +150,17 @@ class PooledClient:
         while True:
             until = loop.time() + seconds
             if connection is None:
-                async with asyncio.timeout_at(until):
-                    connection = await self._connect(key)
+                connection = await self._open(key, until)
             self._busy.add(connection)
             if permit is None:
                 return connection, until
             if permit.prove is not None:
                 await self._prove(permit.prove, connection, key)
                 until = loop.time() + seconds
-                if (
-                    connection.closed
-                ):  # the server closes it after each reply: a proof just before is all there can be
-                    async with asyncio.timeout_at(until):
-                        connection = await self._connect(key)
+                # If the server closes it after each reply, a proof just before the call is all there can be.
+                if connection.closed:
+                    self._busy.discard(connection)
+                    connection = await self._open(key, until)
                     self._busy.add(connection)
             if permit.try_send():
                 return connection, until
@@ -174,6 +172,10 @@ class PooledClient:
             if connection.closed:
                 self._busy.discard(connection)
                 connection = None
+
+    async def _open(self, key: ConnectionKey, until: float) -> Connection:
+        async with asyncio.timeout_at(until):
+            return await self._connect(key)
 
     async def _prove(
         self, prove: Callable[[object], Awaitable[None]], connection: Connection, key: ConnectionKey
