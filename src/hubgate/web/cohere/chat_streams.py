@@ -32,7 +32,8 @@ class _ChatStream:
         self._id = reply_id
         self._prompt = prompt
         self._usage: Usage | None = None
-        self._written: list[str] = []
+        self._thoughts: list[str] = []
+        self._texts: list[str] = []
         self._reason = "COMPLETE"
         self._pieces = 0
         self._started = False
@@ -51,11 +52,12 @@ class _ChatStream:
         if choice.finish_reason:
             self._reason = FINISH_REASONS.get(choice.finish_reason, "COMPLETE")
         delta = choice.delta or Message()
-        self._written += (delta.thinking, delta.content or "")
+        self._thoughts.append(delta.thinking)
+        self._texts.append(delta.content or "")
         return delta
 
     def _final_usage(self) -> Usage:
-        return self._usage or estimate(self._prompt, "".join(self._written))
+        return self._usage or estimate(self._prompt, "".join((*self._thoughts, *self._texts)))
 
 
 class V2Stream(_ChatStream):
@@ -145,13 +147,13 @@ class V1Stream(_ChatStream):
         return b"".join(_line(line, is_finished=False) for line in lines)
 
     def finish(self) -> bytes:
-        text = "".join(self._written[1::2])
+        text = "".join(self._texts)
         reply = reply_v1(text, self._reason, self._final_usage(), self._id)
         last = {"event_type": "stream-end", "finish_reason": self._reason, "response": reply}
         return _line(last, is_finished=True)
 
     def encode_error(self, error: HubgateError) -> bytes:
-        text = "".join(self._written[1::2])
+        text = "".join(self._texts)
         reply = {"response_id": self._id, "generation_id": self._id, "text": text, "finish_reason": "ERROR"}
         last = {"event_type": "stream-end", "finish_reason": "ERROR", "error": str(error), "response": reply}
         return _line(last, is_finished=True)
