@@ -104,8 +104,8 @@ async def validate_replicas(
             warnings.append(f"{name} did not answer when the endpoint was changed: {outcome.message}")
         else:
             raise _named(outcome, name)
-    facts = _compared(draft.endpoint, names, found)
-    complete = [one or known[each.url] for one, each in zip(facts, replicas, strict=True)]
+    _check_same_model(draft.endpoint, names, found)
+    complete = [one or known[each.url] for one, each in zip(found, replicas, strict=True)]
     first, *others = complete
     whole = replace(first, replicas=tuple(others), warnings=_warnings(names, complete, warnings))
     dimensions = draft.endpoint.dimensions and first.dimensions
@@ -230,20 +230,16 @@ def _named(error: HubgateError, name: str) -> HubgateError:
     return copy
 
 
-def _compared(
-    endpoint: Endpoint, names: Sequence[str], found: Sequence[Facts | None]
-) -> Sequence[Facts | None]:
+def _check_same_model(endpoint: Endpoint, names: Sequence[str], found: Sequence[Facts | None]) -> None:
     """Raises: InvalidEndpoint: a server runs another model than the first one that answered."""
-    first = next(index for index, facts in enumerate(found) if facts)
-    reference = cast("Facts", found[first])
+    first, reference = next((name, facts) for name, facts in zip(names, found, strict=True) if facts)
     for name, facts in zip(names, found, strict=True):
         if facts and (difference := model_difference(reference, facts)):
             raise InvalidEndpoint(
-                f"{name} does not run the same model as {names[first]}: {difference}.",
+                f"{name} does not run the same model as {first}: {difference}.",
                 remedy=f"Run the same model there, or register [{endpoint.name}] without this replica.",
                 cause=Cause.MODEL_CHANGED,
             )
-    return found
 
 
 def _warnings(names: Sequence[str], facts: Sequence[Facts], more: Sequence[str]) -> tuple[str, ...]:
