@@ -285,7 +285,7 @@ def _download(model: str, token: str | None, *, task: str | None) -> None:
         generates = task is not None and Task(task) in GENERATION_TASKS
         hub = Settings.from_env().hf_endpoint
         asyncio.run(find_model(model, hf_endpoint=hub, token=bearer, on_progress=show, generates=generates))
-    except (HubgateError, ValueError):  # the latter if there is no such task
+    except (HubgateError, ValueError):  # ValueError: an unknown task
         pass
     finally:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

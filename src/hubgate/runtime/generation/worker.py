@@ -117,7 +117,7 @@ class GenerationWorker:
         self._waiting: dict[int, _Job] = {}
         self._order = TurnOrder()
         self._next: int | None = None
-        """The call whose turn it is, while there is no room for it."""
+        """The call that runs next, while the model has no room for it."""
         self._cancelled: set[int] = set()
         self._ended = False
         self._failure: BaseException | None = None
