@@ -370,8 +370,8 @@ def test_every_recorded_hosted_text_is_read() -> None:
     for one in hosted("json"):
         if one["kind"] not in {"chat", "generate"}:
             continue
-        spelled = CHAT_ROUTE if '"choices"' in one["body"] else TGI_ROUTE
-        told = read_generated(spelled, chat(), reply(one["body"].encode()))
+        route, call = (CHAT_ROUTE, chat()) if '"choices"' in one["body"] else (TGI_ROUTE, complete())
+        told = read_generated(route, call, reply(one["body"].encode()))
         assert told.body in one["body"].encode()
         read += 1
     assert read > 10
