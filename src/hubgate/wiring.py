@@ -89,7 +89,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         hub = open_hub(settings)
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
-        await gateway.registry.load()
+        await gateway.stored.load()
         closing.push_async_callback(_cancel, asyncio.create_task(_flush(access, gateway.usage)))
         yield Application(
             app=create_app(

@@ -278,7 +278,7 @@ class TestClose:
 
 async def test_call_for_another_task_is_rejected_with_both_tasks(gateway: Gateway, store: SqlStore) -> None:
     await store.add_endpoint(Target(dedicated("ranker", task=Task.RERANK)))
-    await gateway.registry.load()
+    await gateway.stored.load()
     with pytest.raises(WrongTask, match="serves rerank, not text_embedding"):
         await gateway.inference.embed("ranker", CALL)
 

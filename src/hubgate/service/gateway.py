@@ -16,6 +16,7 @@ from hubgate.service.registry.live_endpoints import LiveEndpoints, needs_startup
 from hubgate.service.registry.probe import probe_model
 from hubgate.service.registry.registry import Registry
 from hubgate.service.registry.startup import StartupTasks
+from hubgate.service.registry.stored_endpoints import StoredEndpoints
 from hubgate.service.registry.token_guard import TokenGuard
 from hubgate.service.usage import Usage
 
@@ -38,11 +39,12 @@ class Gateway:
         self._live = LiveEndpoints(sources, pipelines, self.startup)
         token_guard = TokenGuard(sources, store.audit)
         self.connections = Connections(store.connections, self._live, token_guard)
+        self.stored = StoredEndpoints(store, self._live, self.connections, self.startup)
         self.registry = Registry(
-            store,
             sources,
             counters=counters,
             live=self._live,
+            stored=self.stored,
             connections=self.connections,
             token_guard=token_guard,
             startup=self.startup,

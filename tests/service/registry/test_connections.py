@@ -46,7 +46,7 @@ async def test_endpoint_uses_its_connections_token_and_stores_none(
     twin = await gateway.registry.clone("e5", "twin")
     assert twin.connection == "team"
     again = Gateway(store, sources, Pipelines(None, time.monotonic))
-    await again.registry.load()
+    await again.stored.load()
     assert sources.upstreams[-1].token == TOKEN
     assert [one.name for one in again.connections.all()] == ["team"]
     await again.close()

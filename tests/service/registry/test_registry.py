@@ -204,7 +204,7 @@ class TestSwitchedOff:
             await gateway.registry.edit(replace(endpoint, enabled=False))
         before = len(sources.upstreams)
         again = Gateway(store, sources, Pipelines(None, time.monotonic))
-        await again.registry.load()
+        await again.stored.load()
         await again.start()
         await again.startup.settled()
         assert [endpoint.enabled for endpoint in again.registry.endpoints()] == [False, False]

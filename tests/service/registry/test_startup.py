@@ -58,7 +58,7 @@ class TestLoad:
         token = Secret("hf_token")
         registered = await run().registry.register(dedicated(), token)
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         assert gateway.registry.endpoints() == [registered]
         assert sources.upstreams[-1].token == token
         assert sources.call_count == 1
@@ -76,7 +76,7 @@ class TestLoad:
             other.execute("UPDATE endpoints SET token_key = 'of another gateway'")
         other.close()
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         assert gateway.registry.find("e5").name == "e5"
         assert sources.upstreams[-1].token is None
         assert "endpoint e5 has no usable token" in caplog.text
@@ -89,7 +89,7 @@ class TestLoad:
         await first.registry.register(dedicated("good"), None)
         sources.unopenable = {"bad": InvalidEndpoint("Its engine is not known any more.")}
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         assert [(one.name, one.enabled) for one in gateway.registry.endpoints()] == [
             ("bad", False),
             ("good", True),
@@ -101,7 +101,7 @@ class TestLoad:
             await gateway.registry.edit(replace(gateway.registry.find("bad"), enabled=True))
         sources.unopenable = {}
         again = run()
-        await again.registry.load()
+        await again.stored.load()
         assert again.registry.find("bad").enabled
         await gateway.registry.remove("bad")
         await gateway.registry.register(dedicated("bad"), None)
@@ -111,7 +111,7 @@ async def restarted(run: Callable[[], Gateway]) -> Gateway:
     """A new process that finds a local model in the store."""
     await run().registry.register(local(), None)
     gateway = run()
-    await gateway.registry.load()
+    await gateway.stored.load()
     return gateway
 
 
@@ -201,7 +201,7 @@ class TestStart:
         assert [endpoint.name for endpoint in first.registry.endpoints()] == ["ready"]
         await first.registry.remove("ready")
         again = run()
-        await again.registry.load()
+        await again.stored.load()
         await again.start(READY)
         await again.startup.settled()
         assert again.registry.endpoints() == []
@@ -239,7 +239,7 @@ class TestStart:
         await run().registry.register(dedicated(), None)
         sources.awake = True
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         sources.hold()
         with caplog.at_level(logging.INFO):
             await gateway.start()
@@ -259,7 +259,7 @@ class TestStart:
         sources.awake = True
         sources.facts, sources.vector = replace(sources.facts, revision="def"), NEARLY
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         await gateway.start()
         await until(lambda: "endpoint e5 takes no calls: " in caplog.text)
         with pytest.raises(EndpointChanged):
@@ -284,7 +284,7 @@ class TestStart:
     ) -> None:
         await run().registry.register(dedicated(), None)
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         sources.awake = True
         sources.absence = absence
         await gateway.start()
@@ -299,7 +299,7 @@ class TestStart:
         await run().registry.register(dedicated(), None)
         sources.facts, sources.vector = replace(sources.facts, revision="def"), NEARLY
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         await gateway.start()
         await gateway.startup.settled()
         for _ in range(20):
@@ -320,7 +320,7 @@ class TestStart:
     ) -> None:
         await run().registry.register(dedicated(), None)
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         await gateway.start()
         await gateway.registry.edit(replace(gateway.registry.find("e5"), requests_per_minute=60))
         with caplog.at_level(logging.INFO):
@@ -336,7 +336,7 @@ class TestStart:
         sources.awake = True
         sources.facts, sources.vector = replace(sources.facts, revision="def"), NEARLY
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         sources.hold()
         await gateway.start()
         await sources.asked.wait()
@@ -368,7 +368,7 @@ class TestStart:
         await run().registry.register(dedicated(), None)
         await run().registry.register(dedicated("other"), None)
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         await gateway.start()
         await gateway.registry.accept("e5")
         await gateway.registry.remove("other")
@@ -385,7 +385,7 @@ class TestStart:
         sources.awake = True
         await first.registry.register(local(), None)
         gateway = run()
-        await gateway.registry.load()
+        await gateway.stored.load()
         sources.hold()
         await gateway.start()
         await until(lambda: sources.call_count == 4)

@@ -6,40 +6,32 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import fields, replace
-from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from hubgate.core.errors import error_for_caller
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.domain.diagnosis import Finding
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Source, Target
-from hubgate.domain.endpoint_fields import IDENTITY
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Target
 from hubgate.domain.errors import (
     EndpointConflict,
     EndpointExists,
-    EndpointNotFound,
-    HubgateError,
-    InvalidEndpoint,
 )
-from hubgate.domain.ports import Counters, Model, Sources, Store
+from hubgate.domain.ports import Counters, Model, Sources
 from hubgate.domain.records import Key
 from hubgate.domain.secret import Secret
 from hubgate.service.inference.chunk_size import size_warning
 from hubgate.service.registry.connections import Connections
 from hubgate.service.registry.diagnosis import diagnose
-from hubgate.service.registry.live_endpoints import DisabledModel, LiveEndpoint, LiveEndpoints, SharedModel
+from hubgate.service.registry.live_endpoints import DisabledModel, LiveEndpoint, LiveEndpoints
 from hubgate.service.registry.replicas import diagnose_replicas, validate_replicas
 from hubgate.service.registry.startup import StartupTasks
+from hubgate.service.registry.stored_endpoints import StoredEndpoints, changes_model
 from hubgate.service.registry.token_guard import TokenGuard
 from hubgate.service.registry.validation import (
     changed_error,
-    check_fallback,
     describe_change,
     validate_endpoint,
 )
-from hubgate.service.shielded import shielded
-
-_Save: TypeAlias = Callable[[Target], Awaitable[int]]
 
 _TRIES = 5
 """How often a change is made that keeps meeting changes of other gateways."""
@@ -48,45 +40,30 @@ _log = logging.getLogger(__name__)
 
 
 class Registry:
-    """The registered endpoints. What is stored and what is served agree, unless another gateway changes what is stored.
+    """The verbs for endpoints. `StoredEndpoints` stores what they decide and puts it into service.
 
     Changes of one endpoint are made one after the other, each on top of the one before, also at several gateways.
     """
 
     def __init__(
         self,
-        store: Store,
         sources: Sources,
         *,
         counters: Counters | None,
         live: LiveEndpoints,
+        stored: StoredEndpoints,
         connections: Connections,
         token_guard: TokenGuard,
         startup: StartupTasks,
     ) -> None:
-        self._store = store
         self._sources = sources
         self._counters = counters
         self._live = live
+        self._stored = stored
         self._connections = connections
         self._token_guard = token_guard
         self._startup = startup
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    async def load(self) -> None:
-        """Open every stored endpoint. One that cannot be opened is disabled until the next start."""
-        stored = await self._store.endpoints()
-        await self._connections.load([target.endpoint for target in stored])
-        for own in stored:
-            endpoint = own.endpoint
-            try:
-                target = await self._resolve_stored(own)
-                live = self._live.open(target, self._live.open_model(target))
-            except HubgateError as error:
-                _log.error("endpoint %s is disabled: %s", endpoint.name, error)
-                disabled = replace(own, endpoint=replace(endpoint, enabled=False))  # only in memory
-                live = self._live.open(disabled, DisabledModel(endpoint.name))
-            self._live.put(live)
 
     def find(self, name: str) -> Endpoint:
         """Raises: EndpointNotFound."""
@@ -125,7 +102,7 @@ class Registry:
         """
         async with self._lock(draft.name):
             valid, model = await self._validate(await self._resolve_new(draft, token), within)
-            await shielded(self._put(valid, model, self._store.add_endpoint))
+            await self._stored.add(valid, model)
         _log.info("registered endpoint %s (%s)", draft.name, draft.source)
         return valid.endpoint
 
@@ -139,7 +116,7 @@ class Registry:
         draft = replace(draft, enabled=False, facts=Facts())
         async with self._lock(draft.name):
             target = await self._resolve_new(draft, token)
-            await shielded(self._put(target, DisabledModel(draft.name), self._store.add_endpoint))
+            await self._stored.add(target, DisabledModel(draft.name))
         _log.info("stored endpoint %s, disabled", draft.name)
         return draft
 
@@ -155,7 +132,7 @@ class Registry:
         async with self._lock(new_name):
             target = await self._resolve_new(clone, None if clone.connection else live.target.token)
             model = self._live.open_model(target)
-            await shielded(self._put(target, model, self._store.add_endpoint, changed))
+            await self._stored.add(target, model, changed)
         _log.info("cloned endpoint %s from %s", new_name, name)
         return clone
 
@@ -224,7 +201,7 @@ class Registry:
             await self.edit(replace(other, fallback=None))
         async with self._lock(name):
             self._live.find(name)
-            await shielded(self._delete(name))
+            await self._stored.remove(name)
         _log.info("removed endpoint %s", name)
 
     async def check(self, name: str, *, within: float | None = None) -> Endpoint:
@@ -287,11 +264,9 @@ class Registry:
             target, model = await self._validate(target, within, old.endpoint)
             changed = None
         else:
-            model, changed = self._reuse_model(old, target), old.changed
+            model, changed = self._stored.reuse_model(old, target), old.changed
         target = replace(target, version=old.target.version)
-        await shielded(
-            self._put(target, model, self._store.save_endpoint, changed, validated=needs_validation)
-        )
+        await self._stored.save(target, model, changed, validated=needs_validation)
         return target.endpoint
 
     async def _revalidate(
@@ -307,7 +282,7 @@ class Registry:
             target = await self._connections.resolve(rebased, own)
             valid, model = await self._validate(target, within, old.endpoint, any_dimensions=any_dimensions)
             valid = replace(valid, version=old.target.version)
-            await shielded(self._put(valid, model, self._store.save_endpoint))
+            await self._stored.save(valid, model)
             return valid.endpoint
 
         validated = await self._merging(settings.name, validate)
@@ -325,32 +300,8 @@ class Registry:
                 try:
                     return await change(self._live.find(name))
                 except EndpointConflict:
-                    await self._reload(name)
+                    await self._stored.reload(name)
             return await change(self._live.find(name))
-
-    async def _reload(self, name: str) -> None:
-        """Serve an endpoint as another gateway stored it.
-
-        Raises:
-            EndpointNotFound: it was removed there.
-            HubgateError: it cannot be opened here.
-        """
-        old = self._live.find(name)
-        try:
-            stored = await self._store.endpoint(name)
-        except EndpointNotFound:
-            self._startup.stop(name)
-            self._live.retire(name)
-            raise
-        target = await self._resolve_stored(stored)
-        same = target.token == old.target.token and not changes_model(old.endpoint, target.endpoint)
-        model = self._reuse_model(old, target) if same else self._live.open_model(target)
-        self._startup.stop(name, validated=not same, enabled=target.endpoint.enabled)
-        self._live.put(self._live.open(target, model, old.changed if same else None))
-
-    async def _resolve_stored(self, own: Target) -> Target:
-        target = await self._connections.resolve(own.endpoint, own.token)
-        return replace(target, version=own.version)
 
     async def _check_replicas(self, live: LiveEndpoint, balancer: Balancer) -> Endpoint:
         await balancer.test_all()
@@ -402,64 +353,6 @@ class Registry:
         await model.close()
         return valid, DisabledModel(valid.endpoint.name)
 
-    def _reuse_model(self, old: LiveEndpoint, target: Target) -> Model:
-        """The model for settings that do not change it. A local model stays loaded."""
-        new = target.endpoint
-        if not (new.source is Source.LOCAL and new.enabled and old.endpoint.enabled):
-            return self._live.open_model(target)
-        if not isinstance(old.model, SharedModel):
-            old.model = SharedModel(old.model)
-        return old.model.share()
-
-    async def _put(
-        self,
-        target: Target,
-        model: Model,
-        save: _Save,
-        changed: str | None = None,
-        *,
-        validated: bool = True,
-    ) -> None:
-        """Store an endpoint, then send calls to it.
-
-        Its connection may have been removed or given another token during the validation, but cannot while the lock
-        is held.
-        """
-        endpoint = target.endpoint
-        try:
-            async with self._connections.lock:
-                self._check_fallback(endpoint)
-                if endpoint.connection:
-                    await self._connections.resolve(endpoint, None)
-                live = self._live.open(target, model, changed)
-                version = await save(replace(target, token=None) if endpoint.connection else target)
-        except BaseException:
-            await model.close()
-            raise
-        if endpoint.name in self._live:
-            self._startup.stop(endpoint.name, validated=validated, enabled=endpoint.enabled)
-        live.target = replace(target, version=version)
-        self._live.put(live)
-        self._connections.refresh(live)
-
-    def _check_fallback(self, endpoint: Endpoint) -> None:
-        if endpoint.fallback is None:
-            return
-        try:
-            fallback = self._live.find(endpoint.fallback).endpoint
-        except EndpointNotFound as error:
-            raise InvalidEndpoint(
-                f"The fallback [{endpoint.fallback}] of endpoint [{endpoint.name}] does not exist.",
-                remedy="Register it first, or omit [fallback].",
-            ) from error
-        if endpoint.enabled and fallback.enabled:  # a disabled endpoint may have no facts yet
-            check_fallback(endpoint, fallback)
-
-    async def _delete(self, name: str) -> None:
-        await self._store.remove_endpoint(name)
-        self._startup.stop(name)
-        self._live.retire(name)
-
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
@@ -470,11 +363,6 @@ def users_of(name: str, endpoints: Iterable[Endpoint], keys: Iterable[Key]) -> l
         *(f"key {key.name}" for key in keys if name in (*key.endpoints, key.default_endpoint)),
         *(f"endpoint {endpoint.name}" for endpoint in endpoints if endpoint.fallback == name),
     ]
-
-
-def changes_model(old: Endpoint, new: Endpoint) -> bool:
-    """Whether a setting differs that may change the model or how it is reached."""
-    return any(getattr(old, name) != getattr(new, name) for name in IDENTITY)
 
 
 def _rebased(settings: Endpoint, base: Endpoint, current: Endpoint) -> Endpoint:
