@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from lookalikes.model import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 LIMITED = {"RateLimit": '"api";r=0;t=55', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
 FAULTS: dict[str, Answer] = {
     "wrong-token": Answer(401, {"error": "Invalid credentials in Authorization header"}),
     "no-right": Answer(403, {"error": "Forbidden: missing permissions: inference.endpoints.write"}),
+    "no-payment": Answer(402, {"error": "Payment Required: add a payment method"}),
     "absent": Answer(404, {"error": "Not Found"}),
     "gone": Answer(410, "is no longer supported"),
     "limited": Answer(429, {"error": "Too many requests"}, LIMITED),
@@ -43,6 +45,23 @@ class Seen:
     path: str
     query: dict[str, list[str]]
     token: str | None
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def json(self) -> Any:
+        """The decoded body; `None` if there is none, or it is not JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+@dataclass
+class _Cut:
+    method: str
+    after: bool
+    times: int
 
 
 class Site(ThreadingHTTPServer):
@@ -55,23 +74,35 @@ class Site(ThreadingHTTPServer):
         self.asked: list[Seen] = []
         self._fault: str | None = None
         self._only = ""
+        self._method: str | None = None
+        self._cut: _Cut | None = None
 
     @property
     def url(self) -> str:
         """Its address."""
         return f"http://127.0.0.1:{self.server_port}"
 
-    def fail(self, fault: str | None, *, only: str = "") -> None:
-        """Fail (see `FAULTS`) for paths that contain `only`; `None` stops failing."""
+    def fail(self, fault: str | None, *, only: str = "", method: str | None = None) -> None:
+        """Fail (see `FAULTS`) for paths that contain `only`, of one method or all; `None` stops failing."""
         assert fault is None or fault in FAULTS
-        self._fault, self._only = fault, only
+        self._fault, self._only, self._method = fault, only, method
 
-    def respond(self, seen: Seen) -> Answer:
-        """The reply to a request."""
+    def cut(self, method: str, *, after: bool, times: int = 1) -> None:
+        """Close the connection without a reply, before or after the next `times` requests are carried out."""
+        self._cut = _Cut(method, after, times)
+
+    def respond(self, seen: Seen) -> Answer | None:
+        """The reply to a request; `None` to close the connection instead."""
         self.asked.append(seen)
-        if self._fault and self._only in seen.path:
+        if self._fault and self._only in seen.path and self._method in (None, seen.method):
             return FAULTS[self._fault]
-        return self.reply(seen)
+        cut = self._cut
+        if cut is None or not cut.times or cut.method != seen.method:
+            return self.reply(seen)
+        cut.times -= 1
+        if cut.after:
+            self.reply(seen)
+        return None
 
     def reply(self, seen: Seen) -> Answer:
         """The reply without a fault."""
@@ -96,7 +127,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
-        answer = self.server.respond(Seen(self.command, parts.path, parse_qs(parts.query), token))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        sent = {name.lower(): value for name, value in self.headers.items()}
+        answer = self.server.respond(Seen(self.command, parts.path, parse_qs(parts.query), token, body, sent))
+        if answer is None:
+            self.close_connection = True
+            return
         headers = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.raw))}
         self.send_response(answer.status)
         for name, value in {**headers, **answer.headers}.items():
@@ -104,8 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer.raw)
 
-    def do_POST(self) -> None:
-        self.do_GET()
+    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - names that http.server calls
 
     def log_message(self, *args: object) -> None:
         """Log nothing."""
