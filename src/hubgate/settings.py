@@ -48,6 +48,7 @@ class Settings:
     migrate: bool = True
     """Whether `hubgate serve` migrates the database."""
     endpoints_api_url: str | None = None
+    endpoints_catalog_url: str | None = None
     router_url: str = "https://router.huggingface.co"
     local_threads: int = 0
     local_lanes: int = 0
@@ -104,6 +105,7 @@ class Settings:
             database_url=read_database_url("HUBGATE_DATABASE_URL", env.get("HUBGATE_DATABASE_URL", "")),
             migrate=_migrate(env),
             endpoints_api_url=_url(env, "HUBGATE_ENDPOINTS_API_URL"),
+            endpoints_catalog_url=_url(env, "HUBGATE_ENDPOINTS_CATALOG_URL"),
             router_url=_url(env, "HUBGATE_ROUTER_URL") or "https://router.huggingface.co",
             local_threads=_integer(env, "HUBGATE_LOCAL_THREADS", 0, 0, 1024),
             local_lanes=_integer(env, "HUBGATE_LOCAL_LANES", 0, 0, 64),

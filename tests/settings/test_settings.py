@@ -41,6 +41,7 @@ def test_reads_every_variable() -> None:
             "HF_HUB_OFFLINE": "1",
             "HUBGATE_TRUSTED_PROXIES": "10.0.0.1,10.0.0.2",
             "HUBGATE_ENDPOINTS_API_URL": "https://endpoints.example/v2",
+            "HUBGATE_ENDPOINTS_CATALOG_URL": "https://endpoints.example/catalog",
             "HUBGATE_DRAIN_DELAY": "15",
         }
     )
@@ -60,6 +61,7 @@ def test_reads_every_variable() -> None:
     assert settings.hf_offline is True
     assert settings.trusted_proxies == "10.0.0.1,10.0.0.2"
     assert settings.endpoints_api_url == "https://endpoints.example/v2"
+    assert settings.endpoints_catalog_url == "https://endpoints.example/catalog"
     assert settings.drain_delay == 15
 
 

@@ -15,6 +15,7 @@
     │   ├── WrongTask             the endpoint serves another task
     │   ├── EndpointDisabled      the endpoint is disabled
     │   ├── InUse                 something else needs it, so it cannot be removed
+    │   ├── NotConfirmed          it would cost money, and nobody confirmed the price
     │   ├── BodyTooLarge          the request body is too large
     │   └── BodyTooSlow           the request body did not arrive in time
     ├── CapacityError             the gateway is out of capacity
@@ -27,6 +28,7 @@
     │   ├── UpstreamUnreachable   no connection: DNS, address, TLS, refused, timed out
     │   ├── UpstreamRefused       it returned an error status
     │   ├── UpstreamUnreadable    its reply is not what the protocol requires
+    │   ├── OutcomeUnknown        it may have carried out the request, or not
     │   └── EndpointChanged       it now runs another model than the registered one
     ├── RuntimeFailed             the local runtime cannot load or run a model
     └── StoreFailed               the database or the key file cannot be used
@@ -58,6 +60,8 @@ class Cause(StrEnum):
     BODY_TOO_LARGE = "body_too_large"
     DISABLED = "disabled"
     IN_USE = "in_use"
+    NOT_CONFIRMED = "not_confirmed"
+    PRICE_CHANGED = "price_changed"
     KEY_LIMIT = "key_limit"
     QUEUE_FULL = "queue_full"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -214,6 +218,10 @@ class InUse(CallerError):
     default_cause = Cause.IN_USE
 
 
+class NotConfirmed(CallerError):
+    default_cause = Cause.NOT_CONFIRMED
+
+
 class BodyTooLarge(CallerError):
     default_cause = Cause.BODY_TOO_LARGE
 
@@ -282,6 +290,10 @@ class UpstreamRefused(UpstreamError):
 
 class UpstreamUnreadable(UpstreamError):
     default_cause = Cause.UNREADABLE_REPLY
+
+
+class OutcomeUnknown(UpstreamError):
+    """The request may have been carried out, but there was no usable reply. It must not be sent again."""
 
 
 class EndpointChanged(UpstreamError):

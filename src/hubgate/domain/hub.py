@@ -142,6 +142,8 @@ class HubUser:
     """Whether it may call Inference Providers."""
     calls_endpoints: bool | None = None
     """Whether it may call Inference Endpoints."""
+    manages_endpoints: bool | None = None
+    """Whether it may create, change and delete Inference Endpoints."""
 
 
 class DeploymentState(StrEnum):
@@ -183,6 +185,13 @@ class Deployment:
     region: str | None = None
     min_replicas: int | None = None
     """0 allows scale to zero."""
+    max_replicas: int | None = None
+    zero_after: int | None = None
+    """Minutes without a request until it scales to zero."""
+    ready_replicas: int | None = None
+    target_replicas: int | None = None
+    accelerator: str | None = None
+    tags: tuple[str, ...] = ()
     price_per_hour: float | None = None
     """US dollars per replica."""
 

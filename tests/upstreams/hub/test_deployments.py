@@ -22,8 +22,8 @@ from hubgate.domain.hub import DeploymentState
 from hubgate.domain.secret import Secret
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.pool import PooledClient
-from hubgate.upstreams.hub.cards import read_deployment
 from hubgate.upstreams.hub.client import HubClient
+from hubgate.upstreams.hub.deployment_json import read_deployment
 from hubgate.upstreams.hub.deployments import (
     Deployments,
     check_model,
@@ -144,7 +144,7 @@ class TestResume:
         hub = HubClient(client, deployments)
         assert (await hub.resume("acme", "a", OWNER)).state is DeploymentState.INITIALIZING
         assert (await hub.resume("acme", "b", OWNER)).state is DeploymentState.RUNNING
-        with pytest.raises(UpstreamRefused, match=r"did not find Inference Endpoint \[c\]"):
+        with pytest.raises(UpstreamRefused, match=r"has no Inference Endpoint \[c\]"):
             await hub.resume("acme", "c", OWNER)
 
     async def test_reply_without_a_state_is_an_unknown_state(

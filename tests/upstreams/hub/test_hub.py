@@ -24,8 +24,9 @@ from hubgate.settings import Settings
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.pool import PooledClient
 from hubgate.upstreams.hub.cards import read_card, read_length, read_user
-from hubgate.upstreams.hub.client import HubClient, TtlCache, open_hub, repository_of
+from hubgate.upstreams.hub.client import HubClient, open_hub, repository_of
 from hubgate.upstreams.hub.deployments import Deployments
+from hubgate.upstreams.hub.ttl_cache import TtlCache
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

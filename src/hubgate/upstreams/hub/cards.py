@@ -1,4 +1,4 @@
-"""Parses Hugging Face's JSON: models, the owners of tokens, Inference Endpoints."""
+"""Parses Hugging Face's JSON: models and the owners of tokens."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from typing import Any
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.hub import (
-    Deployment,
-    DeploymentState,
     HubUser,
     ModelCard,
     ModelPrompts,
     ProviderMapping,
 )
-from hubgate.upstreams.engines.specs import engine_of_image
 from hubgate.upstreams.hub.metadata import limit_of
-from hubgate.upstreams.json_values import as_list, count_of, dict_of, field_of, list_of, number_of, text_of
+from hubgate.upstreams.json_values import as_list, count_of, field_of, list_of, number_of, text_of
 
 _EMBEDS = frozenset({"feature-extraction", "sentence-similarity"})
 """The Hub uses the two tags for the same task."""
@@ -42,6 +39,7 @@ _POOLING_MODES = {
 """The switches of older versions of sentence-transformers, and the `pooling_mode` of newer ones."""
 _CALLS_PROVIDERS = "inference.serverless.write"
 _CALLS_ENDPOINTS = "inference.endpoints.infer.write"
+_MANAGES_ENDPOINTS = "inference.endpoints.write"
 
 
 def read_card(entry: Any) -> ModelCard | None:
@@ -187,35 +185,8 @@ def read_user(reply: Any) -> HubUser:
         scopes=scopes,
         calls_providers=_may(role, scopes, _CALLS_PROVIDERS),
         calls_endpoints=_may(role, scopes, _CALLS_ENDPOINTS),
-    )
-
-
-def read_deployment(item: dict[str, Any], namespace: str) -> Deployment:
-    model, status, compute = (dict_of(item, key) for key in ("model", "status", "compute"))
-    provider, image = dict_of(item, "provider"), dict_of(model, "image")
-    kind = next(iter(image), None)
-    address = text_of(image.get(kind), "url") if kind else None
-    word = text_of(status, "state")
-    replicas = field_of(compute.get("scaling"), "minReplica")
-    price = compute.get("pricePerHour")
-    where = (text_of(provider, "vendor"), text_of(provider, "region"))
-    what = (text_of(compute, "instanceType"), text_of(compute, "instanceSize"))
-    return Deployment(
-        name=text_of(item, "name") or "",
-        namespace=namespace,
-        state=DeploymentState(word) if word in set(DeploymentState) else DeploymentState.UNKNOWN,
-        status_message=text_of(status, "message") or "",
-        url=text_of(status, "url"),
-        repository=text_of(model, "repository"),
-        revision=text_of(model, "revision"),
-        task=text_of(model, "task"),
-        engine=engine_of_image(kind, address),
-        image=address or kind,
-        access=text_of(item, "type"),
-        hardware=" ".join(filter(None, what)) or None,
-        region=" ".join(filter(None, where)) or None,
-        min_replicas=replicas if isinstance(replicas, int) else None,
-        price_per_hour=float(price) if isinstance(price, int | float) else None,
+        # Hugging Face describes the role `read` by repositories only.
+        manages_endpoints=None if role == "read" else _may(role, scopes, _MANAGES_ENDPOINTS),
     )
 
 

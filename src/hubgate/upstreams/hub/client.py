@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+from hubgate.domain.deployment_ports import InferenceEndpoints
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, NotFound, UpstreamRefused
 from hubgate.domain.hub import MAX_MODELS, Deployment, HubUser, ModelCard, ModelPrompts, ModelSearch
@@ -34,8 +34,8 @@ from hubgate.upstreams.hub.deployments import Deployments
 from hubgate.upstreams.hub.errors import HUB_ERROR_RULES
 from hubgate.upstreams.hub.metadata import with_metadata
 from hubgate.upstreams.hub.site import HubSite, token_digest
+from hubgate.upstreams.hub.ttl_cache import TtlCache
 
-T = TypeVar("T")
 HUB = "https://huggingface.co"
 SEARCH_SECONDS = 300.0
 CARD_SECONDS = 600.0
@@ -94,7 +94,7 @@ class HubClient:
         clock: Clock = time.monotonic,
     ) -> None:
         self._client = client
-        self._deployments = deployments
+        self.inference_endpoints: InferenceEndpoints = deployments
         self._site = HubSite(
             client,
             hf_endpoint or HUB,
@@ -128,14 +128,14 @@ class HubClient:
 
     async def deployments(self, namespace: str | None, token: Secret) -> Sequence[Deployment]:
         if namespace is not None:
-            return await self._deployments.list(namespace, token)
+            return await self.inference_endpoints.list(namespace, token)
         user = await self.whoami(token)
         found: list[Deployment] = []
         refusals: list[UpstreamRefused] = []
         namespaces = (user.name, *user.organisations)
         for name in namespaces:
             try:
-                found += await self._deployments.list(name, token)
+                found += await self.inference_endpoints.list(name, token)
             except UpstreamRefused as error:
                 if error.status not in {401, 403, 404}:
                     raise
@@ -145,7 +145,7 @@ class HubClient:
         return found
 
     async def resume(self, namespace: str, name: str, token: Secret) -> Deployment:
-        return await self._deployments.resume(namespace, name, token)
+        return await self.inference_endpoints.resume(namespace, name, token)
 
     async def close(self) -> None:
         await self._client.close()
@@ -236,7 +236,12 @@ class HubClient:
 def open_hub(settings: Settings) -> HubClient:
     """The Hub's client, configured by the settings. Does no I/O."""
     client = PooledClient(AddressRule(), max_reply_bytes=_MAX_REPLY_BYTES)
-    deployments = Deployments(client, url=settings.endpoints_api_url, offline=settings.hf_offline)
+    deployments = Deployments(
+        client,
+        url=settings.endpoints_api_url,
+        catalog_url=settings.endpoints_catalog_url,
+        offline=settings.hf_offline,
+    )
     return HubClient(client, deployments, hf_endpoint=settings.hf_endpoint, offline=settings.hf_offline)
 
 
@@ -260,26 +265,3 @@ def _matches(card: ModelCard, wanted: ModelSearch) -> bool:
     if wanted.served is not None and card.served is not wanted.served:
         return False
     return wanted.task in card.tasks if wanted.task else bool(card.tasks)
-
-
-class TtlCache(Generic[T]):
-    """Keeps up to `max_entries` results for `seconds` each. Failures are not cached."""
-
-    def __init__(self, *, seconds: float, max_entries: int, clock: Clock) -> None:
-        self._seconds = seconds
-        self._max_entries = max_entries
-        self._clock = clock
-        self._entries: OrderedDict[Hashable, tuple[float, T]] = OrderedDict()
-
-    async def get(self, key: Hashable, fetch: Callable[[], Awaitable[T]]) -> T:
-        """The cached result, or else the result of `fetch`."""
-        until, cached = self._entries.get(key, (0.0, None))
-        if cached is not None and self._clock() < until:
-            self._entries.move_to_end(key)
-            return cached
-        fresh = await fetch()
-        self._entries[key] = (self._clock() + self._seconds, fresh)
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
-        return fresh

@@ -1,45 +1,75 @@
-"""The API of Hugging Face's Inference Endpoints: listing and resuming them, and what it reports about an endpoint."""
+"""The API of Hugging Face's Inference Endpoints: managing them, and what it reports about a registered endpoint."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
+from hubgate.domain.deployments import DeploymentChanges, Hardware, Recipe, WantedDeployment
 from hubgate.domain.endpoint import Endpoint, Facts, Target, Task
 from hubgate.domain.errors import (
     Cause,
     InvalidEndpoint,
     InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
     UpstreamError,
     UpstreamRefused,
+    UpstreamUnreadable,
 )
 from hubgate.domain.hub import Deployment, DeploymentState
 from hubgate.domain.ports import Clock
 from hubgate.domain.secret import Secret
 from hubgate.upstreams.http.messages import HttpClient
-from hubgate.upstreams.hub.cards import read_deployment
-from hubgate.upstreams.hub.errors import DEPLOYMENT_ERROR_RULES
-from hubgate.upstreams.hub.site import HubSite
+from hubgate.upstreams.hub.deployment_json import (
+    create_body,
+    edit_body,
+    ignored_fields,
+    read_deployment,
+    read_hardware,
+    read_recipes,
+)
+from hubgate.upstreams.hub.errors import DEPLOYMENT_ERROR_RULES, MANAGING_ERROR_RULES
+from hubgate.upstreams.hub.site import HubSite, token_digest
+from hubgate.upstreams.hub.ttl_cache import TtlCache
 from hubgate.upstreams.urls import base_url
 
 ENDPOINTS_API = "https://api.endpoints.huggingface.cloud/v2"
+CATALOG = "https://endpoints.huggingface.co/api/v1/catalog"
+RECIPE_SECONDS = 600.0
 _PAGE = "https://endpoints.huggingface.co"
 _NAME = re.compile(r"(?!\.)[\w.-]+", re.ASCII)
 # llama.cpp reports the path of its file instead.
 _REPOSITORY = re.compile(r"(?!.*\.gguf$)\w[\w.-]*/[\w.-]+", re.ASCII)
 _EMBEDDING = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
 _MAX_LISTED = 10
+_MAX_CACHED = 256
+_NEVER_SENT = frozenset(
+    {
+        Cause.ADDRESS_REFUSED,
+        Cause.CONNECTION_REFUSED,
+        Cause.INVALID_ENDPOINT,
+        Cause.NAME_NOT_RESOLVED,
+        Cause.OVERLOADED,
+        Cause.TLS_FAILED,
+        Cause.UPSTREAM_REDIRECTS,
+    }
+)
+"""Why a request failed before it was carried out."""
 
 
 class Deployments:
-    """Lists and resumes Inference Endpoints.
+    """Implements `domain.deployment_ports.InferenceEndpoints`.
 
     Args:
         client: sends the requests; not closed here.
         url: the API's URL, if it is not Hugging Face's.
+        catalog_url: the URL of the Inference Catalog, if it is not Hugging Face's.
         offline: send no requests.
         clock: monotonic seconds.
     """
@@ -49,17 +79,27 @@ class Deployments:
         client: HttpClient,
         *,
         url: str | None = None,
+        catalog_url: str | None = None,
         offline: bool = False,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._site = HubSite(
-            client,
+        site = partial(HubSite, client, offline=offline, clock=clock)
+        reached = partial(
+            site,
             url or ENDPOINTS_API,
             name="The API of Inference Endpoints",
             setting="HUBGATE_ENDPOINTS_API_URL",
-            error_rules=DEPLOYMENT_ERROR_RULES,
-            offline=offline,
-            clock=clock,
+        )
+        self._site = reached(error_rules=DEPLOYMENT_ERROR_RULES)
+        self._managing = reached(error_rules=MANAGING_ERROR_RULES)
+        self._catalog = site(
+            catalog_url or CATALOG,
+            name="The Inference Catalog",
+            setting="HUBGATE_ENDPOINTS_CATALOG_URL",
+            error_rules=(),
+        )
+        self._recipes: TtlCache[Sequence[Recipe]] = TtlCache(
+            seconds=RECIPE_SECONDS, max_entries=_MAX_CACHED, clock=clock
         )
 
     async def list(self, namespace: str, token: Secret) -> Sequence[Deployment]:
@@ -69,11 +109,56 @@ class Deployments:
             InvalidRequest: the namespace is not valid.
             UpstreamError: they cannot be listed.
         """
-        path = f"/endpoint/{_valid_name(namespace)}"
-        reply = await self._site.fetch(path, token, about=f"Inference Endpoints of [{namespace}]")
+        about = f"Inference Endpoints of [{namespace}]"
+        reply = await self._site.fetch(_path(namespace), token, about=about)
         items = reply.get("items") if isinstance(reply, dict) else None
         found = [read_deployment(item, namespace) for item in items or () if isinstance(item, dict)]
         return sorted(found, key=lambda deployment: deployment.name)
+
+    async def hardware(self, namespace: str, token: Secret) -> Sequence[Hardware]:
+        path = f"/provider/{_valid_name(namespace)}"
+        return read_hardware(await self._managing.fetch(path, token, about=f"hardware for [{namespace}]"))
+
+    async def show(self, namespace: str, name: str, token: Secret) -> Deployment:
+        try:
+            return read_deployment(_item(await self._ask("GET", namespace, name, token)), namespace)
+        except UpstreamRefused as error:
+            if error.status != 404:
+                raise
+            raise NotFound(error.message, remedy=error.remedy) from error
+
+    def body(self, wanted: WantedDeployment) -> Mapping[str, Any]:
+        return create_body(wanted, mask=True)
+
+    async def create(self, wanted: WantedDeployment, token: Secret) -> tuple[Deployment, Sequence[str]]:
+        body = create_body(wanted, mask=False)
+        about = f"Inference Endpoint [{wanted.name}]"
+        path = _path(wanted.namespace)
+        try:
+            reply = await self._managing.fetch(path, token, about=about, method="POST", body=body)
+        except UpstreamError as error:
+            if not _may_have_been_sent(error):
+                raise
+            raise OutcomeUnknown(
+                f"Whether the Inference Endpoint [{wanted.name}] was created is unknown. {error.message}",
+                remedy="It is not created again. hubgate asks Hugging Face whether it is there.",
+                cause=error.cause,
+            ) from error
+        item = _item(reply)
+        return read_deployment(item, wanted.namespace), ignored_fields(body, item)
+
+    def changes(self, changes: DeploymentChanges) -> Mapping[str, Any]:
+        return edit_body(changes, mask=True)
+
+    async def edit(
+        self, namespace: str, name: str, changes: DeploymentChanges, token: Secret
+    ) -> tuple[Deployment, Sequence[str]]:
+        body = edit_body(changes, mask=False)
+        item = _item(await self._ask("PUT", namespace, name, token, body=body))
+        return read_deployment(item, namespace), ignored_fields(body, item)
+
+    async def pause(self, namespace: str, name: str, token: Secret) -> Deployment:
+        return await self._act(namespace, name, "/pause", token)
 
     async def resume(self, namespace: str, name: str, token: Secret) -> Deployment:
         """Resume a paused Inference Endpoint, and return its new state. A running one is left as it is.
@@ -82,17 +167,44 @@ class Deployments:
             InvalidRequest: a name is not valid.
             UpstreamError: it cannot be resumed.
         """
-        path, about = (
-            f"/endpoint/{_valid_name(namespace)}/{_valid_name(name)}",
-            f"Inference Endpoint [{name}]",
-        )
         try:
-            reply = await self._site.fetch(f"{path}/resume", token, about=about, method="POST")
+            return await self._act(namespace, name, "/resume", token)
         except UpstreamRefused as error:
             if error.status != 400:
                 raise
-            reply = await self._site.fetch(path, token, about=about)
-        return read_deployment(reply if isinstance(reply, dict) else {"name": name}, namespace)
+            return read_deployment(_item(await self._ask("GET", namespace, name, token)), namespace)
+
+    async def scale_to_zero(self, namespace: str, name: str, token: Secret) -> Deployment:
+        return await self._act(namespace, name, "/scale-to-zero", token)
+
+    async def delete(self, namespace: str, name: str, token: Secret) -> None:
+        try:
+            await self._ask("DELETE", namespace, name, token)
+        except UpstreamRefused as error:
+            if error.status != 404:
+                raise
+
+    async def recipes(self, repository: str, token: Secret | None) -> Sequence[Recipe]:
+        return await self._recipes.get(
+            (repository, token_digest(token)), lambda: self._fetch_recipes(repository, token)
+        )
+
+    async def _fetch_recipes(self, repository: str, token: Secret | None) -> Sequence[Recipe]:
+        name = repository.rpartition("/")[2]
+        query = [("search", name)]
+        reply = await self._catalog.fetch("/list", token, about=f"recipes for [{repository}]", query=query)
+        return read_recipes(reply, repository)
+
+    async def _act(self, namespace: str, name: str, action: str, token: Secret) -> Deployment:
+        reply = await self._ask("POST", namespace, name, token, action=action)
+        return read_deployment(_item(reply) or {"name": name}, namespace)
+
+    async def _ask(
+        self, method: str, namespace: str, name: str, token: Secret, *, action: str = "", body: object = None
+    ) -> Any:
+        path = f"{_path(namespace)}/{_valid_name(name)}{action}"
+        about = f"Inference Endpoint [{name}]"
+        return await self._managing.fetch(path, token, about=about, method=method, body=body)
 
 
 def find_deployment(deployments: Sequence[Deployment], url: str) -> Deployment | None:
@@ -205,6 +317,21 @@ def _normalize(url: str) -> str:
     parts = urlsplit(url.strip().casefold())
     path = parts.path.rstrip("/").removesuffix("/v1")
     return f"{parts.netloc.removesuffix(':443')}{path}"
+
+
+def _path(namespace: str) -> str:
+    return f"/endpoint/{_valid_name(namespace)}"
+
+
+def _item(reply: object) -> dict[str, Any]:
+    return reply if isinstance(reply, dict) else {}
+
+
+def _may_have_been_sent(error: UpstreamError) -> bool:
+    """Whether a request may have been carried out although it failed."""
+    if isinstance(error, UpstreamRefused):
+        return error.status >= 500
+    return isinstance(error, UpstreamUnreadable) or error.cause not in _NEVER_SENT
 
 
 def _valid_name(name: str) -> str:

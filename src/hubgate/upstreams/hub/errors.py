@@ -64,6 +64,46 @@ DEPLOYMENT_ERROR_RULES = (
         "Check the user's or organisation's name, or remove [namespace].",
     ),
 )
+MANAGING_ERROR_RULES = (
+    HubErrorRule(
+        frozenset({402}),
+        Cause.OUT_OF_CREDIT,
+        "The namespace cannot pay for {about}.",
+        "Add a payment method at https://huggingface.co/settings/billing, or ask the organisation's owner.",
+    ),
+    HubErrorRule(
+        frozenset({403}),
+        Cause.TOKEN_LACKS_SCOPE,
+        "The token has no permission to manage {about}.",
+        "Grant it the permission inference.endpoints.write for that namespace at https://huggingface.co/settings/tokens.",
+    ),
+    HubErrorRule(
+        frozenset({404}),
+        Cause.MODEL_NOT_FOUND,
+        "{site} has no {about}.",
+        "Check its name and its namespace.",
+    ),
+    HubErrorRule(
+        frozenset({409}),
+        Cause.CONFLICT,
+        "{site} rejected {about}: it conflicts with what is there.",
+        "Choose another name, or wait until the last change is done.",
+    ),
+    HubErrorRule(
+        frozenset({400, 405, 413, 415, 422}),
+        Cause.INVALID_REQUEST,
+        "{site} rejected {about}.",
+        "Change what its message names.",
+    ),
+    HubErrorRule(
+        range(500, 600),
+        Cause.UPSTREAM_FAILED,
+        "{site} failed for {about}.",
+        "Try again later, or use https://endpoints.huggingface.co.",
+        retryable=True,
+    ),
+)
+"""For requests that manage an Inference Endpoint; 401, 410 and 429 mean what they mean elsewhere."""
 COMMON_ERROR_RULES = (
     HubErrorRule(
         frozenset({401}),

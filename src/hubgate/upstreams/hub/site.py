@@ -84,8 +84,9 @@ class HubSite:
         window: str = "api",
         query: Sequence[tuple[str, str]] = (),
         method: str = "GET",
+        body: object = None,
     ) -> Any:
-        """Send a request; the decoded reply.
+        """Send a request once; the decoded reply, `None` if it is empty.
 
         Args:
             path: below the base.
@@ -94,6 +95,7 @@ class HubSite:
             window: which of the site's rate limits applies.
             query: the parameters.
             method: the HTTP method.
+            body: sent as JSON, unless it is `None`.
 
         Raises:
             UpstreamError: no connection, an error status (`UpstreamRefused`), or a reply that is not JSON.
@@ -102,10 +104,12 @@ class HubSite:
         key = (token_digest(token), window)
         self._check_backoff(key, token)
         url = self._url(path, query)
+        headers = _headers(token)
         request = HttpRequest(
             method=method,
             url=url,
-            headers=_headers(token),
+            headers=headers if body is None else {**headers, "Content-Type": "application/json"},
+            body=b"" if body is None else orjson.dumps(body),
             timeout=TIMEOUT_SECONDS,
             proxy=environment_proxy(url),
         )
@@ -116,7 +120,7 @@ class HubSite:
         self._note_limits(key, reply)
         if reply.status >= 400:
             raise self._refused(reply, token, about)
-        return self._decoded(reply)
+        return self._decoded(reply) if reply.body or method == "GET" else None
 
     def _url(self, path: str, query: Sequence[tuple[str, str]]) -> str:
         try:
