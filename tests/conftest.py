@@ -34,7 +34,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis_settings.register_profile("hubgate", deadline=None)
 hypothesis_settings.load_profile("hubgate")
 
-pytest_plugins = ["commands", "gateway_process", "postgres.databases", "screen", "stub_sources"]
+pytest_plugins = [
+    "commands",
+    "gateway_process",
+    "postgres.databases",
+    "screen",
+    "stub_sources",
+    "servers.valkey",
+]
 
 
 @pytest.fixture

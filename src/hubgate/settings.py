@@ -16,6 +16,9 @@ _MAX_DIGITS = 19
 _MAX_SHOWN = 60
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
+_VALKEY_SCHEMES = {"unix"} | {
+    scheme + kind for scheme in ("valkey", "valkeys", "redis", "rediss") for kind in ("", "+sentinel")
+}
 
 
 class InvalidSetting(ValueError):
@@ -47,6 +50,10 @@ class Settings:
     """Of a PostgreSQL database, instead of the file in the home. It may contain a password."""
     migrate: bool = True
     """Whether `hubgate serve` migrates the database."""
+    valkey_url: str | None = field(default=None, repr=False)
+    """Of a Valkey or Redis server with the state that gateways share. It may contain a password."""
+    cache_url: str | None = field(default=None, repr=False)
+    """The same for the vector cache."""
     endpoints_api_url: str | None = None
     endpoints_catalog_url: str | None = None
     router_url: str = "https://router.huggingface.co"
@@ -104,6 +111,8 @@ class Settings:
             hf_offline=env.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
             database_url=read_database_url("HUBGATE_DATABASE_URL", env.get("HUBGATE_DATABASE_URL", "")),
             migrate=_migrate(env),
+            valkey_url=_valkey_url(env, "HUBGATE_VALKEY_URL"),
+            cache_url=_valkey_url(env, "HUBGATE_CACHE_URL"),
             endpoints_api_url=_url(env, "HUBGATE_ENDPOINTS_API_URL"),
             endpoints_catalog_url=_url(env, "HUBGATE_ENDPOINTS_CATALOG_URL"),
             router_url=_url(env, "HUBGATE_ROUTER_URL") or "https://router.huggingface.co",
@@ -243,6 +252,18 @@ def read_database_url(name: str, value: str) -> str | None:
     url = value.strip()
     if url and not url.startswith(("postgresql://", "postgres://")):
         raise InvalidSetting(f"{name} must be a URL that starts with postgresql://.")
+    return url or None
+
+
+def _valkey_url(env: Mapping[str, str], name: str) -> str | None:
+    # `hubgate.store.valkey` reads it. It is not shown, as it may contain a password.
+    url = env.get(name, "").strip()
+    scheme, _, rest = url.partition("://")
+    if url and not (scheme in _VALKEY_SCHEMES and rest):
+        raise InvalidSetting(
+            f"{name} must be a URL that starts with valkey://, valkeys:// (TLS), redis://, rediss:// (TLS),"
+            " unix:// (a socket) or valkey+sentinel://."
+        )
     return url or None
 
 

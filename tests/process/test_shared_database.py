@@ -172,12 +172,12 @@ def test_concurrent_edits_at_three_gateways_all_survive(settings: Settings, migr
         assert len([change for change in changes if change["verb"] == "endpoint.change"]) > 200
 
 
-def test_nothing_of_postgresql_is_imported_without_the_setting(tmp_path: Path) -> None:
+def test_nothing_of_postgresql_or_valkey_is_imported_without_the_settings(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom hubgate.cli.main import main\n"
         "try:\n    main(['add', 'words', '--fake'])\nexcept SystemExit:\n    pass\n"
         "import hubgate.cli.server.serve\n"
-        "print(*{'psycopg', 'psycopg_binary', 'asyncpg', 'redis', 'valkey'} & {*sys.modules}, sep='\\n', end='.')"
+        "print(*{'psycopg', 'psycopg_binary', 'redis', 'hiredis'} & {*sys.modules}, sep='\\n', end='.')"
     )
     home = Home(tmp_path)
     printed = subprocess.run(

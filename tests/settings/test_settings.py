@@ -43,6 +43,8 @@ def test_reads_every_variable() -> None:
             "HUBGATE_ENDPOINTS_API_URL": "https://endpoints.example/v2",
             "HUBGATE_ENDPOINTS_CATALOG_URL": "https://endpoints.example/catalog",
             "HUBGATE_DRAIN_DELAY": "15",
+            "HUBGATE_VALKEY_URL": " valkeys://:hidden@valkey.example:6380/1",
+            "HUBGATE_CACHE_URL": "redis+sentinel://one,two/main",
         }
     )
     assert settings.home == Path("/data")
@@ -63,6 +65,9 @@ def test_reads_every_variable() -> None:
     assert settings.endpoints_api_url == "https://endpoints.example/v2"
     assert settings.endpoints_catalog_url == "https://endpoints.example/catalog"
     assert settings.drain_delay == 15
+    assert settings.valkey_url == "valkeys://:hidden@valkey.example:6380/1"
+    assert settings.cache_url == "redis+sentinel://one,two/main"
+    assert "hidden" not in repr(settings)
 
 
 def test_total_body_limit_is_at_least_the_single_body_limit() -> None:
@@ -102,6 +107,9 @@ def test_accepts_addresses_networks_and_wildcard_as_trusted_proxies(trusted: str
         ("HF_ENDPOINT", "http://[::1"),
         ("HUBGATE_TRUSTED_PROXIES", "10.0.0.1, proxy.internal"),
         ("HUBGATE_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("HUBGATE_VALKEY_URL", "valkey.example:6379"),
+        ("HUBGATE_VALKEY_URL", "valkey://"),
+        ("HUBGATE_CACHE_URL", "memcached://valkey.example"),
     ],
 )
 def test_rejects_invalid_value_and_names_its_variable(variable: str, value: str) -> None:

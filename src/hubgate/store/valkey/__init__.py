@@ -1,0 +1,1 @@
+"""What gateways share in a Valkey or Redis server."""
