@@ -125,7 +125,7 @@ def test_drain_delay_lets_a_load_balancer_notice_before_the_gateway_stops(home: 
     with home.serve(HUBGATE_DRAIN_DELAY="300") as gateway:
         assert gateway.request("GET", "/readyz").status == 200
         gateway.signal(signal.SIGTERM)
-        gateway.wait_for("draining")
+        gateway.wait_for("draining: ")
         leaving = gateway.request("GET", "/readyz")
         assert (leaving.status, leaving.json()) == (503, {"status": "draining"})
         assert gateway.request("GET", "/healthz").status == 200
@@ -134,13 +134,13 @@ def test_drain_delay_lets_a_load_balancer_notice_before_the_gateway_stops(home: 
         assert gateway.wait() == 0
     with home.serve(HUBGATE_DRAIN_DELAY="1") as gateway:
         gateway.signal(signal.SIGTERM)
-        gateway.wait_for("draining")
+        gateway.wait_for("draining: ")
         gateway.wait_for("stopping")
         assert gateway.wait() == 0
     with home.serve(HUBGATE_DRAIN_DELAY="300") as gateway:
         gateway.signal(signal.SIGINT)
         assert gateway.wait() == 0
-        assert "draining" not in gateway.output
+        assert "draining: " not in gateway.output
 
 
 def in_flight(

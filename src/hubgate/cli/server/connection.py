@@ -91,6 +91,8 @@ class Connection(HttpToolsProtocol):
     """Max time without receiving a byte of a body, or sending one of a response."""
     body_seconds = 600.0
     """Max time for a whole body."""
+    last_request_seconds = 1.0
+    """When hubgate stops: from then until the first byte of a new connection's request."""
     body_bytes_a_second = 4096
     """Min transfer rate of a body after the first `stall_seconds`."""
 
@@ -123,6 +125,13 @@ class Connection(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._cancel_timer()
         super().handle_websocket_upgrade()
+
+    def shutdown(self) -> None:
+        """Close once the request in progress is done. A client that has just connected may still send one."""
+        if self._has_request():
+            super().shutdown()
+        else:
+            self.loop.call_later(self.last_request_seconds, self._close_unused)
 
     def resume_writing(self) -> None:
         self._unsent = 0  # the client is reading, even if as much is pending again at the next check
@@ -236,10 +245,14 @@ class Connection(HttpToolsProtocol):
             idle[min(idle)].transport.close()
         return bool(idle)
 
-    def _is_responding(self) -> bool:
-        # `None` before the first request, although uvicorn declares otherwise
+    def _has_request(self) -> bool:
+        """Whether the head of a request was read."""
+        # `None` before the first one, although uvicorn declares otherwise
         cycle: RequestResponseCycle | None = self.cycle
-        return cycle is not None and not cycle.response_complete
+        return cycle is not None
+
+    def _is_responding(self) -> bool:
+        return self._has_request() and not self.cycle.response_complete
 
     def _refuse(self, status: int, text: bytes) -> None:
         """Send an error response, unless another one has begun, and close."""
@@ -249,6 +262,10 @@ class Connection(HttpToolsProtocol):
             )
             self.transport.write(STATUS_LINE[status] + head % len(text) + text)
         self.transport.close()
+
+    def _close_unused(self) -> None:
+        if not self._has_request() and not self._unread:
+            self.transport.close()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

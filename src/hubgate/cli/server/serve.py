@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
 import socket
-import threading
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from hubgate import __version__
 from hubgate.cli.server.connection import EXCESS_CONNECTIONS, Connection
+from hubgate.cli.server.draining import DrainingServer
 from hubgate.cli.server.process import allow_open_files, log_to_stderr, return_large_blocks, tune_gc
 from hubgate.core.chunking import icu_warning
 from hubgate.settings import LOOPBACK, InvalidSetting
@@ -21,10 +19,8 @@ from hubgate.store.lock import HomeLock
 from hubgate.wiring import READY_ENDPOINT, open_application
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
-    from hubgate.service.gateway import Gateway
     from hubgate.settings import Settings
     from hubgate.wiring import Application
 
@@ -33,53 +29,6 @@ _KEEP_ALIVE_SECONDS = 75
 """Longer than common clients and load balancers keep an idle connection: the side that closes first may cut off a request."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, which would raise the signal again once drained; the gateway has to close in order first."""
-
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_delay: float) -> None:
-        super().__init__(config)
-        self._gateway = gateway
-        self._drain_delay = drain_delay
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Drain on the first signal; on the second, cancel all requests.
-
-        On SIGTERM, which orchestrators send, draining starts after a delay in which load balancers can notice.
-        """
-        if not self._gateway.draining:
-            self._gateway.draining = True
-            delay = self._drain_delay if sig == signal.SIGTERM else 0
-            if delay:
-                _log.info("draining: stopping in %g seconds, a second signal stops at once", delay)
-                asyncio.get_running_loop().call_later(delay, self._stop)
-            else:
-                self._stop()
-            return
-        self.should_exit = self.force_exit = True
-        for task in self.server_state.tasks:
-            task.cancel()
-
-    def _stop(self) -> None:
-        self.should_exit = True
-        _log.info("stopping: finishing requests in flight, a second signal cancels them")
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle signals in the event loop, so that they never interrupt a step of it."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        both = (signal.SIGINT, signal.SIGTERM)
-        for one in both:
-            loop.add_signal_handler(one, self.handle_exit, one, None)
-        try:
-            yield
-        finally:
-            for one in both:
-                loop.remove_signal_handler(one)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -132,7 +81,7 @@ async def serve(
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
-            server = _Server(config, gate.gateway, settings.drain_delay)
+            server = DrainingServer(config, gate.gateway, settings.drain_delay)
             started(url, gate, server)
             await server.serve(sockets=[sock])
 

@@ -1,0 +1,119 @@
+"""uvicorn, stopped so that no client notices: what load balancers need during a rolling upgrade."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+    from hubgate.service.gateway import Gateway
+
+_CLOSE = (b"connection", b"close")
+
+_log = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """Serves the gateway until a signal, then drains it.
+
+    Args:
+        config: of uvicorn; its protocol is `Connection`.
+        gateway: is marked as draining at the first signal.
+        drain_delay: seconds between SIGTERM and the stop.
+    """
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_delay: float) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._drain_delay = drain_delay
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Drain on the first signal; on the second, cancel all requests.
+
+        On SIGTERM, which orchestrators send, draining starts after a delay in which load balancers can notice.
+        """
+        if not self._gateway.draining:
+            self._gateway.draining = True
+            self._keep_no_connection()
+            delay = self._drain_delay if sig == signal.SIGTERM else 0
+            if delay:
+                _log.info("draining: stopping in %g seconds, a second signal stops at once", delay)
+                asyncio.get_running_loop().call_later(delay, self._stop)
+            else:
+                self._stop()
+            return
+        # uvicorn would raise the signal again once it has stopped; the gateway has to close in order first.
+        self.should_exit = self.force_exit = True
+        for task in self.server_state.tasks:
+            task.cancel()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, but serve everything that has reached this machine."""
+        self._keep_no_connection()
+        # The kernel resets connections that it has accepted for us when the last descriptor of their listener closes.
+        listeners = [one.dup() for one in sockets or () if one.fileno() >= 0]
+        for server in self.servers:
+            server.close()
+        for listener in listeners:
+            await self._take(_accept_all(listener))
+        await super().shutdown(sockets)
+
+    def _keep_no_connection(self) -> None:
+        """From now on, let each response close its connection.
+
+        A load balancer then has no idle connection on which it could send a request just when it closes.
+        """
+        if _CLOSE not in self.config.encoded_headers:
+            self.config.encoded_headers.append(_CLOSE)  # uvicorn reads it once a second
+            self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+
+    def _stop(self) -> None:
+        self.should_exit = True
+        _log.info("stopping: finishing requests in flight, a second signal cancels them")
+
+    async def _take(self, accepted: Sequence[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for one in accepted:
+            with contextlib.suppress(OSError):  # the client has left
+                await loop.connect_accepted_socket(
+                    lambda: self.config.http_protocol_class(  # type: ignore[call-arg] # as uvicorn itself does
+                        config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+                    ),
+                    one,
+                )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals in the event loop, so that they never interrupt a step of it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        both = (signal.SIGINT, signal.SIGTERM)
+        for one in both:
+            loop.add_signal_handler(one, self.handle_exit, one, None)
+        try:
+            yield
+        finally:
+            for one in both:
+                loop.remove_signal_handler(one)
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    """Accept what waits, and close the listener."""
+    accepted = []
+    with listener, contextlib.suppress(OSError):
+        listener.setblocking(False)
+        while True:
+            accepted.append(listener.accept()[0])
+    return accepted
