@@ -2,7 +2,8 @@
 
 From the payloads and comments of huggingface_hub 2.4.0: the fields, the union `image`, that unknown fields are ignored,
 that `task` is not nullable, and that credentials are not returned in full. From huggingface_hub#2277: the words about
-unknown hardware. Guesses: every other message and status, the rule for names, and how secrets are returned.
+unknown hardware. Guesses: every other message and status, the rule for names, how secrets are returned, and which
+task an endpoint has that was created without one (the client reads it from every reply).
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def merged(body: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
 
 def redacted(body: Mapping[str, Any]) -> dict[str, Any]:
     """The body as it is returned: without the values of secrets and of the registry's password."""
-    model = dict(body["model"])
+    model = {"task": "custom", "revision": None, **body["model"]}
     if "secrets" in model:
         model["secrets"] = dict.fromkeys(model["secrets"], "")
     custom = model["image"].get("custom")
