@@ -1,0 +1,1 @@
+"""When Inference Endpoints run, and what that costs: pure, the clock is an argument."""
