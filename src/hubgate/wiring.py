@@ -18,6 +18,7 @@ from hubgate.service.inference.pipeline import Pipelines
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
+from hubgate.service.shared_values import SharedValues
 from hubgate.service.usage import Usage
 from hubgate.settings import Settings
 from hubgate.store.store import SqlStore
@@ -58,7 +59,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     async with AsyncExitStack() as closing:
         store = await SqlStore.open(settings)
         closing.push_async_callback(store.close)
-        access, first_admin_key = await Access.load(store, settings.admin_key)
+        shared = SharedValues(store.expiring_values if settings.database_url else None)
+        access, first_admin_key = await Access.load(store, settings.admin_key, shared=shared)
         sources = ModelSources(settings)
         memory = None
         if settings.cache_bytes:
@@ -101,6 +103,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
                 max_body_bytes=settings.max_body_bytes,
                 max_total_body_bytes=settings.max_total_body_bytes,
                 keys_in_path=settings.keys_in_path,
+                cookie_keys=await store.cookie_keys() if settings.database_url else (),
+                shared=shared,
             ),
             gateway=gateway,
             access=access,

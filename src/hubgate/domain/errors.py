@@ -6,6 +6,7 @@
     │   ├── InvalidEndpoint       an endpoint's settings are invalid
     │   │   └── InvalidChunking   its chunking settings are (in `hubgate.domain.chunking`)
     │   ├── NotAuthenticated      the key is missing, unknown, revoked or expired
+    │   │   ├── UnknownKey        no key is like it
     │   │   └── TooManyWrongKeys  and too many wrong keys were tried before
     │   ├── NotPermitted          the key lacks this permission
     │   ├── NotFound              nothing is served at this path
@@ -143,6 +144,10 @@ class InvalidEndpoint(CallerError):
 
 class NotAuthenticated(CallerError):
     default_cause = Cause.NOT_AUTHENTICATED
+
+
+class UnknownKey(NotAuthenticated):
+    """The key is wrong, or was revoked."""
 
 
 class TooManyWrongKeys(NotAuthenticated):

@@ -267,6 +267,23 @@ class SharedFiles(Protocol):
         ...
 
 
+class ExpiringValues(Protocol):
+    """Small values that the gateways of one database share, each for a limited time. All methods raise `StoreFailed`."""
+
+    async def get(self, name: str) -> str | None: ...
+
+    async def put(self, name: str, value: str, seconds: float) -> None:
+        """Set a value, which expires after `seconds`."""
+        ...
+
+    async def count(self, name: str, seconds: float) -> tuple[int, float]:
+        """Count an event; the first one starts a period of `seconds`.
+
+        Returns how many there were in this period, and the seconds that are left of it.
+        """
+        ...
+
+
 class ConnectionStore(Protocol):
     """Stored connections, with tokens in plain text. All methods raise `StoreFailed`."""
 

@@ -43,6 +43,7 @@ from hubgate.domain.errors import (
 from hubgate.domain.records import Key
 from hubgate.settings import Settings
 from hubgate.store.audit_log import SqlAudit, difference
+from hubgate.store.cluster.expiring_values import SqlExpiringValues
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
 from hubgate.store.sealing import TokenColumns
@@ -52,6 +53,8 @@ from hubgate.store.usage import SqlUsage
 from hubgate.store.vault import Vault
 
 _SETTINGS = msgspec.json.Decoder(Endpoint)
+_SALT = "console cookie salt"
+"""The name of a note."""
 _NOT_AUDITED = frozenset({"digest", "created_at", "last_used_at"})
 
 _log = logging.getLogger(__name__)
@@ -64,11 +67,13 @@ class SqlStore:
         self._database = database
         self.cache_secret = vault.derived(b"vector cache")
         """The key of the digests of cached texts."""
+        self._vault = vault
         self._tokens = TokenColumns(vault)
         self.audit = SqlAudit(database)
         self.connections = SqlConnections(database, self._tokens, self.audit)
         self.usage = SqlUsage(database)
         self.files = SqlFiles(database)
+        self.expiring_values = SqlExpiringValues(database)
 
     @classmethod
     async def open(cls, settings: Settings, *, patience: float = PATIENCE) -> SqlStore:
@@ -235,6 +240,21 @@ class SqlStore:
             )
 
         await self._database.do(work)
+
+    async def cookie_keys(self) -> Sequence[bytes]:
+        """The keys of the console's cookies, one for each secret key: the same at every gateway of the database.
+
+        They also need a salt, which is created at the first call: the secret keys alone do not sign a cookie.
+        """
+
+        def salt(connection: Connection) -> str:
+            new = insert_or_update(connection, notes).values(name=_SALT, value=secrets.token_hex(32))
+            connection.execute(new.on_conflict_do_nothing())
+            stored: str = connection.execute(select(notes.c.value).where(notes.c.name == _SALT)).scalar_one()
+            return stored
+
+        salted = (await self._database.do(salt)).encode()
+        return self._vault.derived_from_each(b"console cookies", salt=salted)
 
     def applying_configuration(self) -> AbstractAsyncContextManager[None]:
         """Keeps other gateways of the database from applying a configuration. Raises: InUse: one is doing it."""

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0009"
+REVISION = "0010"
 """The newest migration."""
 OLDEST_ABLE = "0009"
 """The oldest revision whose version of hubgate works with these tables. A migration that only adds keeps it."""
@@ -139,6 +139,16 @@ files = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("content", LargeBinary, nullable=False),
+)
+
+# Values that the gateways of a shared database need for a limited time, such as sign-outs.
+expiring_values = Table(
+    "expiring_values",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("until", Double, nullable=False),  # on the clock of the database's server
 )
 
 # One row: the revision of these tables, and the oldest revision whose version of hubgate works with them.

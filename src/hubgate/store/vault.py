@@ -53,7 +53,7 @@ class Vault:
             raise ValueError("no key")
         self._newest = ciphers[0][0]
         self._ciphers = dict(ciphers)
-        self._newest_raw = _raw(keys[0])
+        self._raw_keys = [_raw(key) for key in keys]
         self._file = file
 
     @classmethod
@@ -111,7 +111,12 @@ class Vault:
 
     def derived(self, purpose: bytes) -> bytes:
         """A key of 32 bytes for another purpose. The newest key cannot be computed from it."""
-        return HKDF(SHA256(), 32, salt=None, info=b"hubgate " + purpose).derive(self._newest_raw)
+        return self.derived_from_each(purpose)[0]
+
+    def derived_from_each(self, purpose: bytes, *, salt: bytes | None = None) -> Sequence[bytes]:
+        """As `derived`, from every key, newest first. While keys are rotated, gateways differ in which is the newest."""
+        info = b"hubgate " + purpose
+        return [HKDF(SHA256(), 32, salt=salt, info=info).derive(raw) for raw in self._raw_keys]
 
     def seal(self, token: Secret, identity: str) -> Sealed:
         """Seal a token for the row of this id."""
@@ -166,7 +171,7 @@ class Vault:
             write_private(self._file, f"{_HEADER}{key}\n{_read(self._file).removeprefix(_HEADER)}".encode())
         except OSError as error:
             raise _file_failed(self._file, error) from error
-        self._newest_raw = _raw(key)
+        self._raw_keys.insert(0, _raw(key))
         self._newest, cipher = _cipher(key)
         self._ciphers[self._newest] = cipher
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.routing import Route
 
 from hubgate.domain.ports import Hub
@@ -9,6 +11,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
+from hubgate.service.shared_values import SharedValues
 from hubgate.web.admin import routes as admin
 from hubgate.web.cohere import routes as cohere
 from hubgate.web.console import routes as console
@@ -46,6 +49,8 @@ def create_app(
     max_body_bytes: int,
     max_total_body_bytes: int,
     keys_in_path: bool,
+    cookie_keys: Sequence[bytes] = (),
+    shared: SharedValues | None = None,
 ) -> AsgiApp:
     services = Services(
         gateway=gateway,
@@ -53,6 +58,8 @@ def create_app(
         memory=memory,
         hub=hub,
         configuration=Configuration(gateway, access),
+        cookie_keys=cookie_keys,
+        shared=shared or SharedValues(),
     )
     health = Health(gateway, meter)
     routes = [

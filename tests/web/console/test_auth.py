@@ -94,7 +94,7 @@ async def test_an_active_session_gets_a_new_cookie_secure_over_https(scripted: S
     sessions = Sessions(lambda: now)
     auth = ConsoleAuth(scripted.access, sessions)
     key = scripted.access.authenticate(f"Bearer {ADMIN_KEY}")
-    cookie = sessions.cookie(sessions.begin(key.id))
+    cookie = sessions.cookie(sessions.begin(key))
     route = auth.private("GET", "/x", _fine)
     assert "set-cookie" not in (await _asked(route, cookie))[1]
     now += 120
@@ -131,7 +131,7 @@ async def test_a_session_ends_when_its_key_expires(scripted: ScriptedGateway) ->
     sessions = Sessions(lambda: now)
     auth = ConsoleAuth(scripted.access, sessions)
     key, _ = await scripted.access.create("short", admin=True, expires_at=now + 60)
-    cookie = sessions.cookie(sessions.begin(key.id))
+    cookie = sessions.cookie(sessions.begin(key))
     route = auth.private("GET", "/x", _fine)
     assert (await _asked(route, cookie))[0] == 200
     now += 61

@@ -20,6 +20,7 @@ from hubgate.domain.errors import (
     NotFound,
     StoreFailed,
     TooManyWrongKeys,
+    UnknownKey,
 )
 from hubgate.domain.ports import Store
 from hubgate.domain.records import Key
@@ -36,13 +37,16 @@ from hubgate.service.keys.credentials import (
     unknown_key_error,
 )
 from hubgate.service.keys.limits import KeyLimits, WrongKeys
+from hubgate.service.shared_values import SharedValues
 from hubgate.service.shielded import shielded
 
 
 class Access:
     """The gateway keys. Used on one event loop."""
 
-    def __init__(self, store: Store, keys: Iterable[Key], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, keys: Iterable[Key], clock: Callable[[], float], shared: SharedValues
+    ) -> None:
         self._store = store
         self._clock = clock
         self._keys = {key.digest: key for key in keys}
@@ -52,11 +56,15 @@ class Access:
         self._changing = asyncio.Lock()
         """Held from a change in memory until it is stored or undone."""
         self.limits = KeyLimits()
-        self._wrong_keys = WrongKeys(clock)
+        self._wrong_keys = WrongKeys(clock, shared)
 
     @classmethod
     async def load(
-        cls, store: Store, admin_key: str | None, clock: Callable[[], float] = time.time
+        cls,
+        store: Store,
+        admin_key: str | None,
+        clock: Callable[[], float] = time.time,
+        shared: SharedValues | None = None,
     ) -> tuple[Access, str | None]:
         """Load the stored keys. If there is no admin key, also create and return one, to be shown only once.
 
@@ -65,17 +73,21 @@ class Access:
             admin_key: an admin key from the settings. It is never stored; for this run it replaces the stored key
                 named `admin`.
             clock: seconds since the epoch.
+            shared: where wrong keys are counted for all gateways.
 
         Raises:
             StoreFailed: the database cannot be used.
         """
+        shared = shared or SharedValues()
         keys = await store.keys()
         if admin_key is not None:
             from_settings = Key(
                 id=ADMIN, name=ADMIN, digest=digest_of(admin_key.encode()), created_at=clock(), admin=True
             )
-            return cls(store, [*(key for key in keys if key.name != ADMIN), from_settings], clock), None
-        access = cls(store, keys, clock)
+            return cls(
+                store, [*(key for key in keys if key.name != ADMIN), from_settings], clock, shared
+            ), None
+        access = cls(store, keys, clock, shared)
         if any(key.admin for key in keys):
             return access, None
         plain, key = new_key(ADMIN, clock(), admin=True)
@@ -84,21 +96,20 @@ class Access:
         except InvalidRequest:  # the name is taken
             keys = await store.keys()
             if any(key.admin for key in keys):  # another gateway that starts on this database was first
-                return cls(store, keys, clock), None
+                return cls(store, keys, clock, shared), None
             raise
         return access, plain
 
-    def authenticate(self, authorization: str | None, address: str = "-") -> Key:
-        """Return the key of a request.
+    def authenticate(self, authorization: str | None) -> Key:
+        """Return the key of a request. A wrong key should be counted with `count_wrong_key`.
 
         Args:
             authorization: the header's value, decoded as Latin-1: `Bearer key`, `Bearer Bearer key` (a common mistake),
                 `ApiKey key`, `ApiKey base64(id:key)`, `Basic base64(user:key)` or `Basic base64(key:)`.
-            address: the client's IP address.
 
         Raises:
-            NotAuthenticated: the key is missing, unknown, revoked or expired.
-            TooManyWrongKeys: the key is wrong, as were too many before it. A valid key is always accepted.
+            NotAuthenticated: the key is missing or expired.
+            UnknownKey: it is unknown or revoked.
         """
         if not authorization:
             raise NotAuthenticated("The request has no key.", remedy=SEND_A_KEY)
@@ -110,7 +121,19 @@ class Access:
                     raise _expired_error(key, key.expires_at)
                 self._used[key.id] = now
                 return key
-        raise self._wrong_key_error(authorization, address)
+        raise unknown_key_error(authorization)
+
+    async def count_wrong_key(
+        self, error: UnknownKey, authorization: str | None, address: str
+    ) -> NotAuthenticated:
+        """Count a wrong key of a client with this IP address.
+
+        Returns the error itself, or `TooManyWrongKeys`, which has the seconds to wait. A valid key is always accepted.
+        """
+        wait = await self._wrong_keys.count(address, claimed_id(authorization))
+        if not wait:
+            return error
+        return TooManyWrongKeys(remedy=f"{SEND_A_KEY} A valid key is accepted at once.", retry_after=wait)
 
     def list(self) -> Sequence[Key]:
         """The valid keys, oldest first, with their last use."""
@@ -230,12 +253,6 @@ class Access:
         """Accept the key of the command line until the process ends. It is never stored."""
         digest = digest_of(plain.encode())
         self._keys[digest] = Key(id=CLI, name=CLI, digest=digest, created_at=self._clock(), admin=True)
-
-    def _wrong_key_error(self, authorization: str, address: str) -> NotAuthenticated:
-        wait = self._wrong_keys.count(address, claimed_id(authorization))
-        if not wait:
-            return unknown_key_error(authorization)
-        return TooManyWrongKeys(remedy=f"{SEND_A_KEY} A valid key is accepted at once.", retry_after=wait)
 
     async def _add(self, key: Key) -> None:
         self._keys[key.digest] = key

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from hubgate.domain.errors import InvalidRequest, NotAuthenticated
+from hubgate.domain.errors import InvalidRequest, UnknownKey
 from hubgate.domain.records import Key
 
 ADMIN, CLI = "admin", "cli"
@@ -58,10 +58,10 @@ def claimed_id(authorization: str | None) -> str:
     return next((match[1].decode() for match in matches if match), "")
 
 
-def unknown_key_error(authorization: str) -> NotAuthenticated:
+def unknown_key_error(authorization: str) -> UnknownKey:
     if any(candidate.startswith(b"hf_") for candidate in keys_in(authorization)):
-        return NotAuthenticated("This is a Hugging Face token, not a gateway key.", remedy=SEND_A_KEY)
-    return NotAuthenticated(
+        return UnknownKey("This is a Hugging Face token, not a gateway key.", remedy=SEND_A_KEY)
+    return UnknownKey(
         "The key is unknown or was revoked.",
         remedy=f"{SEND_A_KEY} `hubgate key create` creates one, and `hubgate key list` lists the valid ones.",
     )

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 
 from hubgate.domain.errors import KeyLimit
 from hubgate.domain.records import Key
+from hubgate.service.shared_values import SharedValues
 
 MINUTE = 60.0
 MAX_WRONG_KEYS = 20
@@ -18,6 +19,7 @@ _SLICE = 0.05
 """Tokens within this many seconds are counted together, which bounds the number of entries."""
 _MAX_COUNTERS = 10_000
 """Addresses and key ids whose wrong keys are counted; beyond that, the oldest are forgotten."""
+_MAX_SOURCE_LENGTH = 100
 _IPV6_PREFIX = 64
 """Bits. A client usually controls all addresses of such a network."""
 
@@ -86,17 +88,25 @@ class WrongKeys:
 
     Args:
         clock: seconds.
+        shared: where they are also counted for all gateways together.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], shared: SharedValues) -> None:
         self._clock = clock
+        self._shared = shared
         self._minutes: dict[str, tuple[float, int]] = {}
         """When each minute started, and its count; the oldest minute first."""
 
-    def count(self, address: str, key_id: str) -> float:
+    async def count(self, address: str, key_id: str) -> float:
         """Count a wrong key; `key_id` is empty if it contains none. Returns the seconds to wait; 0 below the limit."""
-        wait = self._count(f"from {_network(address)}")
-        return max(wait, self._count(f"for key id {key_id}")) if key_id else wait
+        sources = [f"from {_network(address)}", *([f"for key id {key_id}"] if key_id else [])]
+        if wait := max([self._count(source) for source in sources]):
+            return wait
+        return max([await self._count_everywhere(source) for source in sources])
+
+    async def _count_everywhere(self, source: str) -> float:
+        count, left = await self._shared.count(f"wrong keys {source[:_MAX_SOURCE_LENGTH]}", MINUTE)
+        return left if count > MAX_WRONG_KEYS else 0.0
 
     def _count(self, source: str) -> float:
         now = self._clock()

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hubgate.domain.errors import HubgateError, NotFound, NotPermitted
+from hubgate.domain.records import Key
 from hubgate.service.keys.access import Access
 from hubgate.web.console.page_context import SAFE_METHODS, PageContext
 from hubgate.web.console.session import COOKIE, MAX_AGE_SECONDS, Session, Sessions
@@ -66,19 +67,19 @@ class ConsoleAuth:
         """A page that needs no session."""
         return self._route(method, path, handler)
 
-    def sign_in(self, context: PageContext, key_id: str, response: Response) -> None:
-        self._set_cookie(context.request, response, self._sessions.begin(key_id))
+    def sign_in(self, context: PageContext, key: Key, response: Response) -> None:
+        self._set_cookie(context.request, response, self._sessions.begin(key))
 
-    def sign_out(self, context: PageContext, response: Response) -> None:
+    async def sign_out(self, context: PageContext, response: Response) -> None:
         if context.session:
-            self._sessions.end(context.session)
+            await self._sessions.end(context.session)
         response.delete_cookie(COOKIE, path="/ui", httponly=True, samesite="strict")
 
     def _route(self, method: str, path: str, handler: PageHandler) -> Route:
         async def endpoint(request: Request) -> Response:
             context = PageContext.of(request)
-            self._authenticate(context)
             try:
+                await self._authenticate(context)
                 _check_origin(request)
                 response = await handler(context)
             except HubgateError as error:
@@ -96,8 +97,8 @@ class ConsoleAuth:
 
         return Route(path, endpoint, methods=[method])
 
-    def _authenticate(self, context: PageContext) -> None:
-        """Set the session from its cookie, unless its key is revoked, expired, or no longer an admin key."""
+    async def _authenticate(self, context: PageContext) -> None:
+        """Set the session from its cookie, unless its key is revoked, expired, replaced, or no longer an admin key."""
         session = self._sessions.read(context.request.cookies.get(COOKIE))
         if session is None:
             return
@@ -105,7 +106,9 @@ class ConsoleAuth:
             key = self._access.find(session.key_id)
         except NotFound:
             return
-        if key.admin and (key.expires_at is None or self._sessions.clock() < key.expires_at):
+        if not key.admin or (key.expires_at is not None and self._sessions.clock() >= key.expires_at):
+            return
+        if await self._sessions.is_current(session, key):
             context.session, context.csrf_token = session, self._sessions.csrf_token(session)
             context_of(context.request.scope).key = key
             need_admin(context.request.scope)  # attributes changes to the key in the audit log

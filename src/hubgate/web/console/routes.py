@@ -37,8 +37,8 @@ def console_routes(services: Services, *, clock: Callable[[], float] = time.time
         services: what the pages use.
         clock: seconds since the epoch, for sessions.
     """
-    auth = ConsoleAuth(services.access, Sessions(clock))
-    record_limit = RefusalRecordLimit(time.monotonic)
+    auth = ConsoleAuth(services.access, Sessions(clock, services.cookie_keys, services.shared))
+    record_limit = RefusalRecordLimit(time.monotonic, services.shared)
     sign_in = SignInPage(services.access, auth, record_limit, services.gateway.audit)
     return [
         Route("/ui", _home, methods=["GET"]),
@@ -78,7 +78,7 @@ def _models(auth: ConsoleAuth, services: Services) -> list[Route]:
 
 def _model_form(auth: ConsoleAuth, services: Services) -> list[Route]:
     picker = Picker(services.hub, services.gateway.connections.by_name)
-    editing = Editing(services.gateway, Trials(), picker)
+    editing = Editing(services.gateway, Trials(services.shared), picker)
     return [
         auth.private("GET", "/ui/models/new", editing.add),
         auth.private("POST", "/ui/models/new", editing.save),

@@ -7,7 +7,7 @@ import math
 
 from starlette.responses import Response
 
-from hubgate.domain.errors import Cause, NotAuthenticated, StoreFailed
+from hubgate.domain.errors import Cause, NotAuthenticated, StoreFailed, UnknownKey
 from hubgate.domain.ports import AuditLog
 from hubgate.domain.records import ACTOR
 from hubgate.service.keys.access import Access
@@ -46,10 +46,12 @@ class SignInPage:
         request_context = context_of(context.request.scope)
         authorization = f"Bearer {form.get('key', '')}"
         try:
-            key = self._access.authenticate(authorization, request_context.client)
+            key = self._access.authenticate(authorization)
         except NotAuthenticated as error:
             request_context.cause = error.cause
             request_context.record_refused_key(authorization)
+            if isinstance(error, UnknownKey):
+                error = await self._access.count_wrong_key(error, authorization, request_context.client)
             return await self._refuse(context, next_path, error)
         if not key.admin:
             request_context.cause, request_context.key = Cause.NOT_PERMITTED, key
@@ -57,14 +59,14 @@ class SignInPage:
             return _form(context, next_path, context.translate("sign_in.not_admin"), 403)
         await self._record("session.begin", key.id, request_context.client)
         response = context.redirect(next_path)
-        self._auth.sign_in(context, key.id, response)
+        self._auth.sign_in(context, key, response)
         return response
 
     async def sign_out(self, context: PageContext) -> Response:
         if context.session:
             await self._record("session.end", context.session.key_id, _client(context))
         response = context.redirect(SIGN_IN)
-        self._auth.sign_out(context, response)
+        await self._auth.sign_out(context, response)
         return response
 
     async def set_preferences(self, context: PageContext) -> Response:
@@ -91,7 +93,7 @@ class SignInPage:
         return response
 
     async def _record_refusal(self, actor: str, address: str) -> None:
-        if self._record_limit.admit():
+        if await self._record_limit.admit():
             await self._record("session.refuse", actor, address)
 
     async def _record(self, verb: str, actor: str, address: str) -> None:

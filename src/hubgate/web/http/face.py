@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from starlette.routing import BaseRoute
@@ -13,6 +13,7 @@ from hubgate.domain.ports import Hub
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
+from hubgate.service.shared_values import SharedValues
 from hubgate.web.http.asgi import Headers
 from hubgate.web.schemas.configuration import Configuration
 
@@ -32,6 +33,9 @@ class Services:
     memory: VectorMemory | None
     hub: Hub
     configuration: Configuration
+    cookie_keys: Sequence[bytes] = ()
+    """Of the console: the first signs, all are accepted. None for a random one."""
+    shared: SharedValues = field(default_factory=SharedValues)
 
 
 class InferenceRoute(NamedTuple):

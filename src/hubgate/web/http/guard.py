@@ -14,7 +14,7 @@ from urllib.parse import quote
 from starlette.requests import ClientDisconnect
 
 from hubgate.domain.endpoint import Endpoint
-from hubgate.domain.errors import CallerError, CapacityError, Cause, GatewayBusy, HubgateError
+from hubgate.domain.errors import CallerError, CapacityError, Cause, GatewayBusy, HubgateError, UnknownKey
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
 from hubgate.service.usage import CANCELLED, Usage
@@ -108,8 +108,13 @@ class Guard:
             if EXCESS in scope:
                 _refuse_excess(scope)
             if not _is_open(scope, headers):
-                context.key = self._access.authenticate(_authorization(headers), context.client)
+                context.key = self._access.authenticate(_authorization(headers))
             await cancel_on_disconnect(self._app(scope, body, response), body, context)
+        except UnknownKey as error:
+            authorization = _authorization(headers)
+            context.record_refused_key(authorization)
+            refusal = await self._access.count_wrong_key(error, authorization, context.client)
+            await _send_error(response, add_hint(refusal, scope, headers, self._endpoints))
         except HubgateError as error:
             if context.key is None:
                 context.record_refused_key(_authorization(headers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from hubgate.core.chunking import Chunk, chunk
@@ -9,6 +10,7 @@ from hubgate.domain.calls import SparseEmbed, SparseVectors
 from hubgate.domain.chunking import ChunkingSettings
 from hubgate.domain.diagnosis import Finding, Outcome, Step
 from hubgate.domain.errors import Cause, InvalidEndpoint
+from hubgate.service.shared_values import SharedValues
 from hubgate.web.console.models.chunking import split_at_chunks
 from hubgate.web.console.models.trials import MAX_TRIALS, Trial, Trials
 from hubgate.web.console.playground.views import Weighed, view_of
@@ -69,13 +71,13 @@ async def _refused() -> AsyncIterator[Finding]:
 
 
 async def _over(trial: Trial) -> Trial:
-    assert trial.task
-    await trial.task
+    while not trial.over:  # noqa: ASYNC110 - its task is private
+        await asyncio.sleep(0)
     return trial
 
 
 async def test_test_run_reports_finished_and_pending_steps() -> None:
-    trial = Trials().begin(_found(Outcome.PASSED, Outcome.SKIPPED))
+    trial = await Trials(SharedValues()).begin(_found(Outcome.PASSED, Outcome.SKIPPED))
     assert (trial.over, trial.passed) == (False, False)
     await _over(trial)
     assert trial.passed
@@ -84,23 +86,23 @@ async def test_test_run_reports_finished_and_pending_steps() -> None:
 
 
 async def test_failed_test_run_reports_the_step() -> None:
-    trial = await _over(Trials().begin(_found(Outcome.PASSED, Outcome.FAILED)))
+    trial = await _over(await Trials(SharedValues()).begin(_found(Outcome.PASSED, Outcome.FAILED)))
     assert not trial.passed
     assert trial.fault
     assert trial.fault.step is Step.DNS
 
 
 async def test_invalid_settings_fail_at_the_first_step() -> None:
-    trial = await _over(Trials().begin(_refused()))
+    trial = await _over(await Trials(SharedValues()).begin(_refused()))
     assert trial.fault
     assert (trial.fault.step, trial.fault.cause) == (Step.ADDRESS, Cause.INVALID_ENDPOINT)
 
 
 async def test_number_of_kept_test_runs_is_bounded() -> None:
-    trials = Trials()
-    began = [trials.begin(_found(Outcome.PASSED)) for _ in range(MAX_TRIALS + 1)]
-    assert trials.find(began[0].id) is None
-    assert trials.find(began[-1].id) is began[-1]
+    trials = Trials(SharedValues())
+    began = [await trials.begin(_found(Outcome.PASSED)) for _ in range(MAX_TRIALS + 1)]
+    assert await trials.find(began[0].id) is None
+    assert await trials.find(began[-1].id) is began[-1]
     for trial in began[1:]:
         await _over(trial)
 

@@ -86,10 +86,10 @@ class Editing:
             return self._outcome(context, form, old, faults=faults.fields)
         except HubgateError as error:
             return self._outcome(context, form, old, error=error)
-        return self._outcome(context, form, old, trial=self._trials.begin(findings, endpoint))
+        return self._outcome(context, form, old, trial=await self._trials.begin(findings, endpoint))
 
     async def watch(self, context: PageContext) -> Response:
-        trial = self._trials.find(context.request.path_params["trial"])
+        trial = await self._trials.find(context.request.path_params["trial"])
         return context.render(
             "models/test_result.html", **{**_NOTHING, "trial": trial, "lost": trial is None}
         )
