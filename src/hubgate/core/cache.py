@@ -6,12 +6,13 @@ import hashlib
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import cast
 
 from hubgate.core.results import fill_text_counts, utf8_size
+from hubgate.core.single_flight import Flight, SingleFlight
 from hubgate.core.vectors import json_to_f32
 from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import StoreFailed
@@ -28,6 +29,7 @@ _logger = logging.getLogger(__name__)
 class CacheStep:
     """A pipeline step that requests only texts that are not cached, and each of them once.
 
+    A text that is being requested already is not requested again, also not by another call (of the same caller).
     `hits` and `misses` count texts. A call with `cached=False` neither reads nor writes the cache.
 
     Args:
@@ -46,6 +48,7 @@ class CacheStep:
         self._identity = list(identity)
         self._secret = secret
         self._prefix = lru_cache(_MAX_KEY_PREFIXES)(self._hash_prefix)
+        self._flights = SingleFlight()
         self.hits = 0
         self.misses = 0
 
@@ -57,18 +60,59 @@ class CacheStep:
         known = dict(await self._cache.get_many(list(dict.fromkeys(keys))))
         missing = {key: text for key, text in zip(keys, call.texts, strict=True) if key not in known}
         self.hits += len(keys) - len(missing)
-        self.misses += len(missing)
         if not missing:
             return _assemble([known[key] for key in keys])
+        awaited = self._flights.find(call.context, missing)
+        if awaited:
+            return await self._answer_with_others(call, keys, known, missing, awaited)
         request = call if len(missing) == len(keys) else replace(call, texts=list(missing.values()))
-        answered = cast("Vectors", await self._handler(request))
-        fresh = dict(zip(missing, _entries(answered, request.texts), strict=True))
-        await self._cache.put_many(fresh)
+        answered, fresh = await self._request(request, missing)
         if request is call:
             return answered
         known |= fresh
         whole = _assemble([known[key] for key in keys])
         return replace(whole, warnings=answered.warnings, waited=answered.waited)
+
+    async def _request(
+        self, request: Embed, keys: Iterable[bytes]
+    ) -> tuple[Vectors, Mapping[bytes, CachedVector]]:
+        self.misses += len(request.texts)
+        flight = self._flights.begin(request.context, keys)
+        fresh: Mapping[bytes, CachedVector] = {}
+        try:
+            answered = cast("Vectors", await self._handler(request))
+            fresh = dict(zip(keys, _entries(answered, request.texts), strict=True))
+            await self._cache.put_many(fresh)
+        finally:
+            self._flights.end(flight, keys, fresh)
+        return answered, fresh
+
+    async def _answer_with_others(
+        self,
+        call: Embed,
+        keys: Sequence[bytes],
+        known: dict[bytes, CachedVector],
+        missing: Mapping[bytes, str],
+        awaited: Mapping[bytes, Flight],
+    ) -> Vectors:
+        """Request what nobody requests, then wait for the rest. What failed for another call is requested, too."""
+        answers = []
+        own = {key: text for key, text in missing.items() if key not in awaited}
+        if own:
+            answers.append(await self._request(replace(call, texts=list(own.values())), own))
+        found = {key: vectors[key] for key, flight in awaited.items() if (vectors := await flight.vectors())}
+        self.hits += len(found)
+        lost = {key: missing[key] for key in awaited if key not in found}
+        if lost:
+            answers.append(await self._request(replace(call, texts=list(lost.values())), lost))
+        known |= found
+        for _, fresh in answers:
+            known |= fresh
+        return replace(
+            _assemble([known[key] for key in keys]),
+            warnings=tuple(warning for answered, _ in answers for warning in answered.warnings),
+            waited=sum(answered.waited for answered, _ in answers),
+        )
 
     def _keys(self, call: Embed) -> list[bytes]:
         """A digest for each text. The JSON array before the text delimits itself, so keys are unambiguous."""
@@ -141,6 +185,8 @@ class MemoryCache:
             else:
                 self._keep(backed)
                 found |= backed
+            # Others may have been stored meanwhile.
+            found |= {key: self._vectors[key] for key in keys if key in self._vectors and key not in found}
         return found
 
     async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
