@@ -11,9 +11,10 @@ RUN /opt/hubgate/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.13-slim
 COPY --from=build /opt/hubgate /opt/hubgate
-RUN useradd --system --create-home --home-dir /home/hubgate hubgate \
+RUN useradd --system --uid 10001 --create-home --home-dir /home/hubgate hubgate \
  && install -d -o hubgate -g hubgate -m 0700 /data /secret
-USER hubgate
+# A number, so that Kubernetes can see that it is not root.
+USER 10001
 # The data and the key that seals its tokens are volumes of their own: a copy of one is no copy of the other.
 ENV PATH=/opt/hubgate/bin:$PATH HUBGATE_HOME=/data HUBGATE_SECRET_KEY_FILE=/secret/secret.key HUBGATE_HOST=0.0.0.0
 VOLUME ["/data", "/secret"]

@@ -1,6 +1,6 @@
 # The two main commands are `make serve` and `make test`. Everything is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test fuzz lint types check bench test-slow test-clients test-engines screenshots lock clean
+.PHONY: help install serve test fuzz lint types check bench test-slow test-clients test-engines test-deploy screenshots lock clean
 
 PYTHON ?= python3
 PORT ?= 8080
@@ -63,6 +63,10 @@ test-clients: install  ## Test clients whose packages conflict with the test env
 
 test-engines: install  ## Test with real model servers: transformers serve, infinity and llama.cpp (installs torch twice)
 	$(BIN)/python scripts/test_engines.py
+
+test-deploy: install  ## Test deploy/ with Helm and the schemas of Kubernetes and Compose (needs npm)
+	scripts/install_deploy_tools.sh
+	$(BIN)/python -m pytest tests/deploy tests/repo/test_deployment_files.py
 
 screenshots: install  ## Take the screenshots of the user guide (needs Chromium)
 	$(BIN)/python scripts/screenshots.py

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Locks every dependency with hashes and without an index address: requirements/serve.txt runs hubgate with local
-# models, requirements/dev.txt adds what tests and checks want. Needs uv. openvino-telemetry reports to an analytics
+# models and on shared servers, requirements/dev.txt adds what tests and checks want. Needs uv. openvino-telemetry reports to an analytics
 # host; it is left out, so the files are installed with --no-deps (they are complete without it).
 set -eu
 cd "$(dirname "$0")/.."
 lock() {
     uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-        --no-emit-package openvino-telemetry --quiet --extra local --extra generate "$@"
+        --no-emit-package openvino-telemetry --quiet --extra local --extra generate --extra scale "$@"
 }
 lock --group build --output-file requirements/serve.txt
 lock --group build --group dev --constraints requirements/serve.txt --output-file requirements/dev.txt

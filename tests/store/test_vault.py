@@ -136,6 +136,19 @@ def test_concurrent_processes_share_one_key_file(tmp_path: Path) -> None:
     assert ids != {""}
 
 
+def test_credential_of_systemd_may_be_readable_by_its_group(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since systemd 254, the mode of a credential of a service with DynamicUser is 0440 (systemd issue 29435)."""
+    Vault.from_settings(settings)
+    settings.secret_key_file.chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(settings.secret_key_file.parent))
+    Vault.from_settings(settings)
+    settings.secret_key_file.chmod(0o444)
+    with pytest.raises(StoreFailed, match="other users"):
+        Vault.from_settings(settings)
+
+
 @pytest.mark.parametrize("loose", [0o640, 0o604, 0o644, 0o660, 0o620])
 def test_rejects_key_file_accessible_by_others_until_chmod(settings: Settings, loose: int) -> None:
     sealed = Vault.from_settings(settings).seal(TOKEN, "row")

@@ -26,6 +26,8 @@ from hubgate.domain.secret import Secret
 from hubgate.files import create_private_folder, write_private
 from hubgate.settings import InvalidSetting, Settings
 
+_CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""Set by systemd: a folder that only this service can read."""
 NEW_KEY = 'python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 _NONCE_BYTES = 12
 _HEADER = "# hubgate's secret keys, newest first. Without them the stored tokens cannot be opened: keep a copy elsewhere.\n"
@@ -198,7 +200,12 @@ def _create(file: Path) -> None:
 def _read(file: Path) -> str:
     with file.open(encoding="utf-8", errors="replace") as opened:
         mode = os.fstat(opened.fileno()).st_mode
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        others = stat.S_IRWXG | stat.S_IRWXO
+        if file.parent == Path(os.environ.get(_CREDENTIALS, "")):
+            others &= (
+                ~stat.S_IRGRP
+            )  # systemd >= 254 lets the service's user in by an ACL, whose mask is shown there
+        if mode & others:
             raise StoreFailed(
                 f"The secret key file {file} can be read by other users.", remedy=f"Run: chmod 600 {file}"
             )

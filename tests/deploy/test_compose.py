@@ -1,0 +1,44 @@
+"""The compose files, checked against the schema that docker-compose 1.29 shipped. `make test-deploy` installs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / "build" / "deploy-tools" / "python" / "bin" / "python"
+VALIDATE = """
+import json, sys
+from importlib.metadata import files
+from jsonschema import Draft7Validator
+schema, = [one for one in files("docker-compose") if one.name == "compose_spec.json"]
+validator = Draft7Validator(json.loads(schema.locate().read_text()))
+print(*(f"{list(error.path)}: {error.message[:200]}" for error in validator.iter_errors(json.load(sys.stdin))), sep="\\n")
+"""
+
+
+def errors_of(compose: object) -> str:
+    if not PYTHON.exists():
+        pytest.skip("the schema is not installed: `make test-deploy` installs it")
+    done = subprocess.run(
+        [PYTHON, "-c", VALIDATE],
+        input=json.dumps(compose),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.scale.yaml"])
+def test_compose_file_matches_the_schema(name: str) -> None:
+    compose = yaml.safe_load((ROOT / name).read_text("utf-8"))
+    compose.pop("name", None)  # newer than the schema
+    assert errors_of(compose) == ""
+    next(iter(compose["services"].values()))["restarts"] = "always"
+    assert "restarts" in errors_of(compose), "a misspelt key is found"
