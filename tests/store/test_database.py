@@ -156,8 +156,12 @@ async def test_rejects_database_of_a_newer_version_unchanged(file: Path) -> None
 
     await done(file, become_newer)
     before = file.read_bytes()
-    with pytest.raises(StoreFailed, match=r"newer version of hubgate \(revision fffe\)"):
-        await Database.open(file)
+    for migrate in (True, False):
+        with pytest.raises(StoreFailed, match=r"newer version of hubgate \(revision fffe\)") as refused:
+            await Database.open(file, migrate=migrate)
+        assert refused.value.remedy == (
+            "Upgrade hubgate to that version, or restore a backup from before the database was migrated."
+        )
     assert file.read_bytes() == before
 
 

@@ -224,7 +224,7 @@ def _migrate(backend: Backend, connection: Connection, *, allowed: bool) -> None
         return
     if revision is None:
         backend.check_new()
-    if not allowed:
+    if not allowed and (revision is None or revision < REVISION):
         state = (
             "has no tables"
             if revision is None

@@ -114,6 +114,13 @@ async def test_applying_an_unedited_export_changes_nothing(scripted: ScriptedGat
     assert (await scripted.request("GET", "/api/config?endpoint=nowhere")).status == 404
 
 
+async def test_export_omits_values_that_equal_the_default(scripted: ScriptedGateway) -> None:
+    for limits, shown in (({"requests_per_minute": 3000}, None), ({"burst": 2}, {"burst": 2})):
+        form = {"rate_limit": {"requests_per_minute": 3000, **limits}}
+        assert (await scripted.request("PATCH", "/api/endpoints/e5", form)).status == 200
+        assert yaml.safe_load(await export(scripted))["endpoints"]["e5"].get("rate_limit") == shown
+
+
 async def test_token_variables_of_similar_names_are_distinct(scripted: ScriptedGateway) -> None:
     for name in ("a-b", "a.b"):
         draft = Endpoint(name=name, task=Task.TEXT_EMBEDDING, source=Source.FAKE)

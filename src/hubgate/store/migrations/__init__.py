@@ -25,7 +25,7 @@ def upgrade(connection: Connection, revision: str | None, *, to: str = "head") -
     if revision is not None and revision not in known:
         raise StoreFailed(
             f"The database was written by a newer version of hubgate (revision {revision[:40]}).",
-            remedy="Run that version, or restore a backup from before the upgrade.",
+            remedy="Upgrade hubgate to that version, or restore a backup from before the database was migrated.",
         )
     command.upgrade(config, to)
     if to in {"head", REVISION}:

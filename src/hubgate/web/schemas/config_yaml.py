@@ -221,8 +221,12 @@ def _key(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entry(form: msgspec.Struct) -> dict[str, Any]:
     """A form without its name, which is the key of the entry, and without defaults."""
-    entry: dict[str, Any] = msgspec.to_builtins(form)
-    del entry["name"]
-    if entry.get("rate_limit") == {}:
-        del entry["rate_limit"]
+    # msgspec's omit_defaults omits an integer only if it is the same object as the default.
+    defaults = {field.name: field.default for field in msgspec.structs.fields(form)}
+    entry: dict[str, Any] = {}
+    for name, value in msgspec.to_builtins(form).items():
+        given = getattr(form, name)
+        shown = _entry(given) if isinstance(given, msgspec.Struct) else value
+        if name != "name" and given != defaults[name] and shown != {}:
+            entry[name] = shown
     return entry
