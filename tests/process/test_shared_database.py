@@ -12,14 +12,22 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from cluster.gateways import shared_home
 from gateway_process import Home
 from postgres.server import PostgresServer, free_port, short_folder
 from running_gateway import RunningGateway, eventually
+from servers.wire import Wire
+
+from hubgate.domain.errors import StoreFailed
+from hubgate.domain.records import DAY, UsageQuery
+from hubgate.service.usage import Usage
+from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -102,6 +110,47 @@ def test_killed_database_stops_changes_but_no_calls_and_loses_no_count(
         eventually(lambda: gateway.request("POST", "/api/keys", {"name": "app"}, key=admin).status == 201)
         assert requests_of(gateway, admin) == 21
         assert "Traceback" not in gateway.output
+
+
+class CommitCutter(Wire):
+    """A wire that breaks once, after a commit: the client does not learn that it succeeded."""
+
+    armed = committed = False
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if self.committed:  # the server's reply
+                await self._cut()
+                await self._mend()
+                self.armed = self.committed = False
+                return
+            self.committed = self.armed and b"COMMIT" in data
+            writer.write(data)
+            await writer.drain()
+
+
+async def test_usage_is_counted_once_when_the_connection_breaks_at_the_commit(
+    settings: Settings, server: PostgresServer
+) -> None:
+    with CommitCutter(urlsplit(server.url).port or 0) as wire:
+        url = f"postgresql://postgres@127.0.0.1:{wire.port}/postgres"
+        shared = replace(settings, database_url=url, secret_keys=(secrets.token_urlsafe(32),))
+        store = await SqlStore.open(shared)
+        usage = Usage(store.usage, dict, lambda: float(DAY))
+
+        def call() -> None:
+            numbers = {"texts": 1, "prompt_tokens": 1, "completion_tokens": 0}
+            usage.count("e5", "key", "ok", bulk=False, seconds=1.0, waited=0.0, **numbers)
+
+        call()
+        wire.armed = True
+        with pytest.raises(StoreFailed, match="cannot be reached"):
+            await usage.flush()
+        eventually(lambda: not wire.armed)
+        call()
+        (row,) = await usage.report(UsageQuery(start=0, end=2 * DAY))
+        assert row.tally.requests == 2
+        await store.close()
 
 
 def test_three_gateways_started_at_once_share_an_empty_database(tmp_path: Path, database_url: str) -> None:

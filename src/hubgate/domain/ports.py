@@ -301,8 +301,14 @@ class ConnectionStore(Protocol):
 class UsageStore(Protocol):
     """Stored usage. All methods are atomic and raise `StoreFailed`."""
 
-    async def add(self, tallies: Mapping[Slot, Tally]) -> None:
-        """Add to the hourly tallies."""
+    async def add(self, tallies: Mapping[Slot, Tally], batch: int | None = None) -> None:
+        """Add to the hourly tallies.
+
+        Args:
+            tallies: what to add.
+            batch: a number that grows with each batch. A batch that was added before is not added again: if a call
+                failed, it may have been added nevertheless.
+        """
         ...
 
     async def read(

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from hubgate.domain.errors import InvalidRequest, StoreFailed
+from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.ports import UsageStore
 from hubgate.domain.records import HOUR, Slot, Tally, UsageQuery, UsageRow
 from hubgate.service.inference.pipeline import Pipeline
@@ -52,6 +52,9 @@ class Usage:
         self._clock = clock
         self._tallies: dict[tuple[int, str, str], Tally] = {}
         """What is not stored yet, by hour since the epoch, endpoint and key id."""
+        self._batch: dict[tuple[int, str, str], Tally] = {}
+        """What was sent to the store, but may not have arrived; it is sent again as it is."""
+        self._batch_number = 0
         self._readings: dict[str, _Reading] = {}
         self._rolled_hour = 0
         """The hour in which old hours were last merged into days."""
@@ -111,20 +114,20 @@ class Usage:
     async def _flush(self) -> None:
         async with self._writing:
             self._read_pipelines()
-            unstored, self._tallies = self._tallies, {}
+            await self._store_batch()
+            self._batch, self._tallies = self._tallies, {}
+            self._batch_number += 1
+            await self._store_batch()
             hour = int(self._clock()) // HOUR
-            try:
-                if unstored:
-                    await self._store.add(
-                        {Slot(at * HOUR, *who): tally for (at, *who), tally in unstored.items()}
-                    )
-                    unstored = {}
-                if hour != self._rolled_hour:
-                    await self._store.roll(self._clock())
-                    self._rolled_hour = hour
-            except StoreFailed:
-                self._put_back(unstored)
-                raise
+            if hour != self._rolled_hour:
+                await self._store.roll(self._clock())
+                self._rolled_hour = hour
+
+    async def _store_batch(self) -> None:
+        if self._batch:
+            slots = {Slot(at * HOUR, *who): tally for (at, *who), tally in self._batch.items()}
+            await self._store.add(slots, self._batch_number)
+            self._batch = {}
 
     async def report(self, query: UsageQuery) -> Sequence[UsageRow]:
         """Report the usage up to now.
@@ -165,13 +168,6 @@ class Usage:
                 remedy=f"Use any of {', '.join(GROUPS)}.",
             )
         await self.flush()
-
-    def _put_back(self, tallies: Mapping[tuple[int, str, str], Tally]) -> None:
-        for group, tally in tallies.items():
-            newer = self._tallies.get(group)
-            if newer is not None:
-                tally.add(newer)
-            self._tallies[group] = tally
 
     def _read_pipelines(self) -> None:
         """Add what caches and queues counted since the last reading. A new pipeline starts at zero."""

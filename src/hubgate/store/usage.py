@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,14 +23,17 @@ from sqlalchemy import (
 )
 
 from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuery, UsageRow
+from hubgate.store.cluster.expiring_values import NOW
 from hubgate.store.database import Database, Lock, insert_or_update
-from hubgate.store.tables import usage, usage_causes
+from hubgate.store.tables import expiring_values, usage, usage_causes
 
 KEPT_HOURS = 35 * DAY
 KEPT_DAYS = 400 * DAY
 """Seconds for which hours and days are kept."""
 MAX_ROWS = 500_000
 """Of hours, and of days. With more, hours are merged and days deleted earlier."""
+_KEPT_BATCH = 7 * DAY
+"""Seconds for which the number of a gateway's last batch is kept."""
 
 _CLASSES = ("interactive", "bulk")
 _BUCKETS = {kind: tuple(f"{kind}_{n}" for n in range(BUCKETS)) for kind in _CLASSES}
@@ -44,9 +48,14 @@ class SqlUsage:
     def __init__(self, database: Database, *, max_rows: int = MAX_ROWS) -> None:
         self._database = database
         self._max_rows = max_rows
+        self._writer = secrets.token_hex(8)
 
-    async def add(self, tallies: Mapping[Slot, Tally]) -> None:
+    async def add(self, tallies: Mapping[Slot, Tally], batch: int | None = None) -> None:
+        """Add to the hourly tallies, unless this batch was added before: see `hubgate.domain.ports.UsageStore`."""
+
         def work(connection: Connection) -> None:
+            if batch is not None and not self._is_new(connection, batch):
+                return
             _add(connection, usage, [_row(slot, tally) for slot, tally in tallies.items()])
             causes = [
                 {**_place(slot), "cause": cause, "requests": requests}
@@ -96,6 +105,20 @@ class SqlUsage:
                 _delete(connection, DAY, oldest + DAY)
 
         await self._database.do(work)
+
+    def _is_new(self, connection: Connection, batch: int) -> bool:
+        """Whether a batch was not added yet. A server can lose the connection after a commit; a file cannot."""
+        if connection.dialect.name == "sqlite":
+            return True
+        new = insert_or_update(connection, expiring_values).values(
+            name=f"usage {self._writer}", value="", number=batch, until=NOW + literal(_KEPT_BATCH)
+        )
+        later = new.on_conflict_do_update(
+            index_elements=[expiring_values.c.name],
+            set_={"number": new.excluded.number, "until": new.excluded.until},
+            where=expiring_values.c.number < new.excluded.number,
+        )
+        return connection.execute(later.returning(expiring_values.c.number)).first() is not None
 
     def _too_many(self, connection: Connection, span: int) -> int | None:
         """The oldest day, if there are too many rows."""

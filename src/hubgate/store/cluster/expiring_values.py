@@ -24,7 +24,7 @@ _TIDY_SECONDS = 60.0
 """How often a gateway that writes values deletes those that have expired."""
 _NAME = expiring_values.c.name
 _UNTIL = expiring_values.c.until
-_NOW: ColumnElement[float] = literal_column("extract(epoch FROM clock_timestamp())", Double())
+NOW: ColumnElement[float] = literal_column("extract(epoch FROM clock_timestamp())", Double())
 """By the clock of the server, which all gateways see."""
 
 
@@ -42,12 +42,12 @@ class SqlExpiringValues:
         self._tidied_at = clock()
 
     async def get(self, name: str) -> str | None:
-        found = select(expiring_values.c.value).where(expiring_values.c.name == name, _UNTIL > _NOW)
+        found = select(expiring_values.c.value).where(expiring_values.c.name == name, _UNTIL > NOW)
         return await self._database.do(lambda connection: connection.execute(found).scalar())
 
     async def put(self, name: str, value: str, seconds: float) -> None:
         """Set a value, which expires after `seconds`."""
-        new = insert(expiring_values).values(name=name, value=value, number=0, until=_NOW + literal(seconds))
+        new = insert(expiring_values).values(name=name, value=value, number=0, until=NOW + literal(seconds))
         same = {"value": new.excluded.value, "until": new.excluded.until}
         await self._database.do(
             lambda connection: connection.execute(
@@ -58,15 +58,15 @@ class SqlExpiringValues:
 
     async def count(self, name: str, seconds: float) -> tuple[int, float]:
         """Count an event; returns how many there were in this period, and the seconds that are left of it."""
-        new = insert(expiring_values).values(name=name, value="", number=1, until=_NOW + literal(seconds))
-        number, is_running = expiring_values.c.number, _UNTIL > _NOW
+        new = insert(expiring_values).values(name=name, value="", number=1, until=NOW + literal(seconds))
+        number, is_running = expiring_values.c.number, _UNTIL > NOW
         counted = new.on_conflict_do_update(
             index_elements=[_NAME],
             set_={
                 "number": case((is_running, number + 1), else_=1),
                 "until": case((is_running, _UNTIL), else_=new.excluded.until),
             },
-        ).returning(number, _UNTIL - _NOW)
+        ).returning(number, _UNTIL - NOW)
 
         def work(connection: Connection) -> tuple[int, float]:
             total, left = connection.execute(counted).one()
@@ -81,6 +81,6 @@ class SqlExpiringValues:
         if now - self._tidied_at < _TIDY_SECONDS:
             return
         self._tidied_at = now
-        expired = select(_NAME).where(_UNTIL <= _NOW).with_for_update(skip_locked=True)
+        expired = select(_NAME).where(_UNTIL <= NOW).with_for_update(skip_locked=True)
         rows = delete(expiring_values).where(_NAME.in_(expired))
         await self._database.do(lambda connection: connection.execute(rows))
