@@ -54,6 +54,8 @@ class Settings:
     """Of a Valkey or Redis server with the state that gateways share. It may contain a password."""
     cache_url: str | None = field(default=None, repr=False)
     """The same for the vector cache."""
+    shares_alone: bool = True
+    """Whether a gateway goes on with its share of rate limits while the server by which they are shared is away."""
     endpoints_api_url: str | None = None
     endpoints_catalog_url: str | None = None
     router_url: str = "https://router.huggingface.co"
@@ -110,9 +112,10 @@ class Settings:
             trusted_proxies=_proxies(env),
             hf_offline=env.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
             database_url=read_database_url("HUBGATE_DATABASE_URL", env.get("HUBGATE_DATABASE_URL", "")),
-            migrate=_migrate(env),
+            migrate=_choice(env, "HUBGATE_MIGRATE", "auto", "never"),
             valkey_url=_valkey_url(env, "HUBGATE_VALKEY_URL"),
             cache_url=_valkey_url(env, "HUBGATE_CACHE_URL"),
+            shares_alone=_choice(env, "HUBGATE_ALONE", "share", "wait"),
             endpoints_api_url=_url(env, "HUBGATE_ENDPOINTS_API_URL"),
             endpoints_catalog_url=_url(env, "HUBGATE_ENDPOINTS_CATALOG_URL"),
             router_url=_url(env, "HUBGATE_ROUTER_URL") or "https://router.huggingface.co",
@@ -176,11 +179,12 @@ def _url(env: Mapping[str, str], name: str) -> str | None:
     return value or None
 
 
-def _migrate(env: Mapping[str, str]) -> bool:
-    value = env.get("HUBGATE_MIGRATE", "").strip().lower() or "auto"
-    if value not in {"auto", "never"}:
-        raise InvalidSetting(f"HUBGATE_MIGRATE must be auto or never, not {_shown(value)}.")
-    return value == "auto"
+def _choice(env: Mapping[str, str], name: str, default: str, other: str) -> bool:
+    """Whether it is the default."""
+    value = env.get(name, "").strip().lower() or default
+    if value not in {default, other}:
+        raise InvalidSetting(f"{name} must be {default} or {other}, not {_shown(value)}.")
+    return value == default
 
 
 def _proxies(env: Mapping[str, str]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
 from hubgate.service.gateway import Gateway
@@ -67,13 +69,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             memory = VectorMemory(DiskVectorCache(settings.vectors, settings.cache_bytes))
             closing.push_async_callback(memory.close)
             store.when_full(memory.free_space)
-        counters = TokenizerFiles(
-            settings.tokenizers,
-            hf_endpoint=settings.hf_endpoint,
-            shared=store.files if settings.database_url else None,
-        )
-        if settings.database_url:
-            await counters.share(target.endpoint for target in await store.endpoints())
+        counters = await _open_counters(settings, store)
+        shared_limits = await closing.enter_async_context(_shared_limits(settings))
         ledger = await Ledger.load(store, time.monotonic)
         closing.push_async_callback(ledger.close)
         pipelines = Pipelines(
@@ -81,13 +78,14 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             time.monotonic,
             counters,
             ledger,
+            shared_limits,
             max_reply_bytes=settings.max_reply_bytes,
             cache_secret=store.cache_secret,
         )
         gateway = Gateway(store, sources, pipelines, counters)
         closing.push_async_callback(gateway.usage.flush)
         closing.push_async_callback(access.flush)
-        meter = Meter(gateway.pipelines, sources.local_memory)
+        meter = Meter(gateway.pipelines, sources.local_memory, shared_limits)
         hub = open_hub(settings)
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
@@ -110,6 +108,42 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             access=access,
             first_admin_key=first_admin_key,
         )
+
+
+async def _open_counters(settings: Settings, store: SqlStore) -> TokenizerFiles:
+    counters = TokenizerFiles(
+        settings.tokenizers,
+        hf_endpoint=settings.hf_endpoint,
+        shared=store.files if settings.database_url else None,
+    )
+    if settings.database_url:
+        await counters.share(target.endpoint for target in await store.endpoints())
+    return counters
+
+
+@asynccontextmanager
+async def _shared_limits(settings: Settings) -> AsyncIterator[SharedLimits | None]:
+    """The rate limits of all gateways together, if they share a database."""
+    if settings.database_url is None or settings.valkey_url is None:
+        yield None
+        return
+    from hubgate.store.valkey.connection import ValkeyConnection  # noqa: PLC0415 - its driver is optional
+    from hubgate.store.valkey.permits import ValkeyPermits  # noqa: PLC0415
+
+    connection = ValkeyConnection(settings.valkey_url, "HUBGATE_VALKEY_URL")
+    shared = SharedLimits(
+        ValkeyPermits(connection),
+        f"the Valkey server {connection.name}",
+        secrets.token_hex(8),
+        shares=settings.shares_alone,
+        clock=time.monotonic,
+    )
+    try:
+        await shared.start()
+        yield shared
+    finally:
+        await shared.close()
+        await connection.close()
 
 
 async def _flush(access: Access, usage: Usage) -> None:

@@ -43,6 +43,7 @@ def test_reads_every_variable() -> None:
             "HUBGATE_ENDPOINTS_API_URL": "https://endpoints.example/v2",
             "HUBGATE_ENDPOINTS_CATALOG_URL": "https://endpoints.example/catalog",
             "HUBGATE_DRAIN_DELAY": "15",
+            "HUBGATE_ALONE": "Wait",
             "HUBGATE_VALKEY_URL": " valkeys://:hidden@valkey.example:6380/1",
             "HUBGATE_CACHE_URL": "redis+sentinel://one,two/main",
         }
@@ -65,6 +66,7 @@ def test_reads_every_variable() -> None:
     assert settings.endpoints_api_url == "https://endpoints.example/v2"
     assert settings.endpoints_catalog_url == "https://endpoints.example/catalog"
     assert settings.drain_delay == 15
+    assert settings.shares_alone is False
     assert settings.valkey_url == "valkeys://:hidden@valkey.example:6380/1"
     assert settings.cache_url == "redis+sentinel://one,two/main"
     assert "hidden" not in repr(settings)
@@ -107,6 +109,7 @@ def test_accepts_addresses_networks_and_wildcard_as_trusted_proxies(trusted: str
         ("HF_ENDPOINT", "http://[::1"),
         ("HUBGATE_TRUSTED_PROXIES", "10.0.0.1, proxy.internal"),
         ("HUBGATE_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("HUBGATE_ALONE", "yes"),
         ("HUBGATE_VALKEY_URL", "valkey.example:6379"),
         ("HUBGATE_VALKEY_URL", "valkey://"),
         ("HUBGATE_CACHE_URL", "memcached://valkey.example"),

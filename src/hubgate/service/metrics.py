@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from hubgate.core.traffic.slots import SharedLimits
 from hubgate.service.inference.pipeline import Pipeline
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -57,6 +58,7 @@ class Meter:
         self,
         pipelines: Callable[[], Mapping[str, Pipeline]],
         local_memory: Callable[[], Mapping[tuple[str, str], int]] = dict,
+        shared_limits: SharedLimits | None = None,
         *,
         max_series: int = MAX_SERIES,
     ) -> None:
@@ -74,6 +76,8 @@ class Meter:
             _LocalModels(local_memory),
         ):
             self.registry.register(collector)
+        if shared_limits is not None:
+            self.registry.register(_Shared(shared_limits))
 
     def started(self) -> None:
         self.in_flight += 1
@@ -255,3 +259,14 @@ class _LocalModels(Collector):
         for labels, size in self._memory().items():
             loaded.add_metric(labels, size)
         yield loaded
+
+
+class _Shared(Collector):
+    """The rate limits that gateways share."""
+
+    def __init__(self, limits: SharedLimits) -> None:
+        self._limits = limits
+
+    def collect(self) -> Iterator[Metric]:
+        words = "Whether the server by which gateways share rate limits is away: this one waits, or uses its share."
+        yield GaugeMetricFamily("hubgate_alone", words, value=self._limits.alone)

@@ -41,6 +41,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from hubgate.core.traffic.reservations import Reservation
+from hubgate.core.traffic.slots import Slots
 from hubgate.domain.ports import Clock
 
 MARGIN = 1.0
@@ -136,6 +137,7 @@ class RateLimiter:
         max_concurrent_texts: texts in flight, for servers that count those (text-embeddings-inference).
         burst: permits that may be granted together after a pause.
         reservation: where permits are written down before they are granted; without one, a restart forgets them.
+        slots: of the gateways that share this limit; permits come from there, in place of `requests_per_minute`.
         clock: seconds that never go back.
     """
 
@@ -148,6 +150,7 @@ class RateLimiter:
         max_concurrent_texts: int | None = None,
         burst: int = 1,
         reservation: Reservation | None = None,
+        slots: Slots | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._requests = requests_per_minute or _UNLIMITED
@@ -157,11 +160,12 @@ class RateLimiter:
         self._requests_left = max_concurrent_requests or _UNLIMITED
         self._texts_left = max_concurrent_texts or _UNLIMITED
         self._reservation = reservation
+        self._slots = slots
         self._clock = clock
         self._next_slot = -math.inf
         """When the next permit is due without a burst."""
         self._log: deque[LoggedRequest] | None = None
-        if requests_per_minute or tokens_per_minute:
+        if requests_per_minute or tokens_per_minute or slots:
             self._log = deque(_from_former_process(reservation))
         self._unconfirmed: deque[tuple[float, LoggedRequest]] = deque()
         """Requests that the server may not have read yet, and when they were sent."""
@@ -171,6 +175,8 @@ class RateLimiter:
         self._waiting: dict[asyncio.Future[Permit], int] = {}
         self._waiting_retries: dict[asyncio.Future[Permit], int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        if slots is not None:
+            slots.on_change = self._serve
 
     async def acquire(self, tokens: int = 1, *, retry: bool = False) -> Permit:
         """Wait for a permit with room for at least one text of `tokens`.
@@ -257,6 +263,8 @@ class RateLimiter:
             self._paused_until = max(self._paused_until, until)
         else:
             self._throttled_until, self._throttled_interval = until, seconds / remaining
+        if self._slots is not None:
+            self._slots.throttle(seconds, remaining)
         self._serve()
 
     def used(self) -> int:
@@ -271,6 +279,8 @@ class RateLimiter:
         requests += len(self._waiting) + len(self._waiting_retries)
         if requests <= 0:
             return 0.0
+        if self._slots is not None:
+            return max(self._paused_until - now, self._slots.estimate_wait(requests, now))
         first = max(now, self._paused_until, self._next_slot - self._burst_seconds)
         due = max(self._next_slot, first) - self._burst_seconds
         last = max(first, due + self._spacing(requests - 1, first, due))
@@ -302,6 +312,8 @@ class RateLimiter:
                 break
         if due <= now + _EARLY and self._reservation is not None and not self._reservation.ready(self._serve):
             return math.inf
+        if due <= now + _EARLY and self._slots is not None:
+            due = max(due, self._slots.due(now))
         return due
 
     def _grant(self, now: float, since: float, tokens: int, *, retry: bool) -> Permit:
@@ -311,7 +323,7 @@ class RateLimiter:
         logged = LoggedRequest(
             expires=now + _MAX_LEAD + _MAX_STALL + _WINDOW,
             tokens=tokens if retry else min(self._tokens_left, _MAX_PER_REQUEST),
-            send_by=now + _MAX_LEAD,
+            send_by=now + _MAX_LEAD if self._slots is None else self._slots.take(now),
         )
         permit = Permit(self, logged)
         self._tokens_left -= permit.tokens
@@ -350,6 +362,8 @@ class RateLimiter:
             if self._log[-1] is logged:
                 self._next_slot -= self._interval
             self._log.remove(logged)
+        if self._slots is not None:
+            self._slots.give_back(logged.send_by)
 
     def _free_place(self, permit: Permit) -> None:
         self._requests_left += permit.in_flight

@@ -41,6 +41,7 @@ from hubgate.core.traffic.circuit_breaker import BreakerGate, BreakerMonitor, Ci
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.reservations import Reservation
 from hubgate.core.traffic.retry import Retrier, RetryStep
+from hubgate.core.traffic.slots import SharedLimits, Slots
 from hubgate.core.vector_guard import VectorGuard
 from hubgate.domain.calls import Call, InputType, Result
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source, Target, Task
@@ -123,6 +124,7 @@ class Pipelines:
         clock: Clock,
         counters: Counters | None = None,
         ledger: Ledger | None = None,
+        shared_limits: SharedLimits | None = None,
         *,
         max_reply_bytes: int = MAX_REPLY_BYTES,
         cache_secret: bytes = b"",
@@ -133,6 +135,7 @@ class Pipelines:
         self._clock = clock
         self._counters = counters
         self._ledger = ledger
+        self._shared_limits = shared_limits
         self._limiters: WeakValueDictionary[tuple[object, ...], RateLimiter] = WeakValueDictionary()
 
     def build(self, target: Target, model: Model) -> Pipeline:
@@ -225,16 +228,24 @@ class Pipelines:
         key = (endpoint.source, where, secret, *rate)
         limiter = self._limiters.get(key)
         if limiter is None:
+            slots = self._slots(key, requests_per_minute, endpoint.burst)
             limiter = self._limiters[key] = RateLimiter(
-                requests_per_minute,
+                requests_per_minute if slots is None else None,
                 tokens_per_minute=endpoint.tokens_per_minute,
                 max_concurrent_requests=endpoint.max_concurrent_requests,
                 max_concurrent_texts=spec_of(endpoint.facts.engine).max_concurrent_texts,
                 burst=endpoint.burst,
-                reservation=self._reservation(key, requests_per_minute),
+                reservation=None if slots else self._reservation(key, requests_per_minute),
+                slots=slots,
                 clock=self._clock,
             )
         return limiter
+
+    def _slots(self, key: tuple[object, ...], requests_per_minute: int | None, burst: int) -> Slots | None:
+        if self._shared_limits is None or requests_per_minute is None:
+            return None
+        digest = hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
+        return self._shared_limits.slots(digest, requests_per_minute, burst)
 
     def _reservation(self, key: tuple[object, ...], requests_per_minute: int | None) -> Reservation | None:
         if self._ledger is None or requests_per_minute is None:
