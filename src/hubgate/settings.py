@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 MIN_ADMIN_KEY_LENGTH = 16
 MIN_CACHE_BYTES = 1 << 20
+MIN_WEBHOOK_SECRET_BYTES = 24
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - how to reach a gateway that listens on all addresses
 _MAX_DIGITS = 19
 _MAX_SHOWN = 60
@@ -64,6 +66,15 @@ class Settings:
     local_idle_seconds: int = 0
     drain_delay: int = 0
     """Seconds."""
+    files_folder: Path | None = None
+    """For the files of batches; `None`: a folder in the home."""
+    files_max_bytes: int = 512 * 1024 * 1024
+    """Of one uploaded file."""
+    files_total_bytes: int = 10 * 1024 * 1024 * 1024
+    files_days: int = 30
+    webhook_url: str | None = field(default=None, repr=False)
+    """It may contain a password."""
+    webhook_secret: str | None = field(default=None, repr=False)
 
     @property
     def is_initialized(self) -> bool:
@@ -77,6 +88,11 @@ class Settings:
     @property
     def vectors(self) -> Path:
         return self.home / "vectors.db"
+
+    @property
+    def files(self) -> Path:
+        """The folder for the files of batches."""
+        return self.files_folder or self.home / "files"
 
     @property
     def tokenizers(self) -> Path:
@@ -123,6 +139,12 @@ class Settings:
             local_lanes=_integer(env, "HUBGATE_LOCAL_LANES", 0, 0, 64),
             local_idle_seconds=_integer(env, "HUBGATE_LOCAL_IDLE_SECONDS", 0, 0, 1 << 30),
             drain_delay=_integer(env, "HUBGATE_DRAIN_DELAY", 0, 0, 3600),
+            files_folder=Path(folder).expanduser() if (folder := env.get("HUBGATE_FILES")) else None,
+            files_max_bytes=_integer(env, "HUBGATE_FILES_MAX_BYTES", 512 * 1024 * 1024, 1024, 1 << 50),
+            files_total_bytes=_integer(env, "HUBGATE_FILES_TOTAL_BYTES", 10 * 1024**3, 1024, 1 << 60),
+            files_days=_integer(env, "HUBGATE_FILES_DAYS", 30, 1, 3650),
+            webhook_url=_url(env, "HUBGATE_WEBHOOK_URL"),
+            webhook_secret=_webhook_secret(env),
         )
 
 
@@ -229,6 +251,24 @@ def _log_level(env: Mapping[str, str]) -> str:
     if level not in {"debug", "info", "warning", "error"}:
         raise InvalidSetting(f"HUBGATE_LOG_LEVEL must be debug, info, warning or error, not {_shown(level)}.")
     return level
+
+
+def _webhook_secret(env: Mapping[str, str]) -> str | None:
+    """`whsec_` and base64, as Standard Webhooks writes it, or any long text."""
+    secret = env.get("HUBGATE_WEBHOOK_SECRET", "").strip()
+    if secret.startswith("whsec_"):
+        try:
+            size = len(b64decode(secret.removeprefix("whsec_"), validate=True))
+        except ValueError:
+            size = 0
+    else:
+        size = len(secret)
+    if env.get("HUBGATE_WEBHOOK_URL", "").strip() and size < MIN_WEBHOOK_SECRET_BYTES:
+        raise InvalidSetting(
+            f"HUBGATE_WEBHOOK_SECRET must have at least {MIN_WEBHOOK_SECRET_BYTES} bytes, for example the output of: "
+            "python3 -c \"import base64, os; print('whsec_' + base64.b64encode(os.urandom(32)).decode())\""
+        )
+    return secret or None
 
 
 def _admin_key(env: Mapping[str, str]) -> str | None:

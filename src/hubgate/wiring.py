@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
+from hubgate.service.batches.batches import Batches
+from hubgate.service.batches.files import Files, FilesFolder
+from hubgate.service.batches.webhook import Webhook
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.ledger import Ledger
 from hubgate.service.inference.pipeline import Pipelines
@@ -28,6 +31,7 @@ from hubgate.store.vectors.file import DiskVectorCache
 from hubgate.upstreams.hub.client import open_hub
 from hubgate.upstreams.hub.tokenizers import TokenizerFiles
 from hubgate.upstreams.sources import ModelSources
+from hubgate.upstreams.webhook import WebhookPost
 from hubgate.web.app import create_app
 from hubgate.web.http.asgi import AsgiApp
 
@@ -90,24 +94,41 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
         await gateway.stored.load()
+        batches = _batches(settings, store, access)
+        closing.push_async_callback(batches.close)
         closing.push_async_callback(_cancel, asyncio.create_task(_flush(access, gateway.usage)))
-        yield Application(
-            app=create_app(
-                gateway,
-                access,
-                meter,
-                memory,
-                hub=hub,
-                max_body_bytes=settings.max_body_bytes,
-                max_total_body_bytes=settings.max_total_body_bytes,
-                keys_in_path=settings.keys_in_path,
-                cookie_keys=await store.cookie_keys() if settings.database_url else (),
-                shared=shared,
-            ),
-            gateway=gateway,
-            access=access,
-            first_admin_key=first_admin_key,
+        app = create_app(
+            gateway,
+            access,
+            meter,
+            memory,
+            hub=hub,
+            batches=batches,
+            max_body_bytes=settings.max_body_bytes,
+            max_total_body_bytes=settings.max_total_body_bytes,
+            keys_in_path=settings.keys_in_path,
+            cookie_keys=await store.cookie_keys() if settings.database_url else (),
+            shared=shared,
         )
+        await batches.start(app.call)
+        yield Application(app=app, gateway=gateway, access=access, first_admin_key=first_admin_key)
+
+
+def _batches(settings: Settings, store: SqlStore, access: Access) -> Batches:
+    folder = FilesFolder(settings.files, settings.files_total_bytes)
+    files = Files(store.batches, folder, max_bytes=settings.files_max_bytes, days=settings.files_days)
+    webhook = None
+    if settings.webhook_url:
+        post = WebhookPost(settings.webhook_url)
+        webhook = Webhook(post, settings.webhook_secret or "", time.time)
+    return Batches(
+        store.batches,
+        files,
+        access,
+        webhook=webhook,
+        max_row_bytes=settings.max_body_bytes,
+        alone=settings.database_url is None,
+    )
 
 
 async def _open_counters(settings: Settings, store: SqlStore) -> TokenizerFiles:

@@ -16,6 +16,8 @@ from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Vectors, Wire
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.domain.hub import ModelPrompts
+from hubgate.service.batches.batches import Batches
+from hubgate.service.batches.files import Files, FilesFolder
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.keys.access import Access
@@ -274,12 +276,16 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
     await gateway.registry.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
     script.calls.clear()
     hub = open_hub(settings)
+    folder = FilesFolder(settings.files, 1 << 20)
+    files = Files(store.batches, folder, max_bytes=1 << 20, days=1)
+    batches = Batches(store.batches, files, access, webhook=None, max_row_bytes=1 << 20, alone=True)
     app = create_app(
         gateway,
         access,
         meter,
         None,
         hub=hub,
+        batches=batches,
         max_body_bytes=4_000_000,
         max_total_body_bytes=4_000_000,
         keys_in_path=True,

@@ -43,6 +43,7 @@ from hubgate.domain.errors import (
 from hubgate.domain.records import Key
 from hubgate.settings import Settings
 from hubgate.store.audit_log import SqlAudit, difference
+from hubgate.store.batches import SqlBatches
 from hubgate.store.cluster.expiring_values import SqlExpiringValues
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
@@ -74,6 +75,7 @@ class SqlStore:
         self.usage = SqlUsage(database)
         self.files = SqlFiles(database)
         self.expiring_values = SqlExpiringValues(database)
+        self.batches = SqlBatches(database)
 
     @classmethod
     async def open(cls, settings: Settings, *, patience: float = PATIENCE) -> SqlStore:

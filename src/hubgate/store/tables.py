@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0010"
+REVISION = "0011"
 """The newest migration."""
 OLDEST_ABLE = "0009"
 """The oldest revision whose version of hubgate works with these tables. A migration that only adds keeps it."""
@@ -149,6 +149,37 @@ expiring_values = Table(
     Column("value", Text, nullable=False),
     Column("number", BigInteger, nullable=False),
     Column("until", Double, nullable=False),  # on the clock of the database's server
+)
+
+# Files of OpenAI's API. The content is on disk, in the folder with this id.
+batch_files = Table(
+    "batch_files",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("folder", String(32), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("folder", String(32), nullable=False),
+    Column("input_file", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("owner", String(32)),  # the gateway process that works on it
+    Column("owned_until", Double),
+    Column("cancel_at", Double),
+    Column("notify_at", Double),
+    Column("state", Text, nullable=False),  # a Batch in JSON; the columns take precedence
 )
 
 # One row: the revision of these tables, and the oldest revision whose version of hubgate works with them.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from starlette.routing import Route
 
 from hubgate.domain.ports import Hub
+from hubgate.service.batches.batches import Batches
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
@@ -16,7 +17,6 @@ from hubgate.web.admin import routes as admin
 from hubgate.web.cohere import routes as cohere
 from hubgate.web.console import routes as console
 from hubgate.web.elastic import routes as elastic
-from hubgate.web.http.asgi import AsgiApp
 from hubgate.web.http.dispatch import Dispatch
 from hubgate.web.http.face import Services
 from hubgate.web.http.guard import Guard
@@ -46,12 +46,13 @@ def create_app(
     memory: VectorMemory | None,
     *,
     hub: Hub,
+    batches: Batches,
     max_body_bytes: int,
     max_total_body_bytes: int,
     keys_in_path: bool,
     cookie_keys: Sequence[bytes] = (),
     shared: SharedValues | None = None,
-) -> AsgiApp:
+) -> Guard:
     services = Services(
         gateway=gateway,
         access=access,
@@ -60,6 +61,7 @@ def create_app(
         configuration=Configuration(gateway, access),
         cookie_keys=cookie_keys,
         shared=shared or SharedValues(),
+        batches=batches,
     )
     health = Health(gateway, meter)
     routes = [

@@ -147,6 +147,11 @@ class Access:
                 return self._with_last_use(key)
         raise NotFound("No key has this id or name.", remedy="`hubgate key list` lists them.")
 
+    def valid_key(self, key_id: str) -> Key | None:
+        """The key with an id, for work in its name; `None` if it was revoked or has expired."""
+        key = next((key for key in self._keys.values() if key.id == key_id), None)
+        return None if key is None or self.has_expired(key.expires_at) else key
+
     def has_expired(self, expires_at: float | None) -> bool:
         return expires_at is not None and self._clock() >= expires_at
 

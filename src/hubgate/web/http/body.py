@@ -86,17 +86,22 @@ class Body:
             GatewayBusy: there is not enough memory left.
             BodyTooSlow, CallerError: the server stopped reading it.
         """
-        has_key = context_of(self._scope).key is not None
-        limit = self._max_bytes if has_key else min(self._max_bytes, ANONYMOUS_BYTES)
+        context = context_of(self._scope)
+        has_key, upload = context.key is not None, context.upload_bytes
+        limit = upload or (self._max_bytes if has_key else min(self._max_bytes, ANONYMOUS_BYTES))
         if self._content_length <= limit:
-            self._take(self._content_length)
+            if upload is None:
+                self._take(self._content_length)
             message = await self._next()
             if self.whole and FAULT in self._scope:
                 raise _fault_error(self._scope[FAULT])
             if self._read <= limit:
-                self._take(self._read)
+                if upload is None:
+                    self._take(self._read)
                 return message
-        if has_key:
+        if upload:
+            remedy = "Send less, or ask the operator to raise HUBGATE_FILES_MAX_BYTES."
+        elif has_key:
             remedy = "Send fewer texts per request, or ask the operator to raise HUBGATE_MAX_BODY_BYTES."
         else:
             remedy = "Sign in first, or send a gateway key."

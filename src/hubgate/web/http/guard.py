@@ -13,12 +13,14 @@ from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 
+from hubgate.domain.batches import RowReply
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import CallerError, CapacityError, Cause, GatewayBusy, HubgateError, UnknownKey
+from hubgate.domain.records import Key
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
 from hubgate.service.usage import CANCELLED, Usage
-from hubgate.web.http.asgi import AsgiApp, Message, Receive, Scope, Send, respond
+from hubgate.web.http.asgi import JSON, AsgiApp, Message, Receive, Scope, Send, respond
 from hubgate.web.http.body import EXCESS, Body, BodyMemory, cancel_on_disconnect, should_drain
 from hubgate.web.http.errors import error_response
 from hubgate.web.http.face import Face, face_of
@@ -124,12 +126,45 @@ class Guard:
         except asyncio.CancelledError:  # the drain period of a stop is over
             await _send_error(response, _stopping())
         except Exception:  # noqa: BLE001 - no client may see a traceback
-            _log.exception("request %s failed", context.request_id)
-            internal = HubgateError(
-                "Internal error.",
-                remedy=f"See request id {context.request_id} in hubgate's log.",
-            )
-            await _send_error(response, internal)
+            await self._fail(response)
+
+    async def call(self, key: Key, path: str, body: bytes, request_id: str) -> RowReply:
+        """Serve a POST of the gateway itself, in the class `bulk`, as if a client had sent it: see `RowCaller`."""
+        context = RequestContext(request_id, time.monotonic(), client="batch", key=key, bulk=True)
+        context.set_face(face_of(path, {}, self._faces))
+        scope: Scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"content-type", JSON)],
+            "hubgate.context": context,
+        }
+        collected = _Collected(body)
+        response = _Response(collected.send, context, None)
+        self._meter.started()
+        try:
+            await self._app(scope, collected.receive, response)
+        except HubgateError as error:
+            await _send_error(response, error)
+        except Exception:  # noqa: BLE001 - the batch goes on
+            await self._fail(response)
+        finally:
+            self._meter.ended()
+            self._record("POST", path, context)
+        return collected.reply(context)
+
+    async def _fail(self, response: _Response) -> None:
+        request_id = response.context.request_id
+        _log.exception("request %s failed", request_id)
+        internal = HubgateError(
+            "Internal error.",
+            remedy=f"See request id {request_id} in hubgate's log.",
+        )
+        await _send_error(response, internal)
 
     def _take_key_from_path(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """Accept `/k/{key}/…`, for clients that cannot send a key in a header.
@@ -227,6 +262,35 @@ class _Response:
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self.context.answered = True
+
+
+class _Collected:
+    """A request of the gateway itself, and its response in memory."""
+
+    __slots__ = ("_body", "_headers", "_parts")
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._headers: dict[bytes, bytes] = {}
+        self._parts: list[bytes] = []
+
+    async def receive(self) -> Message:
+        return {"type": "http.request", "body": self._body, "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._headers = dict(message["headers"])
+        else:
+            self._parts.append(message.get("body", b""))
+
+    def reply(self, context: RequestContext) -> RowReply:
+        wait = self._headers.get(b"retry-after")
+        return RowReply(
+            status=context.status,
+            body=b"".join(self._parts),
+            cause=context.cause,
+            retry_after=float(wait) if wait else None,
+        )
 
 
 async def _send_error(response: _Response, error: HubgateError) -> None:

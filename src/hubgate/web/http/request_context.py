@@ -33,6 +33,8 @@ class RequestContext:
     render_error: RenderError = field(init=False)
     render_stream_error: RenderError | None = None
     """For an error within a stream, if that differs."""
+    upload_bytes: int | None = None
+    """The largest body, if the handler writes it to disk as it arrives. To be set before the body is read."""
     is_call: bool = False
     """Whether it calls a model, and so counts towards the key's limits and the usage."""
     texts: int = 0

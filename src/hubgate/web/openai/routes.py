@@ -14,8 +14,10 @@ from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body
 from hubgate.web.http.face import Face, InferenceRoute, Services, is_cohere_client, is_hugging_face_client
 from hubgate.web.http.guard import XINFERENCE_AUTH
 from hubgate.web.http.request_context import context_of
+from hubgate.web.openai.batches import BatchesApi
 from hubgate.web.openai.embeddings import EMBEDDINGS, handle_embeddings
 from hubgate.web.openai.errors import render, render_with_detail
+from hubgate.web.openai.files import FilesApi
 from hubgate.web.openai.generation import handle_chat, handle_completions
 from hubgate.web.openai.models import model_details, model_name, model_object
 from hubgate.web.shared.embeddings import resolve_endpoint
@@ -96,10 +98,14 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
         Route("/v1/models/{name}", face.model, methods=["GET"]),
         Route("/models", face.models, methods=["GET"]),
         Route("/models/{name}", face.model, methods=["GET"]),
+        *FilesApi(services.batches.files).routes(),
+        *BatchesApi(services.batches).routes(),
     ]
 
 
-_FIRST_SEGMENTS = frozenset({"v1", "embeddings", "models", "chat", "completions", "rerank"})
+_FIRST_SEGMENTS = frozenset(
+    {"v1", "embeddings", "models", "chat", "completions", "rerank", "files", "batches"}
+)
 # Below /hf/{name}: routes that only clients of OpenAI's API call,
 _BELOW_HF = frozenset({"v1/embeddings", "embeddings", "v1/rerank", "v2/rerank"})
 # and routes that all clients call: Hugging Face's own expect text-generation-inference's errors there.

@@ -1,0 +1,216 @@
+"""Batches of OpenAI's API: files of requests that the gateway answers in the background.
+
+Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from hubgate.domain.records import Key
+
+
+class Purpose(StrEnum):
+    """What a file is for: OpenAI's names."""
+
+    BATCH = "batch"
+    BATCH_OUTPUT = "batch_output"
+
+
+class BatchStatus(StrEnum):
+    """OpenAI's names. `cancelling` is not stored: it is an unfinished batch with `Batch.cancel_at`."""
+
+    VALIDATING = "validating"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+UNFINISHED = frozenset(
+    {BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.CANCELLING}
+)
+
+
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file in the folder for files; its content is on disk."""
+
+    id: str
+    key: str
+    """The id of the gateway key that it belongs to."""
+    folder: str
+    """The id of the folder that has its content."""
+    name: str
+    purpose: Purpose
+    size: int
+    created_at: float
+    expires_at: float
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a batch failed or ended early."""
+
+    code: str
+    message: str
+    line: int | None = None
+    """Of the input, from 1."""
+    param: str | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as stored."""
+
+    id: str
+    key: str
+    """The id of the gateway key that created it, and whose rights and limits apply."""
+    folder: str
+    """The id of the folder that has its files: only gateways with this folder can run it."""
+    path: str
+    """Where its requests go, such as `/v1/embeddings`."""
+    input_file: str
+    window: str
+    """The completion window as requested, such as `24h`."""
+    created_at: float
+    expires_at: float
+    output_seconds: float | None = None
+    """How long its output is kept; `None` for the gateway's setting."""
+    metadata: Mapping[str, str] | None = None
+    status: BatchStatus = BatchStatus.VALIDATING
+    model: str | None = None
+    """Of the first request."""
+    faults: tuple[Fault, ...] = ()
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    output_file: str | None = None
+    error_file: str | None = None
+    in_progress_at: float | None = None
+    finalizing_at: float | None = None
+    ended_at: float | None = None
+    rate: float = 0.0
+    """Answered requests per second in the last minute."""
+    waiting_for: str = ""
+    """Why requests are not answered at the moment."""
+    run: int = 0
+    """How often a gateway has taken it up."""
+    cancel_at: float | None = None
+    """When its cancellation was requested."""
+    notify_at: float | None = None
+    """When to send its webhook; `None` if there is nothing to send."""
+    notified: int = 0
+    """Attempts to send the webhook."""
+
+    @property
+    def shown_status(self) -> BatchStatus:
+        is_cancelling = self.status in UNFINISHED and self.cancel_at is not None
+        return BatchStatus.CANCELLING if is_cancelling else self.status
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status not in UNFINISHED
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """At the current rate; `None` if unknown."""
+        left = self.total - self.completed - self.failed
+        return left / self.rate if self.status is BatchStatus.IN_PROGRESS and self.rate else None
+
+
+class RowReply(NamedTuple):
+    """The gateway's response to one request of a batch."""
+
+    status: int
+    body: bytes
+    cause: str
+    """`ok`, or a `Cause`."""
+    retry_after: float | None
+
+
+class RowCaller(Protocol):
+    """Sends requests of batches through the same code as requests of clients."""
+
+    def __call__(self, key: Key, path: str, body: bytes, request_id: str) -> Awaitable[RowReply]:
+        """Send a POST with the rights and the limits of a key, in the class `bulk`. Errors are responses, too."""
+        ...
+
+
+class Page(NamedTuple):
+    """Which part of a list to return."""
+
+    limit: int
+    after: str | None = None
+    """The id of the last item of the page before."""
+    oldest_first: bool = False
+
+
+class BatchStore(Protocol):
+    """Stored files and batches. All methods raise `StoreFailed`; `key` is `None` for all keys."""
+
+    async def add_file(self, file: StoredFile) -> None:
+        """Add a file, or replace one with the same id."""
+        ...
+
+    async def file(self, file_id: str) -> StoredFile | None: ...
+
+    async def files(
+        self, page: Page, now: float, *, key: str | None = None, purpose: str | None = None
+    ) -> Sequence[StoredFile]:
+        """Files that have not expired."""
+        ...
+
+    async def remove_file(self, file_id: str) -> None: ...
+
+    async def expired_files(self, folder: str, now: float) -> Sequence[StoredFile]:
+        """Files that expired, but not the input of an unfinished batch."""
+        ...
+
+    async def add_batch(self, batch: Batch) -> None: ...
+
+    async def batch(self, batch_id: str) -> Batch | None: ...
+
+    async def batches(self, page: Page, key: str | None = None) -> Sequence[Batch]: ...
+
+    async def unfinished_input(self, file_id: str) -> str | None:
+        """The id of an unfinished batch that reads this file."""
+        ...
+
+    async def request_cancel(self, batch_id: str, at: float) -> None:
+        """Note that an unfinished batch is to be cancelled, unless that is noted already."""
+        ...
+
+    async def restart_batch(self, batch: Batch) -> bool:
+        """Store a finished batch as unfinished again. `False` if another gateway did so first."""
+        ...
+
+    async def claim(self, owner: str, folder: str, now: float, until: float) -> Batch | None:
+        """Take up a batch that needs work and that no other gateway is working on, until a time."""
+        ...
+
+    async def save_batch(self, batch: Batch, owner: str, until: float | None) -> float | None:
+        """Store the progress of a claimed batch and extend the claim, or end it with `None`.
+
+        Returns `Batch.cancel_at`.
+
+        Raises:
+            ClaimLost: another gateway has taken it up.
+        """
+        ...
+
+    async def release_claims(self) -> None:
+        """End all claims: this is the only gateway of the database, and it starts."""
+        ...
+
+    async def forget_batches(self, before: float) -> None:
+        """Delete finished batches that were created before a time."""
+        ...
+
+
+class ClaimLost(Exception):
+    """Another gateway has taken up the batch."""

@@ -1,0 +1,328 @@
+"""Files that clients upload and batches write: the content in a folder, the rest in the database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from hubgate.domain.batches import BatchStore, Page, Purpose, StoredFile
+from hubgate.domain.errors import (
+    BodyTooLarge,
+    CapacityError,
+    Cause,
+    DiskFull,
+    InUse,
+    InvalidRequest,
+    NotFound,
+    StoreFailed,
+)
+from hubgate.domain.records import DAY, Key
+from hubgate.files import create_private_folder, flush_to_disk, sync_folder, write_private
+
+MIN_LIFE, MAX_LIFE = 3600, 30 * DAY
+"""Seconds for which a caller may have a file kept: OpenAI's bounds."""
+_CHECK_BYTES = 8 << 20
+"""How much an upload may write before the room is measured again."""
+_DRAFT = ".upload"
+_DRAFT_SECONDS = 3600.0
+
+
+class FilesFolder:
+    """A folder for the content of files. Several gateways may share it. All methods do blocking I/O.
+
+    Args:
+        path: created when it is first used.
+        total_bytes: of all files in it.
+    """
+
+    def __init__(self, path: Path, total_bytes: int) -> None:
+        self._path = path
+        self._total_bytes = total_bytes
+
+    def open(self) -> str:
+        """Create the folder if needed, and return its id.
+
+        Raises:
+            OSError: it cannot be created.
+        """
+        create_private_folder(self._path)
+        mark = self._path / ".folder"
+        with contextlib.suppress(FileExistsError):
+            write_private(mark, secrets.token_hex(16).encode(), new=True)
+        return mark.read_text("ascii").strip()
+
+    def path(self, file_id: str) -> Path:
+        return self._path / file_id
+
+    def parts(self, batch_id: str) -> list[Path]:
+        """The files of a batch's runs, oldest first."""
+        return sorted(self._path.glob(f"{batch_id}.*.part"))
+
+    def draft(self) -> Path:
+        return self._path / f"{secrets.token_hex(8)}{_DRAFT}"
+
+    def room(self) -> int:
+        """How many bytes may still be written."""
+        with os.scandir(self._path) as entries:
+            used = sum(_size(entry) for entry in entries)
+        return self._total_bytes - used
+
+    def remove(self, file_id: str) -> None:
+        self.path(file_id).unlink(missing_ok=True)
+
+    def remove_drafts(self) -> None:
+        """Remove uploads that nobody finishes any more."""
+        for draft in self._path.glob(f"*{_DRAFT}"):
+            if draft.stat().st_mtime < time.time() - _DRAFT_SECONDS:
+                draft.unlink(missing_ok=True)
+
+
+class Files:
+    """The files of all keys. Those of other keys do not exist for a caller, unless its key is an admin's.
+
+    Args:
+        store: where their names, sizes and owners are.
+        folder: where their content is.
+        max_bytes: of one uploaded file.
+        days: how long a file is kept, unless its owner asks for less.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: BatchStore,
+        folder: FilesFolder,
+        *,
+        max_bytes: int,
+        days: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._seconds = days * DAY
+        self._clock = clock
+        self._folder_id: str | None = None
+
+    async def folder_id(self) -> str:
+        """The id of the folder; creates it.
+
+        Raises:
+            StoreFailed: it cannot be used.
+        """
+        if self._folder_id is None:
+            try:
+                self._folder_id = await asyncio.to_thread(self.folder.open)
+            except OSError as error:
+                raise _disk_error(error) from error
+        return self._folder_id
+
+    async def upload(self) -> Upload:
+        """Begin an upload."""
+        await self.folder_id()
+        return Upload(self.folder, self.max_bytes)
+
+    async def add(
+        self, upload: Upload, key: Key, *, name: str, purpose: str | None, seconds: float | None
+    ) -> StoredFile:
+        """Keep what was uploaded.
+
+        Raises:
+            InvalidRequest: a value is not valid.
+            StoreFailed: it cannot be stored.
+        """
+        if purpose != Purpose.BATCH:
+            raise InvalidRequest(
+                "[purpose] must be 'batch'.", remedy="hubgate stores files for batches only: see /v1/batches."
+            )
+        now = self._clock()
+        file = StoredFile(
+            id=f"file-{secrets.token_hex(16)}",
+            key=key.id,
+            folder=await self.folder_id(),
+            name=name,
+            purpose=Purpose.BATCH,
+            size=upload.size,
+            created_at=now,
+            expires_at=now + self.life(seconds),
+        )
+        await upload.keep_as(file.id)
+        try:
+            await self._store.add_file(file)
+        except BaseException:
+            await asyncio.to_thread(self.folder.remove, file.id)
+            raise
+        return file
+
+    def life(self, seconds: float | None) -> float:
+        """How many seconds a file is kept.
+
+        Raises:
+            InvalidRequest: the caller's wish is out of bounds.
+        """
+        if seconds is None:
+            return self._seconds
+        if not MIN_LIFE <= seconds <= MAX_LIFE:
+            raise InvalidRequest(
+                f"[expires_after.seconds] must be from {MIN_LIFE} to {MAX_LIFE}.",
+                remedy="Omit it for the gateway's own limit.",
+            )
+        return min(seconds, self._seconds)
+
+    async def find(self, key: Key, file_id: str) -> StoredFile:
+        """A file of the caller. Raises: NotFound."""
+        file = await self._store.file(file_id)
+        if file is None or not may_see(key, file.key) or file.expires_at <= self._clock():
+            raise NotFound(
+                f"No file has the id [{file_id[:100]}].", remedy="GET /v1/files lists the files of your key."
+            )
+        return file
+
+    async def list(self, key: Key, page: Page, purpose: str | None) -> Sequence[StoredFile]:
+        return await self._store.files(
+            page, self._clock(), key=None if key.admin else key.id, purpose=purpose
+        )
+
+    async def content(self, key: Key, file_id: str) -> tuple[StoredFile, Path]:
+        """A file of the caller, and where its content is.
+
+        Raises:
+            NotFound: it does not exist, or its content was lost.
+            StoreFailed: its content is in the folder of another gateway.
+        """
+        file = await self.find(key, file_id)
+        if file.folder != await self.folder_id():
+            raise StoreFailed(
+                "The content of this file is in the folder of another gateway.",
+                remedy="Ask that gateway, or ask the operator to set HUBGATE_FILES to one folder for all gateways.",
+            )
+        path = self.folder.path(file.id)
+        if not await asyncio.to_thread(path.exists):
+            raise NotFound("The content of this file was lost.", remedy="Upload it again.")
+        return file, path
+
+    async def delete(self, key: Key, file_id: str) -> None:
+        """Delete a file of the caller.
+
+        Raises:
+            NotFound: it does not exist.
+            InUse: an unfinished batch reads it.
+        """
+        file = await self.find(key, file_id)
+        if batch := await self._store.unfinished_input(file.id):
+            raise InUse(
+                f"The batch [{batch}] reads this file.",
+                remedy="Cancel the batch, or wait until it has ended.",
+            )
+        await self._remove(file)
+
+    async def clean(self) -> None:
+        """Delete files that have expired, and what is left of broken uploads."""
+        folder = await self.folder_id()
+        for file in await self._store.expired_files(folder, self._clock()):
+            await self._remove(file)
+        await asyncio.to_thread(self.folder.remove_drafts)
+
+    async def _remove(self, file: StoredFile) -> None:
+        if file.folder == await self.folder_id():
+            await asyncio.to_thread(self.folder.remove, file.id)
+        await self._store.remove_file(file.id)
+
+
+class Upload:
+    """A file that is being received. It ends with `keep_as` or `discard`."""
+
+    def __init__(self, folder: FilesFolder, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._draft = folder.draft()
+        self._file: BinaryIO | None = None
+        self._unchecked = _CHECK_BYTES
+        self.size = 0
+
+    async def write(self, data: bytes) -> None:
+        """Append to the file.
+
+        Raises:
+            BodyTooLarge: it is larger than allowed.
+            CapacityError: the folder is full.
+            StoreFailed: the disk cannot be written.
+        """
+        self.size += len(data)
+        if self.size > self._max_bytes:
+            raise BodyTooLarge(
+                f"The file is larger than {self._max_bytes} bytes.",
+                remedy="Split it, or ask the operator to raise HUBGATE_FILES_MAX_BYTES.",
+            )
+        try:
+            await asyncio.to_thread(self._write, data)
+        except OSError as error:
+            raise _disk_error(error) from error
+
+    async def keep_as(self, file_id: str) -> None:
+        """Make it a file of the folder. Raises: StoreFailed."""
+        try:
+            await asyncio.to_thread(self._keep, self._folder.path(file_id))
+        except OSError as error:
+            raise _disk_error(error) from error
+
+    async def discard(self) -> None:
+        """Delete what was received, unless it was kept."""
+        await asyncio.to_thread(self._discard)
+
+    def _write(self, data: bytes) -> None:
+        file = self._open()
+        self._unchecked += len(data)
+        if self._unchecked >= _CHECK_BYTES:
+            if self._folder.room() < len(data):
+                raise CapacityError(
+                    "The folder for files is full.",
+                    remedy="Delete files that you no longer need, or ask the operator to raise HUBGATE_FILES_TOTAL_BYTES.",
+                    cause=Cause.STORE_FAILED,
+                    retryable=False,
+                )
+            self._unchecked = 0
+        file.write(data)
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            self._draft.touch(mode=0o600, exist_ok=False)
+            self._file = self._draft.open("wb")
+        return self._file
+
+    def _keep(self, path: Path) -> None:
+        file = self._open()  # an empty file has no data
+        flush_to_disk(file)
+        file.close()
+        self._draft.replace(path)
+        sync_folder(path.parent)
+
+    def _discard(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._draft.unlink(missing_ok=True)
+
+
+def may_see(key: Key, owner: str) -> bool:
+    """Whether a caller may see what belongs to the key with the id `owner`."""
+    return key.admin or key.id == owner
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _disk_error(error: OSError) -> StoreFailed:
+    return DiskFull(
+        f"The folder for files cannot be used: {error.strerror or 'unknown error'}.",
+        remedy="Ask the operator to look at HUBGATE_FILES.",
+    )

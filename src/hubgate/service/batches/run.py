@@ -1,0 +1,432 @@
+"""One run of a batch: from where the last run stopped to its end, or until the gateway stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from hubgate.domain.batches import (
+    Batch,
+    BatchStatus,
+    BatchStore,
+    Fault,
+    Purpose,
+    RowCaller,
+    RowReply,
+    StoredFile,
+)
+from hubgate.domain.errors import Cause, StoreFailed
+from hubgate.domain.records import Key
+from hubgate.service.batches.files import Files
+from hubgate.service.batches.record import Answer, Record, error_line, response_line
+from hubgate.service.batches.rows import Row, check_rows, read_rows
+
+CONCURRENCY = 64
+"""Requests of one batch in flight. Many, so that the endpoint's queue can send small ones together."""
+LEASE_SECONDS = 60.0
+"""How long a batch belongs to a gateway that does not report any more."""
+_BEAT_SECONDS = 2.0
+_FLUSH_BEATS = 3
+_SLOT_BYTES = 512 * 1024
+"""A larger request takes several slots, which bounds the memory."""
+_READ_ROWS = 256
+_RECENT_SECONDS = 60.0
+_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.5, 30.0
+_MAX_SUSPECT_TRIES = 5
+_FULL_SECONDS = 5.0
+_FIRST_UNAVAILABLE = 424
+"""Statuses below it say that the request is at fault."""
+_UNANSWERED = {
+    BatchStatus.CANCELLED: ("batch_cancelled", "The batch was cancelled before this request was sent."),
+    BatchStatus.EXPIRED: ("batch_expired", "The batch expired before this request was answered."),
+}
+
+_log = logging.getLogger(__name__)
+_JSON = msgspec.json.Decoder(msgspec.Raw)
+
+
+class Parts(NamedTuple):
+    """What runs of batches need."""
+
+    store: BatchStore
+    files: Files
+    call: RowCaller
+    find_key: Callable[[str], Key | None]
+    """The key with an id, unless it is revoked or expired."""
+    clock: Callable[[], float]
+    """Seconds since the epoch."""
+    max_row_bytes: int
+    notify: bool
+    """Whether to send a webhook at the end."""
+
+
+class _KeyGone(Exception):
+    """The key of the batch was revoked or has expired."""
+
+
+@dataclass(slots=True)
+class BatchRun:
+    """One run of a claimed batch."""
+
+    parts: Parts
+    batch: Batch
+    owner: str
+    _record: Record | None = field(default=None, init=False)
+    _asking: asyncio.Task[None] | None = field(default=None, init=False)
+    """Cancelled when the batch is."""
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONCURRENCY), init=False)
+    _limited: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    """Held by the request that waits for the limit of the key."""
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _unwritten: list[Answer] = field(default_factory=list, init=False)
+    _recent: deque[tuple[float, int]] = field(default_factory=deque, init=False)
+    """Times and numbers of answered requests."""
+    _answered: int = field(default=0, init=False)
+    _waiting_for: str = field(default="", init=False)
+    _started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._started = self.parts.clock()
+
+    async def work(self) -> None:
+        """Continue the batch to its end.
+
+        Raises:
+            ClaimLost: another gateway has taken it up.
+            StoreFailed: the database or the disk cannot be used; another run continues.
+        """
+        beat = asyncio.create_task(self._beat())
+        work = asyncio.create_task(self._to_the_end())
+        try:
+            await asyncio.wait({beat, work}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (beat, work):
+                if not task.done():
+                    task.cancel()
+            await asyncio.gather(beat, work, return_exceptions=True)
+            if self._record is not None:
+                await asyncio.to_thread(self._record.close)
+        for task in (beat, work):
+            if not task.cancelled():
+                task.result()
+
+    async def cancel(self) -> None:
+        """Learn at once that the cancellation was requested here."""
+        await self._save()
+
+    async def _to_the_end(self) -> None:
+        try:
+            if self.batch.status is BatchStatus.VALIDATING:
+                await self._validate()
+            if self.batch.status is BatchStatus.IN_PROGRESS:
+                await self._ask()
+            if self.batch.status is BatchStatus.FINALIZING:
+                await self._finalize()
+        except (OSError, msgspec.MsgspecError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or "the input has changed"
+            _log.error("batch %s: its files cannot be used: %s", self.batch.id, reason)
+            message = f"The files of the batch cannot be used: {reason}."
+            await self._end(BatchStatus.FAILED, Fault(code="file_unreadable", message=message))
+
+    async def _validate(self) -> None:
+        path = self.parts.files.folder.path(self.batch.input_file)
+        checked = await asyncio.to_thread(check_rows, path, self.batch.path, self.parts.max_row_bytes)
+        if checked.faults:
+            await self._end(BatchStatus.FAILED, *checked.faults)
+            return
+        await self._change(
+            status=BatchStatus.IN_PROGRESS,
+            in_progress_at=self.parts.clock(),
+            total=checked.total,
+            model=checked.model,
+        )
+
+    async def _ask(self) -> None:
+        """Get an answer to each request, until all have one or the batch ends early."""
+        record = await self._open_record()
+        faults = self.batch.faults
+        if self.batch.cancel_at is None:
+            with contextlib.suppress(_KeyGone):
+                await self._ask_until(self.batch.expires_at)
+            if not self._has_key():
+                message = "The key of the batch was revoked or has expired."
+                faults = (*faults, Fault(code="key_revoked", message=message))
+        await self._change(
+            status=BatchStatus.FINALIZING,
+            finalizing_at=self.parts.clock(),
+            faults=faults,
+            completed=record.completed,
+            failed=record.failed,
+        )
+
+    async def _ask_until(self, end: float) -> None:
+        self._asking = asyncio.create_task(self._ask_all())
+        try:
+            await asyncio.wait({self._asking}, timeout=max(0.0, end - self.parts.clock()))
+        finally:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
+        if not self._asking.cancelled():
+            self._asking.result()
+
+    async def _open_record(self) -> Record:
+        if self._record is None:
+            batch, folder = self.batch, self.parts.files.folder
+            output = folder.path(_output_file(batch))
+
+            def open_record() -> Record:
+                rows = read_rows(folder.path(batch.input_file), self.parts.max_row_bytes)
+                last = max((row.number for row in rows), default=0)
+                return Record(folder, batch.id, batch.run, output, last)
+
+            self._record = await asyncio.to_thread(open_record)
+        return self._record
+
+    async def _ask_all(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as requests:
+                rows = self._rows()
+                while batch := await asyncio.to_thread(list, islice(rows, _READ_ROWS)):
+                    for row in batch:
+                        slots = min(CONCURRENCY, 1 + len(row.body) // _SLOT_BYTES)
+                        for _ in range(slots):
+                            await self._slots.acquire()
+                        requests.create_task(self._ask_one(row, slots))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    def _rows(self) -> Iterator[Row]:
+        """The requests that have no answer yet."""
+        record, path = self._record, self.parts.files.folder.path(self.batch.input_file)
+        for row in read_rows(path, self.parts.max_row_bytes):
+            if record is not None and not record.has(row.number):
+                yield row
+
+    async def _ask_one(self, row: Row, slots: int) -> None:
+        try:
+            await self._write(await self._answer(row))
+            self._answered += 1
+        finally:
+            for _ in range(slots):
+                self._slots.release()
+
+    async def _answer(self, row: Row) -> Answer:
+        """Send a request until the gateway has a final answer.
+
+        | response | reaction |
+        |---|---|
+        | a success, or a status that blames the request | it is the answer |
+        | the key is over its limit | wait as long as the gateway says, one request at a time |
+        | anything else, such as a paused endpoint | wait and retry until the batch expires |
+        | the same five times, while other requests are answered | it is the answer |
+
+        Raises:
+            _KeyGone: the key may not call anything any more.
+        """
+        before, tries, wait = self._answered, 0, _FIRST_WAIT_SECONDS
+        request_id = f"{self.batch.id}.{row.number}"
+        while True:
+            reply = await self._call(row, request_id)
+            if reply.status < _FIRST_UNAVAILABLE:
+                break
+            tries += 1
+            if tries >= _MAX_SUSPECT_TRIES and self._answered > before and reply.cause != Cause.OVERLOADED:
+                break
+            self._waiting_for = _message(reply.body)
+            await asyncio.sleep(max(wait, min(reply.retry_after or 0.0, _MAX_WAIT_SECONDS)))
+            wait = min(wait * 2, _MAX_WAIT_SECONDS)
+        self._waiting_for = ""
+        batch_id = self.batch.id
+        try:
+            body = bytes(_JSON.decode(reply.body))
+        except msgspec.DecodeError:
+            message = "The response of the model is not JSON."
+            return Answer(row.number, False, error_line(batch_id, row, "invalid_response", message))
+        line = response_line(batch_id, row, reply.status, request_id, body)
+        return Answer(row.number, reply.status == 200, line)
+
+    async def _call(self, row: Row, request_id: str) -> RowReply:
+        if self._limited.locked():
+            async with self._limited:
+                pass
+        reply = await self._send(row, request_id)
+        if reply.cause != Cause.KEY_LIMIT:
+            return reply
+        async with self._limited:
+            while reply.cause == Cause.KEY_LIMIT:
+                self._waiting_for = _message(reply.body)
+                await asyncio.sleep(reply.retry_after or _FIRST_WAIT_SECONDS)
+                reply = await self._send(row, request_id)
+        return reply
+
+    async def _send(self, row: Row, request_id: str) -> RowReply:
+        key = self.parts.find_key(self.batch.key)
+        if key is None:
+            raise _KeyGone
+        return await self.parts.call(key, self.batch.path, row.body, request_id)
+
+    async def _write(self, answer: Answer) -> None:
+        """Return when the answer is in the record. Answers that arrive during a write are written together."""
+        self._unwritten.append(answer)
+        async with self._writing:
+            answers, self._unwritten = self._unwritten, []
+            record = self._record
+            if not answers or record is None:
+                return
+            while True:
+                try:
+                    if await asyncio.to_thread(self._has_room):
+                        await asyncio.to_thread(record.append, answers)
+                        break
+                    self._waiting_for = "The folder for files is full."
+                except OSError as error:
+                    self._waiting_for = f"The folder for files cannot be written: {error.strerror}."
+                await asyncio.sleep(_FULL_SECONDS)
+        self._recent.append((self.parts.clock(), len(answers)))
+
+    def _has_room(self) -> bool:
+        """Whether the output, too, will have room: it is written from the record, which is deleted after that."""
+        record = self._record
+        return record is not None and self.parts.files.folder.room() > record.size
+
+    async def _finalize(self) -> None:
+        """Write the output and the error file, then end the batch."""
+        batch, files = self.batch, self.parts.files
+        record = await self._open_record()
+        status = BatchStatus.COMPLETED
+        if record.completed + record.failed < batch.total:
+            is_expired = batch.cancel_at is None and self.parts.clock() >= batch.expires_at
+            status = BatchStatus.EXPIRED if is_expired else BatchStatus.CANCELLED
+        output, errors = _output_file(batch), _error_file(batch)
+        rows = read_rows(files.folder.path(batch.input_file), self.parts.max_row_bytes)
+        sizes = await asyncio.to_thread(
+            record.write,
+            rows,
+            files.folder.path(output),
+            files.folder.path(errors),
+            _UNANSWERED.get(status),
+            batch.id,
+        )
+        kept = [
+            await self._keep(file_id, name, size)
+            for file_id, name, size in zip((output, errors), ("output", "errors"), sizes, strict=True)
+        ]
+        await self._end(
+            status,
+            output_file=kept[0],
+            error_file=kept[1],
+            completed=record.completed,
+            failed=record.failed,
+        )
+        await asyncio.to_thread(self._remove_parts)
+
+    async def _keep(self, file_id: str, name: str, size: int) -> str | None:
+        """Register a file, unless it is empty."""
+        files, batch, now = self.parts.files, self.batch, self.parts.clock()
+        if not size:
+            await asyncio.to_thread(files.folder.remove, file_id)
+            return None
+        await self.parts.store.add_file(
+            StoredFile(
+                id=file_id,
+                key=batch.key,
+                folder=batch.folder,
+                name=f"{batch.id}_{name}.jsonl",
+                purpose=Purpose.BATCH_OUTPUT,
+                size=size,
+                created_at=now,
+                expires_at=now + files.life(batch.output_seconds),
+            )
+        )
+        return file_id
+
+    def _remove_parts(self) -> None:
+        for part in self.parts.files.folder.parts(self.batch.id):
+            part.unlink(missing_ok=True)
+
+    async def _end(self, status: BatchStatus, *faults: Fault, **values: Any) -> None:
+        now = self.parts.clock()
+        await self._change(
+            status=status,
+            faults=(*self.batch.faults, *faults),
+            ended_at=now,
+            rate=0.0,
+            waiting_for="",
+            notify_at=now if self.parts.notify else None,
+            notified=0,
+            **values,
+        )
+        _log.info(
+            "batch %s: %s, %d of %d answered", self.batch.id, status, self.batch.completed, self.batch.total
+        )
+
+    async def _change(self, **values: Any) -> None:
+        self.batch = msgspec.structs.replace(self.batch, **values)
+        await self._save()
+
+    def _has_key(self) -> bool:
+        return self.parts.find_key(self.batch.key) is not None
+
+    async def _beat(self) -> None:
+        """Store the progress now and then, and learn about a cancellation and the end of the key.
+
+        Raises:
+            ClaimLost: another gateway has taken up the batch.
+        """
+        beats = 0
+        while True:
+            await asyncio.sleep(_BEAT_SECONDS)
+            beats += 1
+            try:
+                if self._record is not None and beats % _FLUSH_BEATS == 0:
+                    await asyncio.to_thread(self._record.flush)
+                if not self.batch.is_finished:
+                    await self._save()
+                if self._asking is not None and not self._has_key():
+                    self._asking.cancel()
+            except (StoreFailed, OSError) as error:
+                _log.error("batch %s: could not store its progress, retrying: %s", self.batch.id, error)
+
+    async def _save(self) -> None:
+        now = self.parts.clock()
+        while self._recent and self._recent[0][0] <= now - _RECENT_SECONDS:
+            self._recent.popleft()
+        if self.batch.status is BatchStatus.IN_PROGRESS and self._record is not None:
+            span = min(now - self._started, _RECENT_SECONDS)
+            self.batch = msgspec.structs.replace(
+                self.batch,
+                completed=self._record.completed,
+                failed=self._record.failed,
+                rate=sum(count for _, count in self._recent) / max(span, 1.0),
+                waiting_for=self._waiting_for,
+            )
+        cancel_at = await self.parts.store.save_batch(self.batch, self.owner, now + LEASE_SECONDS)
+        self.batch = msgspec.structs.replace(self.batch, cancel_at=cancel_at)
+        if cancel_at is not None and self._asking is not None:
+            self._asking.cancel()
+
+
+def _output_file(batch: Batch) -> str:
+    """The id of its output file, which is the same in all runs, so that a killed gateway leaves no file behind."""
+    return f"file-{batch.id.removeprefix('batch_')}o"
+
+
+def _error_file(batch: Batch) -> str:
+    return f"file-{batch.id.removeprefix('batch_')}e"
+
+
+def _message(body: bytes) -> str:
+    """The message of an error in OpenAI's format."""
+    try:
+        error = msgspec.json.decode(body)["error"]
+        return str(error["message"])[:300]
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return "The gateway cannot answer at the moment."

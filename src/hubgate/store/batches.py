@@ -1,0 +1,188 @@
+"""Files and batches of OpenAI's API as rows. Which gateway works on a batch is a claim with an end, in its row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    and_,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from hubgate.domain.batches import UNFINISHED, Batch, ClaimLost, Page, StoredFile
+from hubgate.store.database import Database, insert_or_update
+from hubgate.store.tables import batch_files, batches
+
+_COLUMNS = ("id", "key", "folder", "input_file", "created_at", "status", "run", "cancel_at", "notify_at")
+_CANDIDATES = 20
+_unfinished = batches.c.status.in_(sorted(UNFINISHED))
+
+
+class SqlBatches:
+    """`hubgate.domain.batches.BatchStore` on SQLAlchemy."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add_file(self, file: StoredFile) -> None:
+        """Add a file, or replace one with the same id."""
+        values = msgspec.to_builtins(file)
+
+        def work(connection: Connection) -> None:
+            new = insert_or_update(connection, batch_files).values(values)
+            connection.execute(new.on_conflict_do_update(index_elements=[batch_files.c.id], set_=values))
+
+        await self._database.do(work)
+
+    async def file(self, file_id: str) -> StoredFile | None:
+        found = select(batch_files).where(batch_files.c.id == file_id)
+
+        def work(connection: Connection) -> StoredFile | None:
+            row = connection.execute(found).mappings().one_or_none()
+            return _file(row) if row else None
+
+        return await self._database.do(work)
+
+    async def files(
+        self, page: Page, now: float, *, key: str | None = None, purpose: str | None = None
+    ) -> Sequence[StoredFile]:
+        """Files that have not expired."""
+        wanted = _page(batch_files, page, key).where(batch_files.c.expires_at > now)
+        if purpose is not None:
+            wanted = wanted.where(batch_files.c.purpose == purpose)
+        return await self._database.do(lambda c: [_file(row) for row in c.execute(wanted).mappings()])
+
+    async def remove_file(self, file_id: str) -> None:
+        await self._database.do(lambda c: c.execute(delete(batch_files).where(batch_files.c.id == file_id)))
+
+    async def expired_files(self, folder: str, now: float) -> Sequence[StoredFile]:
+        """Files that expired, but not the input of an unfinished batch."""
+        files = batch_files.c
+        is_read = exists().where(batches.c.input_file == files.id, _unfinished)
+        expired = select(batch_files).where(files.folder == folder, files.expires_at <= now, ~is_read)
+        return await self._database.do(lambda c: [_file(row) for row in c.execute(expired).mappings()])
+
+    async def add_batch(self, batch: Batch) -> None:
+        await self._database.do(lambda c: c.execute(insert(batches).values(_values(batch))))
+
+    async def batch(self, batch_id: str) -> Batch | None:
+        found = select(batches).where(batches.c.id == batch_id)
+
+        def work(connection: Connection) -> Batch | None:
+            row = connection.execute(found).mappings().one_or_none()
+            return _batch(row) if row else None
+
+        return await self._database.do(work)
+
+    async def batches(self, page: Page, key: str | None = None) -> Sequence[Batch]:
+        wanted = _page(batches, page, key)
+        return await self._database.do(lambda c: [_batch(row) for row in c.execute(wanted).mappings()])
+
+    async def unfinished_input(self, file_id: str) -> str | None:
+        """The id of an unfinished batch that reads this file."""
+        found = select(batches.c.id).where(batches.c.input_file == file_id, _unfinished).limit(1)
+        return await self._database.do(lambda c: c.execute(found).scalar())
+
+    async def request_cancel(self, batch_id: str, at: float) -> None:
+        """Note that an unfinished batch is to be cancelled, unless that is noted already."""
+        is_it = and_(batches.c.id == batch_id, _unfinished, batches.c.cancel_at.is_(None))
+        await self._database.do(lambda c: c.execute(update(batches).where(is_it).values(cancel_at=at)))
+
+    async def restart_batch(self, batch: Batch) -> bool:
+        """Store a finished batch as unfinished again. `False` if another gateway did so first."""
+        is_it = and_(batches.c.id == batch.id, ~_unfinished, batches.c.run == batch.run)
+        change = update(batches).where(is_it).values(**_values(batch), owner=None)
+        return await self._database.do(lambda c: c.execute(change).rowcount == 1)
+
+    async def claim(self, owner: str, folder: str, now: float, until: float) -> Batch | None:
+        """Take up the oldest batch that needs work and that no other gateway is working on, until a time."""
+        is_free = or_(batches.c.owner.is_(None), batches.c.owned_until <= now)
+        needs_work = and_(batches.c.folder == folder, or_(_unfinished, batches.c.notify_at <= now), is_free)
+        oldest = select(batches).where(needs_work).order_by(batches.c.created_at).limit(_CANDIDATES)
+
+        def work(connection: Connection) -> Batch | None:
+            for row in connection.execute(oldest).mappings().all():
+                take = update(batches).where(batches.c.id == row["id"], is_free)
+                run = row["run"] + 1
+                if connection.execute(take.values(owner=owner, owned_until=until, run=run)).rowcount:
+                    return msgspec.structs.replace(_batch(row), run=run)
+            return None
+
+        return await self._database.do(work)
+
+    async def save_batch(self, batch: Batch, owner: str, until: float | None) -> float | None:
+        """Store the progress of a claimed batch and extend the claim, or end it with `None`.
+
+        Returns `Batch.cancel_at`.
+
+        Raises:
+            ClaimLost: another gateway has taken it up.
+        """
+        is_mine = and_(batches.c.id == batch.id, batches.c.owner == owner, batches.c.run == batch.run)
+        values = {name: value for name, value in _values(batch).items() if name != "cancel_at"}
+        values |= {"owner": owner if until else None, "owned_until": until}
+
+        def work(connection: Connection) -> float | None:
+            if not connection.execute(update(batches).where(is_mine).values(values)).rowcount:
+                raise ClaimLost
+            found = select(batches.c.cancel_at).where(batches.c.id == batch.id)
+            at: float | None = connection.execute(found).scalar()
+            return at
+
+        return await self._database.do(work)
+
+    async def release_claims(self) -> None:
+        """End all claims: this is the only gateway of the database, and it starts."""
+        owned = batches.c.owner.is_not(None)
+        await self._database.do(lambda c: c.execute(update(batches).where(owned).values(owner=None)))
+
+    async def forget_batches(self, before: float) -> None:
+        """Delete finished batches that were created before a time."""
+        old = and_(batches.c.created_at < before, ~_unfinished)
+        await self._database.do(lambda c: c.execute(delete(batches).where(old)))
+
+
+def _page(table: Table, page: Page, key: str | None) -> Select[Any]:
+    """The items of a page, newest first unless it says otherwise. An unknown `after` gives an empty page."""
+    place: Any = tuple_(table.c.created_at, table.c.id)
+    order = [table.c.created_at.asc(), table.c.id.asc()]
+    if not page.oldest_first:
+        order = [table.c.created_at.desc(), table.c.id.desc()]
+    wanted = select(table).order_by(*order).limit(page.limit)
+    if key is not None:
+        wanted = wanted.where(table.c.key == key)
+    if page.after is not None:
+        last = table.alias("last")
+        mark = select(last.c.created_at, last.c.id).where(last.c.id == page.after).scalar_subquery()
+        is_later: ColumnElement[bool] = place > mark if page.oldest_first else place < mark
+        wanted = wanted.where(is_later)
+    return wanted
+
+
+def _file(row: Mapping[Any, Any]) -> StoredFile:
+    # The names of columns are a subclass of str, which msgspec refuses.
+    return msgspec.convert({str(name): value for name, value in row.items()}, StoredFile)
+
+
+def _batch(row: Mapping[Any, Any]) -> Batch:
+    state = msgspec.json.decode(row["state"])
+    return msgspec.convert({**state, **{name: row[name] for name in _COLUMNS}}, Batch)
+
+
+def _values(batch: Batch) -> dict[str, Any]:
+    return {
+        **{name: getattr(batch, name) for name in _COLUMNS},
+        "state": msgspec.json.encode(batch).decode(),
+    }
