@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
@@ -243,7 +243,7 @@ def test_batches_chat_complete_and_rerank(settings: Settings) -> None:
             client, create_batch(client, batch_input([body], "/v1/responses"), "/v1/responses")
         )
         assert lines_of(client, done.output_file_id)[0]["response"]["body"]["object"] == "response"
-        body = {"model": "ranker", "query": "a b", "documents": ["c", "a b"]}
-        done = wait_for_end(client, create_batch(client, batch_input([body], "/v1/rerank"), "/v1/rerank"))
+        rank: dict[str, Any] = {"model": "ranker", "query": "a b", "documents": ["c", "a b"]}
+        done = wait_for_end(client, create_batch(client, batch_input([rank], "/v1/rerank"), "/v1/rerank"))
         ranks = lines_of(client, done.output_file_id)[0]["response"]["body"]["results"]
         assert [rank["index"] for rank in ranks] == [1, 0]

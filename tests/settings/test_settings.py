@@ -44,6 +44,12 @@ def test_reads_every_variable() -> None:
             "HUBGATE_ENDPOINTS_CATALOG_URL": "https://endpoints.example/catalog",
             "HUBGATE_DRAIN_DELAY": "15",
             "HUBGATE_ALONE": "Wait",
+            "HUBGATE_FILES": "/files",
+            "HUBGATE_FILES_MAX_BYTES": "4096",
+            "HUBGATE_FILES_TOTAL_BYTES": "8192",
+            "HUBGATE_FILES_DAYS": "7",
+            "HUBGATE_WEBHOOK_URL": "https://hooks.example/x",
+            "HUBGATE_WEBHOOK_SECRET": "a secret of at least 24 bytes",
             "HUBGATE_VALKEY_URL": " valkeys://:hidden@valkey.example:6380/1",
             "HUBGATE_CACHE_URL": "redis+sentinel://one,two/main",
         }
@@ -57,6 +63,11 @@ def test_reads_every_variable() -> None:
     assert settings.max_body_bytes == 2048
     assert settings.max_total_body_bytes == 4096
     assert settings.max_connections == 10
+    assert (settings.files, settings.files_days) == (Path("/files"), 7)
+    assert (settings.files_max_bytes, settings.files_total_bytes) == (4096, 8192)
+    assert settings.webhook_url == "https://hooks.example/x"
+    assert settings.webhook_secret == "a secret of at least 24 bytes"
+    assert "secret of" not in repr(settings)
     assert settings.max_reply_bytes == 1 << 20
     assert settings.cache_bytes == 0
     assert settings.log_level == "debug"
@@ -135,3 +146,11 @@ def test_errors_and_repr_do_not_show_secrets() -> None:
     )
     assert "horse" not in shown
     assert "sesame" not in shown
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "short", "whsec_", "whsec_c2hvcnQ=", "whsec_not base64 at all, but long"]
+)
+def test_a_webhook_needs_a_long_secret(secret: str) -> None:
+    with pytest.raises(InvalidSetting, match="HUBGATE_WEBHOOK_SECRET must have at least 24 bytes"):
+        Settings.from_env({"HUBGATE_WEBHOOK_URL": "https://h.example", "HUBGATE_WEBHOOK_SECRET": secret})

@@ -219,6 +219,7 @@ class ScriptedGateway:
     access: Access
     meter: Meter
     hub: Hub
+    batches: Batches
 
     async def request(
         self,
@@ -290,7 +291,7 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
         max_total_body_bytes=4_000_000,
         keys_in_path=True,
     )
-    yield ScriptedGateway(app, script, gateway, access, meter, hub)
+    yield ScriptedGateway(app, script, gateway, access, meter, hub, batches)
     await gateway.close()
     await hub.close()
     await store.close()

@@ -268,6 +268,7 @@ class TestCache:
             meter,
             memory,
             hub=scripted.hub,
+            batches=scripted.batches,
             max_body_bytes=1 << 20,
             max_total_body_bytes=1 << 20,
             keys_in_path=False,

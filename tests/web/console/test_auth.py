@@ -113,6 +113,7 @@ async def test_polling_does_not_keep_a_session_alive(scripted: ScriptedGateway) 
         memory=None,
         hub=scripted.hub,
         configuration=Configuration(gateway, access),
+        batches=scripted.batches,
     )
     routes = console_routes(services, clock=lambda: now)
     named = {

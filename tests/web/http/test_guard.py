@@ -107,6 +107,7 @@ def without_keys_in_path(scripted: ScriptedGateway) -> AsgiApp:
         scripted.meter,
         None,
         hub=scripted.hub,
+        batches=scripted.batches,
         max_body_bytes=1000,
         max_total_body_bytes=1000,
         keys_in_path=False,

@@ -190,7 +190,7 @@ class Record:
                     (good if source.success else bad).write(source.line(self._offsets[row.number]))
                 elif missing is not None:
                     bad.write(error_line(batch_id, row, *missing))
-            return good.tell(), bad.tell()
+        return output.stat().st_size, errors.stat().st_size
 
     def close(self) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""One run of a batch: from where the last run stopped to its end, or until the gateway stops."""
+"""One run of a batch: from where the last run stopped until it ends, or the gateway stops."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ class BatchRun:
         self._started = self.parts.clock()
 
     async def work(self) -> None:
-        """Continue the batch to its end.
+        """Continue the batch until it ends.
 
         Raises:
             ClaimLost: another gateway has taken it up.
             StoreFailed: the database or the disk cannot be used; another run continues.
         """
         beat = asyncio.create_task(self._beat())
-        work = asyncio.create_task(self._to_the_end())
+        work = asyncio.create_task(self._continue())
         try:
             await asyncio.wait({beat, work}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -122,7 +122,7 @@ class BatchRun:
         """Learn at once that the cancellation was requested here."""
         await self._save()
 
-    async def _to_the_end(self) -> None:
+    async def _continue(self) -> None:
         try:
             if self.batch.status is BatchStatus.VALIDATING:
                 await self._validate()
