@@ -68,11 +68,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         shared = SharedValues(store.expiring_values if settings.database_url else None)
         access, first_admin_key = await Access.load(store, settings.admin_key, shared=shared)
         sources = ModelSources(settings)
-        memory = None
-        if settings.cache_bytes:
-            memory = VectorMemory(DiskVectorCache(settings.vectors, settings.cache_bytes))
+        memory = _open_vector_cache(settings, store)
+        if memory:
             closing.push_async_callback(memory.close)
-            store.when_full(memory.free_space)
         counters = await _open_counters(settings, store)
         shared_limits = await closing.enter_async_context(_shared_limits(settings))
         ledger = await Ledger.load(store, time.monotonic)
@@ -89,7 +87,8 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         gateway = Gateway(store, sources, pipelines, counters)
         closing.push_async_callback(gateway.usage.flush)
         closing.push_async_callback(access.flush)
-        meter = Meter(gateway.pipelines, sources.local_memory, shared_limits)
+        stored = memory.store if memory else None
+        meter = Meter(gateway.pipelines, sources.local_memory, shared_limits, stored)
         hub = open_hub(settings)
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
@@ -165,6 +164,21 @@ async def _shared_limits(settings: Settings) -> AsyncIterator[SharedLimits | Non
     finally:
         await shared.close()
         await connection.close()
+
+
+def _open_vector_cache(settings: Settings, store: SqlStore) -> VectorMemory | None:
+    if not settings.cache_bytes:
+        return None
+    if settings.cache_url:
+        from hubgate.store.valkey.vectors import ValkeyVectors  # noqa: PLC0415 - of the extra [scale]
+
+        shared = ValkeyVectors(settings.cache_url, "HUBGATE_CACHE_URL")
+        memory = VectorMemory(shared)
+        shared.when_cleared(memory.cache.clear)
+        return memory
+    disk = DiskVectorCache(settings.vectors, settings.cache_bytes)
+    store.when_full(disk.free_space)
+    return VectorMemory(disk)
 
 
 async def _flush(access: Access, usage: Usage) -> None:

@@ -94,12 +94,16 @@ def cache_stats() -> None:
     if not stats["enabled"]:
         print("The vector cache is off: HUBGATE_CACHE_BYTES is 0.")
         return
-    print_fields(
-        {
-            place: f"{stats[key]['entries']} vectors, {format_bytes(stats[key]['bytes'])} of {format_bytes(stats[key]['most_bytes'])}"
-            for place, key in (("in memory", "memory"), ("on disk", "disk"))
-        }
-    )
+    fields = {
+        place: f"{stats[key]['entries']} vectors, {format_bytes(stats[key]['bytes'])} of {format_bytes(stats[key]['most_bytes'])}"
+        for place, key in (("in memory", "memory"), ("on disk", "disk"))
+        if key in stats
+    }
+    if shared := stats.get("shared"):
+        most = f" of {format_bytes(shared['most_bytes'])}" if shared["most_bytes"] else ""
+        size = f"{format_bytes(shared['bytes'])}{most} in use"
+        fields["shared"] = f"{shared['server']}, {size if shared['available'] else 'not available'}"
+    print_fields(fields)
     print_table(
         ("endpoint", "hits", "misses", "hit rate"),
         [

@@ -227,23 +227,34 @@ class VectorCache(Protocol):
         ...
 
 
-class VectorDisk(VectorCache, Protocol):
+class VectorStore(VectorCache, Protocol):
     """The part of the vector cache that survives a restart."""
 
-    async def stats(self) -> Mapping[str, int]:
-        """Entries, bytes, hits and misses."""
+    @property
+    def place(self) -> str:
+        """`disk` or `shared`."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The file or the server, for people."""
+        ...
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Since the start: `hits` and `misses` of texts that were not in memory, and `dropped` vectors."""
+        ...
+
+    async def stats(self) -> Mapping[str, Any]:
+        """Its counts and its size."""
         ...
 
     async def clear(self) -> None:
         """Raises: StoreFailed."""
         ...
 
-    async def free_space(self) -> None:
-        """Delete the file, because the disk is full."""
-        ...
-
     async def close(self) -> None:
-        """Write pending entries and close the file."""
+        """Write pending entries and close the file or the connection."""
         ...
 
 

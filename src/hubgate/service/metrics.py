@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from hubgate.core.traffic.slots import SharedLimits
+from hubgate.domain.ports import VectorStore
 from hubgate.service.inference.pipeline import Pipeline
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -59,6 +60,7 @@ class Meter:
         pipelines: Callable[[], Mapping[str, Pipeline]],
         local_memory: Callable[[], Mapping[tuple[str, str], int]] = dict,
         shared_limits: SharedLimits | None = None,
+        vectors: VectorStore | None = None,
         *,
         max_series: int = MAX_SERIES,
     ) -> None:
@@ -74,6 +76,7 @@ class Meter:
             _Pipelines(pipelines),
             _Replicas(pipelines),
             _LocalModels(local_memory),
+            *([_StoredVectors(vectors)] if vectors else []),
         ):
             self.registry.register(collector)
         if shared_limits is not None:
@@ -242,6 +245,24 @@ class _Replicas(Collector):
                 in_flight.add_metric(labels, replica.in_flight)
                 requests.add_metric(labels, replica.requests)
         yield from (up, in_flight, requests)
+
+
+class _StoredVectors(Collector):
+    """The part of the vector cache behind the memory: on disk or shared."""
+
+    def __init__(self, vectors: VectorStore) -> None:
+        self._vectors = vectors
+
+    def collect(self) -> Iterator[Metric]:
+        words = {
+            "hits": "Texts found in this part of the cache, which were not in memory.",
+            "misses": "Texts not found in this part of the cache.",
+            "dropped": "Vectors that were not written to it.",
+        }
+        for name, number in self._vectors.counts.items():
+            family = CounterMetricFamily(f"hubgate_stored_vectors_{name}", words[name], labels=("place",))
+            family.add_metric([self._vectors.place], number)
+            yield family
 
 
 class _LocalModels(Collector):

@@ -52,6 +52,8 @@ class DiskVectorCache:
         patience: seconds to wait for another program that writes to the file.
     """
 
+    place = "disk"
+
     def __init__(
         self,
         path: Path,
@@ -97,20 +99,23 @@ class DiskVectorCache:
         if self._pending and self._writer is None:
             self._writer = asyncio.create_task(self._write())
 
-    async def stats(self) -> Mapping[str, int]:
-        """The contents of the file, and how often it helped since hubgate started.
+    @property
+    def name(self) -> str:
+        return self._path.name
 
-        `hits` and `misses` count texts that were not in memory. `dropped` counts vectors that came faster than they
-        could be written.
-        """
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """`dropped` vectors came faster than they could be written."""
+        return {"hits": self._hits, "misses": self._misses, "dropped": self._dropped}
+
+    async def stats(self) -> Mapping[str, int]:
+        """The contents of the file, and how often it helped since hubgate started."""
         entries, size = await self._do("read", self._table.measure, (0, 0))
         return {
             "entries": entries,
             "bytes": size,
             "most_bytes": self._max_bytes,
-            "hits": self._hits,
-            "misses": self._misses,
-            "dropped": self._dropped,
+            **self.counts,
         }
 
     async def clear(self) -> None:

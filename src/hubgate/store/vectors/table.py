@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hubgate.core.vectors import json_to_f32
-from hubgate.domain.calls import CachedVector, Encoding
-from hubgate.domain.errors import UpstreamUnreadable
+from hubgate.core.packed_vectors import pack, unpack
+from hubgate.domain.calls import CachedVector
 from hubgate.files import create_private_folder
 
 _FORMAT = 2
@@ -35,10 +33,6 @@ _KEYS_PER_STEP = 2000
 """Keys that one step of filling the Bloom filter reads, about 5 ms: lookups come in between."""
 _TABLE = "CREATE TABLE IF NOT EXISTS vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, data BLOB NOT NULL)"
 
-_CHECKSUM = struct.Struct("<I")
-_HEAD = struct.Struct("<qBB")
-"""Tokens or -1, whether they are exact, whether the text was truncated or 2 if unknown."""
-_UNKNOWN = 2
 _TWO_NUMBERS = struct.Struct("<QQ")
 _FILE_BYTES_PER_BIT = 128
 """12 bits for a vector of 384 numbers, of which two are set: one lookup of a new key in forty is for nothing."""
@@ -89,7 +83,7 @@ class VectorTable:
                 f"SELECT id, key, data FROM vectors WHERE key IN ({marks})",  # noqa: S608 - only question marks
                 part,
             ):
-                vector = _unpack(key, data)
+                vector = unpack(key, data)
                 if vector:
                     found[key] = vector
                     self._read_rows.add(number)
@@ -99,7 +93,7 @@ class VectorTable:
 
     def write(self, vectors: Mapping[bytes, CachedVector]) -> None:
         """Add or replace vectors. Those unused for longest are evicted."""
-        rows = list(_rows(vectors))
+        rows = list(pack(vectors))
         db = self._opened()
         db.execute("BEGIN IMMEDIATE")
         # Pages are never full, and an index holds the keys too: twice the bytes are always enough.
@@ -235,34 +229,3 @@ def _used(db: sqlite3.Connection) -> int:
 
 def _number(db: sqlite3.Connection, query: str) -> int:
     return int(db.execute(query).fetchone()[0])
-
-
-def _rows(vectors: Mapping[bytes, CachedVector]) -> Iterator[tuple[bytes, bytes]]:
-    for key, vector in vectors.items():
-        try:
-            single = vector.vector if vector.encoding is Encoding.F32 else json_to_f32(vector.vector)
-            row = key, _pack(key, vector, single)
-        except (UpstreamUnreadable, struct.error):
-            continue  # a number too large for single precision, or a count too large for eight bytes
-        yield row
-
-
-def _pack(key: bytes, vector: CachedVector, single: bytes) -> bytes:
-    tokens = -1 if vector.tokens is None else vector.tokens
-    truncated = _UNKNOWN if vector.truncated is None else vector.truncated
-    body = _HEAD.pack(tokens, vector.exact, truncated) + single
-    return _CHECKSUM.pack(zlib.crc32(body, zlib.crc32(key))) + body
-
-
-def _unpack(key: bytes, data: bytes) -> CachedVector | None:
-    """The vector of a row; `None` if the row is damaged, because a wrong vector is worse than none."""
-    body = data[_CHECKSUM.size :]
-    if len(body) < _HEAD.size or data[: _CHECKSUM.size] != _CHECKSUM.pack(zlib.crc32(body, zlib.crc32(key))):
-        return None
-    tokens, exact, truncated = _HEAD.unpack_from(body)
-    return CachedVector(
-        vector=body[_HEAD.size :],
-        tokens=None if tokens < 0 else tokens,
-        exact=bool(exact),
-        truncated=None if truncated == _UNKNOWN else bool(truncated),
-    )

@@ -125,7 +125,7 @@ def _playground_and_usage(auth: ConsoleAuth, services: Services) -> list[Route]:
 
 
 def _settings(auth: ConsoleAuth, services: Services) -> list[Route]:
-    settings = SettingsPage(services.gateway)
+    settings = SettingsPage(services.gateway, services.memory)
     configuration = ConfigurationPage(services.configuration)
     audit = AuditPage(services.gateway, services.access)
     return [

@@ -14,6 +14,7 @@ from hubgate.domain.errors import HubgateError
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS
 from hubgate.service.gateway import Gateway
+from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.web.console.page_context import PageContext
 from hubgate.web.schemas.configuration import Configuration
@@ -34,8 +35,9 @@ _EMPTY_FORM = MappingProxyType({"hosts": "\n".join(DEFAULT_HOSTS)})
 class SettingsPage:
     """Connections and versions."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, memory: VectorMemory | None) -> None:
         self._gateway = gateway
+        self._memory = memory
 
     async def show(self, context: PageContext) -> Response:
         return self._render(context)
@@ -79,7 +81,12 @@ class SettingsPage:
         connections = [
             (one, self._gateway.connections.users_of(one.name)) for one in self._gateway.connections.all()
         ]
-        about = (("hubgate", __version__), ("Python", platform.python_version()), ("ICU", icu_version()))
+        about = (
+            ("hubgate", __version__),
+            ("Python", platform.python_version()),
+            ("ICU", icu_version()),
+            (context.translate("about.cache"), self._memory.store.name if self._memory else "–"),
+        )
         return context.render(
             "settings/page.html", about=about, connections=connections, error=error, form=form, faults={}
         )
