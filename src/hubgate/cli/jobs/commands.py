@@ -15,6 +15,7 @@ from typer import Argument, Option
 from hubgate.cli.client import CommandFailed, require_home
 from hubgate.cli.printing import format_time, print_fields, print_table
 from hubgate.domain.calls import OutputDtype
+from hubgate.domain.endpoint import Similarity  # noqa: TC001 - Typer reads the types of the options
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
@@ -117,6 +118,26 @@ def resume_job(job: JobName) -> None:
     plan = _find(job).plan()
     assert plan is not None  # noqa: S101 - `find` read it
     run(Job(plan.task, plan.options))
+
+
+@app.command("load")
+def load_output(
+    output: Annotated[Path, Argument(metavar="OUT", help="The output of a job.")],
+    to: Annotated[
+        str,
+        Option(help="The database: pgvector://, lancedb://, elasticsearch://, qdrant:// or milvus://…"),
+    ],
+    table: Annotated[str, Option(help="The table, index or collection.")],
+    create: Annotated[bool, Option("--create", help="Create the table if there is none.")] = False,
+    similarity: Annotated[
+        Similarity | None, Option(help="Of a new table; by default, that of the endpoint.")
+    ] = None,
+    restart: Annotated[bool, Option("--restart", help="Load everything again.")] = False,
+) -> None:
+    """Load a job's vectors into a vector database. After any interruption, the same command continues."""
+    from hubgate.cli.jobs.load import load
+
+    load(output.absolute(), to, table, create=create, similarity=similarity, restart=restart)
 
 
 @app.command("list")

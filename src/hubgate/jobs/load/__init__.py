@@ -1,0 +1,1 @@
+"""Loading a job's output into a vector database: `hubgate job load`."""
