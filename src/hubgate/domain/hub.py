@@ -99,6 +99,8 @@ class ModelCard:
     """For embedding models."""
     max_input_tokens: int | None = None
     library: str | None = None
+    model_type: str | None = None
+    """The architecture, as in the model's `config.json`; only of a single model."""
     license: str | None = None
     """By the Hub's name for it."""
     license_name: str | None = None

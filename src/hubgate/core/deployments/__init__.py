@@ -1,1 +1,1 @@
-"""When Inference Endpoints run, and what that costs: pure, the clock is an argument."""
+"""Inference Endpoints: what a model fits on, when it runs, and what that costs. Pure: the clock is an argument."""

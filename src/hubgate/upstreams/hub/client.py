@@ -35,6 +35,7 @@ from hubgate.upstreams.hub.errors import HUB_ERROR_RULES
 from hubgate.upstreams.hub.metadata import with_metadata
 from hubgate.upstreams.hub.site import HubSite, token_digest
 from hubgate.upstreams.hub.ttl_cache import TtlCache
+from hubgate.upstreams.json_values import text_of
 
 HUB = "https://huggingface.co"
 SEARCH_SECONDS = 300.0
@@ -196,7 +197,8 @@ class HubClient:
         config, sentence_bert, modules = await asyncio.gather(
             *(self._file(card, name, names, token) for name in _CONFIGURATION)
         )
-        card = replace(card, prompts=await self._prompts(card, modules, names, token))
+        prompts = await self._prompts(card, modules, names, token)
+        card = replace(card, prompts=prompts, model_type=text_of(config, "model_type"))
         if not card.tasks:
             return card
         length = read_length(config, sentence_bert) or card.max_input_tokens
