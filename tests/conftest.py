@@ -36,6 +36,7 @@ hypothesis_settings.load_profile("hubgate")
 
 pytest_plugins = [
     "commands",
+    "lookalikes.endpoints.world",
     "gateway_process",
     "postgres.databases",
     "screen",

@@ -17,6 +17,10 @@ from hubgate.domain.errors import StoreFailed
 from hubgate.service.batches.batches import Batches
 from hubgate.service.batches.files import Files, FilesFolder
 from hubgate.service.batches.webhook import Webhook
+from hubgate.service.deployments.deployer import Deployer
+from hubgate.service.deployments.follower import Follower
+from hubgate.service.deployments.planner import Planner
+from hubgate.service.deployments.tokens import Accounts
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.ledger import Ledger
 from hubgate.service.inference.pipeline import Pipelines
@@ -28,7 +32,7 @@ from hubgate.service.usage import Usage
 from hubgate.settings import Settings
 from hubgate.store.store import SqlStore
 from hubgate.store.vectors.file import DiskVectorCache
-from hubgate.upstreams.hub.client import open_hub
+from hubgate.upstreams.hub.client import HubClient, open_hub
 from hubgate.upstreams.hub.tokenizers import TokenizerFiles
 from hubgate.upstreams.sources import ModelSources
 from hubgate.upstreams.webhook import WebhookPost
@@ -50,6 +54,7 @@ _log = logging.getLogger(__name__)
 class Application:
     app: AsgiApp
     gateway: Gateway
+    follower: Follower
     access: Access
     first_admin_key: str | None
     """The admin key generated at the very first start, to be shown only once."""
@@ -92,6 +97,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         hub = open_hub(settings)
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
+        deployer, follower = open_deployments(store, gateway, hub)
         await gateway.stored.load()
         batches = _batches(settings, store, access)
         closing.push_async_callback(batches.close)
@@ -103,6 +109,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             memory,
             hub=hub,
             batches=batches,
+            deployer=deployer,
             max_body_bytes=settings.max_body_bytes,
             max_total_body_bytes=settings.max_total_body_bytes,
             keys_in_path=settings.keys_in_path,
@@ -110,7 +117,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
             shared=shared,
         )
         await batches.start(app.call)
-        yield Application(app=app, gateway=gateway, access=access, first_admin_key=first_admin_key)
+        yield Application(
+            app=app, gateway=gateway, follower=follower, access=access, first_admin_key=first_admin_key
+        )
 
 
 def _batches(settings: Settings, store: SqlStore, access: Access) -> Batches:
@@ -179,6 +188,28 @@ def _open_vector_cache(settings: Settings, store: SqlStore) -> VectorMemory | No
     disk = DiskVectorCache(settings.vectors, settings.cache_bytes)
     store.when_full(disk.free_space)
     return VectorMemory(disk)
+
+
+def open_deployments(store: SqlStore, gateway: Gateway, hub: HubClient) -> tuple[Deployer, Follower]:
+    """What manages Inference Endpoints, and what follows those that it created."""
+    accounts = Accounts(gateway.connections, hub)
+    follower = Follower(
+        api=hub.inference_endpoints,
+        accounts=accounts,
+        store=store.deployments,
+        registry=gateway.registry,
+        audit=store.audit,
+    )
+    deployer = Deployer(
+        api=hub.inference_endpoints,
+        planner=Planner(hub.inference_endpoints, hub, accounts, store.plan_secret),
+        accounts=accounts,
+        store=store.deployments,
+        registry=gateway.registry,
+        audit=store.audit,
+        on_change=follower.wake,
+    )
+    return deployer, follower
 
 
 async def _flush(access: Access, usage: Usage) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 TOKEN = "hf_fineGrainedTokenMadeUp"
 PROMPTS = "config_sentence_transformers.json"
 READ_TOKEN = "hf_readTokenMadeUp"
+MANAGER_TOKEN = "hf_mayManageEndpoints"
+"""Of `acme`, whose Inference Endpoints it may manage."""
 SHA = "c" * 40
 
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -115,6 +117,22 @@ WHOAMI: dict[str, dict[str, Any]] = {
                             "entity": {"_id": "1", "type": "user", "name": "ada"},
                             "permissions": ["inference.endpoints.infer.write", "repo.content.read"],
                         }
+                    ],
+                },
+            },
+        },
+    },
+    MANAGER_TOKEN: {
+        "type": "user",
+        "name": "acme",
+        "auth": {
+            "accessToken": {
+                "displayName": "deployer",
+                "role": "fineGrained",
+                "fineGrained": {
+                    "global": [],
+                    "scoped": [
+                        {"permissions": ["inference.endpoints.infer.write", "inference.endpoints.write"]}
                     ],
                 },
             },

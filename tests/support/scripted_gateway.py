@@ -25,6 +25,7 @@ from hubgate.service.metrics import Meter
 from hubgate.store.store import SqlStore
 from hubgate.upstreams.hub.client import open_hub
 from hubgate.web.app import create_app
+from hubgate.wiring import open_deployments
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from hubgate.core.generation import GenerationPipeline
     from hubgate.domain.calls import Call, GenerationCall, Result
     from hubgate.domain.ports import Hub, Model, TextGenerator, Upstream
+    from hubgate.service.deployments.deployer import Deployer
+    from hubgate.service.deployments.follower import Follower
     from hubgate.settings import Settings
     from hubgate.web.http.asgi import AsgiApp, Message
 
@@ -220,6 +223,8 @@ class ScriptedGateway:
     meter: Meter
     hub: Hub
     batches: Batches
+    deployer: Deployer
+    follower: Follower
 
     async def request(
         self,
@@ -280,6 +285,7 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
     folder = FilesFolder(settings.files, 1 << 20)
     files = Files(store.batches, folder, max_bytes=1 << 20, days=1)
     batches = Batches(store.batches, files, access, webhook=None, max_row_bytes=1 << 20, alone=True)
+    deployer, follower = open_deployments(store, gateway, hub)
     app = create_app(
         gateway,
         access,
@@ -287,11 +293,12 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
         None,
         hub=hub,
         batches=batches,
+        deployer=deployer,
         max_body_bytes=4_000_000,
         max_total_body_bytes=4_000_000,
         keys_in_path=True,
     )
-    yield ScriptedGateway(app, script, gateway, access, meter, hub, batches)
+    yield ScriptedGateway(app, script, gateway, access, meter, hub, batches, deployer, follower)
     await gateway.close()
     await hub.close()
     await store.close()

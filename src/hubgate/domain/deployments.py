@@ -29,7 +29,7 @@ class Access(StrEnum):
     """Who may call an Inference Endpoint."""
 
     PRIVATE = "private"
-    """The token's namespace, through AWS PrivateLink or with a token."""
+    """Tokens of its own namespace."""
     AUTHENTICATED = "authenticated"
     """Every token of Hugging Face."""
     PUBLIC = "public"
@@ -286,14 +286,14 @@ class ManagedDeployment:
     price: Price
     """When it was planned."""
     started_at: float
-    """When its creation was requested, in seconds since the epoch."""
+    """When its creation was requested, or it was last resumed, in seconds since the epoch."""
+    task: Task
+    engine: Engine
+    register_as: str
+    """The name to register it under."""
     stage: Stage = Stage.PLANNED
     message: str = ""
     """What went wrong, or what to know."""
-    task: Task | None = None
-    engine: Engine | None = None
-    register_as: str | None = None
-    """The name to register it under; `None` registers nothing."""
     delete_on_failure: bool = False
     url: str | None = None
     warnings: tuple[str, ...] = ()
@@ -308,8 +308,15 @@ def tag_of(plan_id: str) -> str:
     return f"{TAG}-{plan_id}"
 
 
-BILLED = frozenset({DeploymentState.INITIALIZING, DeploymentState.RUNNING, DeploymentState.UPDATING})
-"""The states in which replicas cost money. Hugging Face bills initializing and running; updating keeps them running."""
+BILLED = frozenset(
+    {
+        DeploymentState.INITIALIZING,
+        DeploymentState.RUNNING,
+        DeploymentState.UPDATING,
+        DeploymentState.UPDATE_FAILED,
+    }
+)
+"""The states in which replicas cost money. Hugging Face bills initializing and running; an update keeps replicas running."""
 
 
 def check_deployment_name(name: str) -> None:

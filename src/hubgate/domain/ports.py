@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias
 
 from hubgate.domain.calls import CachedVector, Call, Generated, GenerationCall, Result, WireFormat
+from hubgate.domain.deployment_ports import DeploymentStore
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelPrompts, ModelSearch
@@ -353,6 +354,9 @@ class Store(Notes, Protocol):
 
     @property
     def usage(self) -> UsageStore: ...
+
+    @property
+    def deployments(self) -> DeploymentStore: ...
 
     @property
     def audit(self) -> AuditLog: ...

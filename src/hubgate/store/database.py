@@ -43,6 +43,7 @@ class Lock(IntEnum):
     MIGRATION = 1
     USAGE = 2
     CONFIGURATION = 3
+    DEPLOYMENTS = 4
 
 
 class Backend(Protocol):

@@ -139,7 +139,7 @@ class PostgresDatabase:
             creator=self._connect,
             hide_parameters=True,
             pool_pre_ping=True,  # after a restart of the server, the next transaction reconnects
-            pool_size=2,
+            pool_size=3,  # one for transactions, and one for each lock that is held over several
             max_overflow=0,
             use_native_hstore=False,
         )

@@ -47,6 +47,7 @@ from hubgate.store.batches import SqlBatches
 from hubgate.store.cluster.expiring_values import SqlExpiringValues
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
+from hubgate.store.deployments import SqlDeployments
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.shared_files import SqlFiles
 from hubgate.store.tables import endpoints, keys, notes
@@ -73,6 +74,9 @@ class SqlStore:
         self.audit = SqlAudit(database)
         self.connections = SqlConnections(database, self._tokens, self.audit)
         self.usage = SqlUsage(database)
+        self.deployments = SqlDeployments(database)
+        self.plan_secret = vault.derived(b"deployment plans")
+        """The key that signs the plans of deployments."""
         self.files = SqlFiles(database)
         self.expiring_values = SqlExpiringValues(database)
         self.batches = SqlBatches(database)

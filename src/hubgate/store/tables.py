@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0011"
+REVISION = "0012"
 """The newest migration."""
 OLDEST_ABLE = "0009"
 """The oldest revision whose version of hubgate works with these tables. A migration that only adds keeps it."""
@@ -180,6 +180,15 @@ batches = Table(
     Column("cancel_at", Double),
     Column("notify_at", Double),
     Column("state", Text, nullable=False),  # a Batch in JSON; the columns take precedence
+)
+
+# Inference Endpoints that hubgate created.
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("id", String(32), primary_key=True),  # of its plan
+    Column("started_at", Double, nullable=False),
+    Column("settings", Text, nullable=False),  # a ManagedDeployment in JSON
 )
 
 # One row: the revision of these tables, and the oldest revision whose version of hubgate works with them.

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from hubgate.domain.ports import Hub
 from hubgate.service.batches.batches import Batches
+from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
@@ -47,6 +48,7 @@ def create_app(
     *,
     hub: Hub,
     batches: Batches,
+    deployer: Deployer,
     max_body_bytes: int,
     max_total_body_bytes: int,
     keys_in_path: bool,
@@ -58,6 +60,7 @@ def create_app(
         access=access,
         memory=memory,
         hub=hub,
+        deployer=deployer,
         configuration=Configuration(gateway, access),
         cookie_keys=cookie_keys,
         shared=shared or SharedValues(),

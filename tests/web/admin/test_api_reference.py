@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from hubgate.domain.records import Key
+from hubgate.web.admin.deployments import DeploymentsApi
 from hubgate.web.admin.hub import HubApi
 from hubgate.web.admin.routes import Api
 from hubgate.web.schemas.configuration import Configuration
@@ -36,6 +37,7 @@ def rows_of(scripted: ScriptedGateway) -> list[ApiRoute]:
     return [
         *Api(gateway, access, None, Configuration(gateway, access)).routes(),
         *HubApi(scripted.hub, gateway, gateway.connections.by_name).routes(),
+        *DeploymentsApi(scripted.deployer).routes(),
     ]
 
 

@@ -82,8 +82,13 @@ async def serve(
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
             server = DrainingServer(config, gate.gateway, settings.drain_delay)
+            following = asyncio.create_task(gate.follower.run())
             started(url, gate, server)
-            await server.serve(sockets=[sock])
+            try:
+                await server.serve(sockets=[sock])
+            finally:
+                following.cancel()
+                await asyncio.wait({following})
 
 
 def _url(sock: socket.socket) -> str:

@@ -16,6 +16,7 @@ from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.web.admin.config import ConfigApi
 from hubgate.web.admin.connections import ConnectionsApi
+from hubgate.web.admin.deployments import DeploymentsApi
 from hubgate.web.admin.diagnosis import DiagnosisApi
 from hubgate.web.admin.endpoints import EndpointsApi
 from hubgate.web.admin.hub import HubApi
@@ -104,7 +105,8 @@ def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
 def _routes(services: Services) -> Sequence[BaseRoute]:
     api = Api(services.gateway, services.access, services.memory, services.configuration)
     hub = HubApi(services.hub, services.gateway, services.gateway.connections.by_name)
-    return [route.route() for route in with_openapi([*api.routes(), *hub.routes()])]
+    deployments = DeploymentsApi(services.deployer)
+    return [route.route() for route in with_openapi([*api.routes(), *hub.routes(), *deployments.routes()])]
 
 
 FACE = Face(

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.ports import Hub
 from hubgate.service.batches.batches import Batches
+from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
@@ -33,6 +34,7 @@ class Services:
     access: Access
     memory: VectorMemory | None
     hub: Hub
+    deployer: Deployer
     configuration: Configuration
     batches: Batches
     cookie_keys: Sequence[bytes] = ()
