@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
+from hubgate.domain.permits import Permits
 from hubgate.service.batches.batches import Batches
 from hubgate.service.batches.files import Files, FilesFolder
 from hubgate.service.batches.webhook import Webhook
@@ -153,26 +154,35 @@ async def _open_counters(settings: Settings, store: SqlStore) -> TokenizerFiles:
 @asynccontextmanager
 async def _shared_limits(settings: Settings) -> AsyncIterator[SharedLimits | None]:
     """The rate limits of all gateways together, if they share a database."""
-    if settings.database_url is None or settings.valkey_url is None:
+    if settings.database_url is None:
         yield None
         return
-    from hubgate.store.valkey.connection import ValkeyConnection  # noqa: PLC0415 - its driver is optional
-    from hubgate.store.valkey.permits import ValkeyPermits  # noqa: PLC0415
-
-    connection = ValkeyConnection(settings.valkey_url, "HUBGATE_VALKEY_URL")
-    shared = SharedLimits(
-        ValkeyPermits(connection),
-        f"the Valkey server {connection.name}",
-        secrets.token_hex(8),
-        shares=settings.shares_alone,
-        clock=time.monotonic,
-    )
-    try:
+    async with AsyncExitStack() as closing:
+        permits, server = _permits(settings, settings.database_url, closing)
+        gateway = secrets.token_hex(8)
+        shared = SharedLimits(permits, server, gateway, shares=settings.shares_alone, clock=time.monotonic)
+        closing.push_async_callback(shared.close)
         await shared.start()
         yield shared
-    finally:
-        await shared.close()
-        await connection.close()
+
+
+def _permits(settings: Settings, database_url: str, closing: AsyncExitStack) -> tuple[Permits, str]:
+    """The server by which rate limits are shared, and its name. Their drivers are optional."""
+    if settings.valkey_url is not None:
+        from hubgate.store.valkey.connection import ValkeyConnection  # noqa: PLC0415
+        from hubgate.store.valkey.permits import ValkeyPermits  # noqa: PLC0415
+
+        connection = ValkeyConnection(settings.valkey_url, "HUBGATE_VALKEY_URL")
+        closing.push_async_callback(connection.close)
+        return ValkeyPermits(connection), f"the Valkey server {connection.name}"
+    from hubgate.store.cluster.postgres_permits import PostgresPermits  # noqa: PLC0415
+    from hubgate.store.database import PATIENCE  # noqa: PLC0415
+    from hubgate.store.postgres import PostgresDatabase  # noqa: PLC0415
+
+    database = PostgresDatabase(database_url, PATIENCE)
+    permits = PostgresPermits(database)
+    closing.push_async_callback(permits.close)
+    return permits, f"the PostgreSQL database {database.name}"
 
 
 def _open_vector_cache(settings: Settings, store: SqlStore) -> VectorMemory | None:

@@ -1,4 +1,4 @@
-"""Gateways on one PostgreSQL database and one Valkey server share the rate limit of an endpoint."""
+"""Gateways on one PostgreSQL database share the rate limit of an endpoint, with and without a Valkey server."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import secrets
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from gateway_process import Home
 from lookalikes import lookalike
 from running_gateway import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from gateway_process import GatewayProcess
@@ -34,29 +36,48 @@ def complete(gateway: GatewayProcess) -> int:
     ).status
 
 
-def test_two_gateways_share_a_limit_and_go_on_alone(
-    tmp_path: Path, migrated_url: str, valkey: ValkeyServer
-) -> None:
-    """Requests of both are a tenth of a second apart, and go on while Valkey is away and when it is back, empty."""
+@pytest.fixture
+def home(tmp_path: Path, migrated_url: str) -> Home:
     home = Home(tmp_path, ADMIN)
-    shared = {"HUBGATE_DATABASE_URL": migrated_url, "HUBGATE_SECRET_KEY": secrets.token_urlsafe(32)}
-    home.env |= shared | {"HUBGATE_VALKEY_URL": valkey.url}
-    with ExitStack() as stack, ThreadPoolExecutor(8) as callers:
+    home.env |= {"HUBGATE_DATABASE_URL": migrated_url, "HUBGATE_SECRET_KEY": secrets.token_urlsafe(32)}
+    return home
+
+
+@contextmanager
+def two_gateways(home: Home) -> Iterator[list[GatewayProcess]]:
+    """Two gateways with an endpoint that takes ten requests a second."""
+    with ExitStack() as stack:
         server = stack.enter_context(lookalike("tgi"))
         added = home.run(
             *("add", "writer", "--url", server.url, "--task", "completion"),
             *("--requests-per-minute", str(PER_MINUTE)),
         )
         assert added.status == 0, added.err
-        gateways = [
-            stack.enter_context(home.serve(HUBGATE_HOME=str(tmp_path / str(number)))) for number in range(2)
+        yield [
+            stack.enter_context(home.serve(HUBGATE_HOME=home.env["HOME"] + f"/{number}"))
+            for number in range(2)
         ]
-        assert [metric(each, "hubgate_alone") for each in gateways] == [0.0, 0.0]
+
+
+def check_rate(gateways: list[GatewayProcess]) -> None:
+    """Requests of both are a tenth of a second apart."""
+    assert [metric(each, "hubgate_alone") for each in gateways] == [0.0, 0.0]
+    with ThreadPoolExecutor(8) as callers:
         started = time.monotonic()
-        sent = list(callers.map(complete, gateways * 15))
-        assert sent == [200] * 30
+        assert list(callers.map(complete, gateways * 15)) == [200] * 30
         assert time.monotonic() - started >= 29 * 60 / PER_MINUTE - 0.3
 
+
+def test_two_gateways_share_a_limit_through_postgresql(home: Home) -> None:
+    with two_gateways(home) as gateways:
+        check_rate(gateways)
+
+
+def test_two_gateways_share_a_limit_through_valkey_and_go_on_alone(home: Home, valkey: ValkeyServer) -> None:
+    """Requests go on while Valkey is away, and when it is back without its memory."""
+    home.env["HUBGATE_VALKEY_URL"] = valkey.url
+    with two_gateways(home) as gateways, ThreadPoolExecutor(2) as callers:
+        check_rate(gateways)
         valkey.kill()
         for gateway in gateways:
             gateway.wait_for("is away: this gateway goes on alone, at 1/2 of each rate limit")

@@ -49,7 +49,7 @@ _MISSING = ("does not exist", "Create it with `createdb`, or correct HUBGATE_DAT
 _RESTARTING = ("is starting or stopping", "Try again in a moment.", True)
 _FULL_OF_CLIENTS = (
     "has no connection left",
-    "Raise max_connections of the server, or close other clients. A gateway uses at most two.",
+    "Raise max_connections of the server, or close other clients. A gateway uses at most three.",
     True,
 )
 # The problem, the remedy, and whether a retry may help: by SQLSTATE, or by its first two characters.
@@ -174,9 +174,12 @@ class PostgresDatabase:
         )
 
     def failure(self, error: SQLAlchemyError) -> StoreFailed:
-        cause = getattr(error, "orig", None)
+        return self.explain(getattr(error, "orig", None) or error)
+
+    def explain(self, cause: BaseException) -> StoreFailed:
+        """An error of psycopg, or a timeout, in plain words."""
         problem, remedy, retryable = _explain(cause) or (
-            f"failed ({_primary(cause) or type(cause or error).__name__})",
+            f"failed ({_primary(cause) or type(cause).__name__})",
             "If another program changed it, restore it from a backup.",
             False,
         )
@@ -184,9 +187,23 @@ class PostgresDatabase:
             f"The PostgreSQL database {self._name} {problem}.", remedy=remedy, retryable=retryable
         )
 
+    @property
+    def name(self) -> str:
+        """The database and its host, for messages."""
+        return self._name
+
     def is_collision(self, error: SQLAlchemyError) -> bool:
         """Whether it was a deadlock or a serialization failure."""
         return getattr(getattr(error, "orig", None), "sqlstate", None) in _COLLISIONS
+
+    async def connect(self) -> psycopg.AsyncConnection[Any]:
+        """A connection beside those of the engine, on which each statement is a transaction.
+
+        Raises:
+            psycopg.Error: it cannot be made.
+        """
+        options: dict[str, Any] = {"prepare_threshold": None, "autocommit": True, **self._defaults}
+        return await psycopg.AsyncConnection.connect(self._url, **options)
 
     def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self._url, prepare_threshold=None, **self._defaults)
@@ -207,6 +224,8 @@ def _set_locally(connection: Connection, **settings: str) -> None:
 
 
 def _explain(error: BaseException | None) -> tuple[str, str, bool] | None:
+    if isinstance(error, TimeoutError):
+        return _ERRORS["57014"]
     if not isinstance(error, psycopg.Error):
         return None
     state = error.sqlstate
