@@ -13,6 +13,7 @@ from hubgate import __version__
 from hubgate.cli import config, connection_commands, database, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.client import CommandFailed
+from hubgate.cli.deploy import commands as deploy
 from hubgate.cli.jobs import commands as jobs
 from hubgate.domain.errors import HubgateError
 from hubgate.settings import InvalidSetting, Settings
@@ -55,6 +56,7 @@ app.command("usage")(records.usage)
 app.command("audit")(records.audit)
 app.add_typer(records.cache, name="cache")
 app.add_typer(jobs.app, name="job")
+app.add_typer(deploy.app, name="deploy")
 app.command("migrate")(database.migrate)
 app.command("move")(database.move)
 app.command("search")(hub.search)

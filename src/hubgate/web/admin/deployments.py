@@ -376,9 +376,10 @@ def _where(request: Request) -> tuple[str | None, str | None]:
     return request.query_params.get("connection") or None, request.query_params.get("namespace") or None
 
 
-def _named(request: Request) -> tuple[str | None, str, str]:
+def _named(request: Request) -> tuple[str | None, str | None, str]:
     names = request.path_params
-    return request.query_params.get("connection") or None, names["namespace"], names["name"]
+    namespace = None if names["namespace"] == "-" else names["namespace"]
+    return request.query_params.get("connection") or None, namespace, names["name"]
 
 
 def _confirmed(request: Request) -> float | None:

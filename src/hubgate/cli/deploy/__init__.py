@@ -1,0 +1,1 @@
+"""`hubgate deploy`: creating and running Inference Endpoints."""
