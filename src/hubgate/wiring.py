@@ -134,6 +134,7 @@ def _batches(settings: Settings, store: SqlStore, access: Access) -> Batches:
         store.batches,
         files,
         access,
+        store.audit,
         webhook=webhook,
         max_row_bytes=settings.max_body_bytes,
         alone=settings.database_url is None,

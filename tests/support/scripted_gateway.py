@@ -284,7 +284,9 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
     hub = open_hub(settings)
     folder = FilesFolder(settings.files, 1 << 20)
     files = Files(store.batches, folder, max_bytes=1 << 20, days=1)
-    batches = Batches(store.batches, files, access, webhook=None, max_row_bytes=1 << 20, alone=True)
+    batches = Batches(
+        store.batches, files, access, store.audit, webhook=None, max_row_bytes=1 << 20, alone=True
+    )
     deployer, follower = open_deployments(store, gateway, hub)
     app = create_app(
         gateway,

@@ -13,6 +13,7 @@ from hubgate.domain.records import Key
 from hubgate.web.admin.deployments import DeploymentsApi
 from hubgate.web.admin.hub import HubApi
 from hubgate.web.admin.routes import Api
+from hubgate.web.http.face import Services
 from hubgate.web.schemas.configuration import Configuration
 from hubgate.web.schemas.endpoint import EndpointForm, edit_endpoint
 from hubgate.web.schemas.key import KeyForm, edit_key
@@ -34,8 +35,17 @@ async def document(scripted: ScriptedGateway) -> Any:
 
 def rows_of(scripted: ScriptedGateway) -> list[ApiRoute]:
     gateway, access = scripted.service, scripted.access
+    services = Services(
+        gateway=gateway,
+        access=access,
+        memory=None,
+        hub=scripted.hub,
+        configuration=Configuration(gateway, access),
+        batches=scripted.batches,
+        deployer=scripted.deployer,
+    )
     return [
-        *Api(gateway, access, None, Configuration(gateway, access)).routes(),
+        *Api(services).routes(),
         *HubApi(scripted.hub, gateway, gateway.connections.by_name).routes(),
         *DeploymentsApi(scripted.deployer).routes(),
     ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import openai
 import pytest
+from batch_files import batch_input, create_batch, texts, wait_for_end
 from lookalikes import lookalike
-from running_gateway import RunningGateway
+from running_gateway import RunningGateway, eventually
 from screen import LOCALES, NEEDS_CHROMIUM, screen
 
 from hubgate.settings import Settings
@@ -31,6 +33,8 @@ PAGES = {
     "keys": "keys",
     "new-key": "keys/new",
     "settings": "settings",
+    "jobs": "jobs",
+    "job": "jobs",
     "problem": "models/nothing/edit",
 }
 TOKEN = "hf_aTokenThatNobodyHas1234"
@@ -56,7 +60,18 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGatew
         gateway.create_key("nightly", bulk=True, requests_per_minute=60, expires_at=4102444800)
         for _ in range(3):
             gateway.request("POST", "/v1/embeddings", {"model": "e5-small", "input": "hello"})
+        _add_jobs(gateway)
         yield gateway
+
+
+def _add_jobs(gateway: RunningGateway) -> None:
+    """One job that has ended with an error, and a newer one that waits for the limit of its key."""
+    nightly = gateway.create_key("archive", requests_per_minute=1)
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.admin_key) as client:
+        bodies = [*texts(3, "demo"), {"model": "nowhere", "input": "x"}]
+        wait_for_end(client, create_batch(client, batch_input(bodies)))
+        job = create_batch(client.with_options(api_key=nightly), batch_input(texts(300, "demo")))
+        eventually(lambda: gateway.request("GET", f"/api/jobs/{job.id}").json()["waiting_for"] is not None)
 
 
 @pytest.fixture
@@ -70,6 +85,9 @@ def empty(browser: Browser, gateway: RunningGateway) -> Iterator[Screen]:
 
 def _open(opened: Screen, name: str) -> None:
     opened.go(PAGES[name])
+    if name == "job":
+        opened.page.locator("tbody a").first.click()
+        opened.page.locator("#job").wait_for()
     if name in {"add", "edit"}:
         for summary in opened.page.locator("#fields details:not(.error-details) > summary").all():
             summary.click()

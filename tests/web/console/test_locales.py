@@ -10,6 +10,7 @@ import icu
 import pytest
 
 import hubgate.web.console
+from hubgate.domain.batches import BatchStatus
 from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, PrefixSource, Source, Task
 from hubgate.domain.errors import Cause
@@ -36,6 +37,7 @@ FAMILIES: dict[str, set[str]] = {
     "delete.used.": {"key", "endpoint"},
     "done.": set(DONE),
     "field.": {*PREFIXES, *PROMPTS, *CONTROLS, *(f"{name}.hint" for name in set(CONTROLS) - WITHOUT_HINT)},
+    "jobs.status.": {status.value for status in BatchStatus},
     "hub.license.": {limit.value for limit in LicenseLimit},
     "hub.why.": set(WHYS),
     "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},

@@ -15,7 +15,8 @@ import msgspec
 
 from hubgate.domain.batches import Batch, BatchStatus, BatchStore, ClaimLost, Fault, Page, RowCaller
 from hubgate.domain.errors import CallerError, Cause, InvalidRequest, NotFound, StoreFailed
-from hubgate.domain.records import DAY, HOUR, Key
+from hubgate.domain.ports import AuditLog
+from hubgate.domain.records import ACTOR, DAY, HOUR, Key
 from hubgate.service.batches.files import Files, may_see
 from hubgate.service.batches.run import LEASE_SECONDS, BatchRun, Parts
 from hubgate.service.batches.webhook import Webhook
@@ -54,6 +55,7 @@ class Batches:
         store: where they are.
         files: their input and output.
         access: the keys.
+        audit: records what admins do to batches of others.
         webhook: sends the message at the end of each batch.
         max_row_bytes: of one request.
         alone: whether no other gateway uses the database.
@@ -65,6 +67,7 @@ class Batches:
         store: BatchStore,
         files: Files,
         access: Access,
+        audit: AuditLog,
         *,
         webhook: Webhook | None,
         max_row_bytes: int,
@@ -74,6 +77,7 @@ class Batches:
         self._store = store
         self.files = files
         self._access = access
+        self._audit = audit
         self._webhook = webhook
         self._max_row_bytes = max_row_bytes
         self._alone = alone
@@ -145,6 +149,7 @@ class Batches:
                 cause=Cause.CONFLICT,
             )
         await self._store.request_cancel(batch.id, self._clock())
+        await self._record("job.cancel", key, batch)
         if run := self._runs.get(batch.id):
             with contextlib.suppress(ClaimLost):
                 await run.cancel()
@@ -158,12 +163,10 @@ class Batches:
             CallerError: nothing is left to send, or it has not ended.
         """
         batch = await self.find(key, batch_id)
-        was_started = batch.is_finished and batch.in_progress_at is not None
-        if not was_started or batch.completed >= batch.total:
+        if not can_resume(batch):
             raise CallerError(
-                "The batch cannot be resumed: "
-                + ("its requests are all answered." if was_started else f"it is {batch.shown_status}."),
-                remedy="A batch can be resumed after it has ended without an answer to every request.",
+                f"The batch cannot be resumed: it is {batch.shown_status}.",
+                remedy="A batch can be resumed after it has ended without a successful answer to every request.",
                 cause=Cause.CONFLICT,
             )
         file, _ = await self.files.content(key, batch.input_file)
@@ -182,8 +185,15 @@ class Batches:
         )
         if not await self._store.restart_batch(again):
             raise CallerError("The batch was resumed already.", cause=Cause.CONFLICT)
+        await self._record("job.resume", key, batch)
         self._wake.set()
         return again
+
+    async def _record(self, verb: str, key: Key, batch: Batch) -> None:
+        """Log what an admin does to the batch of another key."""
+        if key.id != batch.key:
+            ACTOR.set(key.id)
+            await self._audit.record(verb, batch.id)
 
     async def start(self, call: RowCaller) -> None:
         """Continue unfinished batches, and work on new ones."""
@@ -265,6 +275,11 @@ class Batches:
     async def _clean(self) -> None:
         await self.files.clean()
         await self._store.forget_batches(self._clock() - _KEPT_DAYS * DAY)
+
+
+def can_resume(batch: Batch) -> bool:
+    """Whether it has ended, and requests have no successful answer."""
+    return batch.is_finished and batch.in_progress_at is not None and batch.completed < batch.total
 
 
 def _parse_window(window: str) -> float:

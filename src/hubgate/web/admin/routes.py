@@ -11,36 +11,33 @@ from starlette.routing import BaseRoute
 
 from hubgate import __version__
 from hubgate.core.chunking import icu_version
-from hubgate.service.gateway import Gateway
-from hubgate.service.inference.vector_cache import VectorMemory
-from hubgate.service.keys.access import Access
 from hubgate.web.admin.config import ConfigApi
 from hubgate.web.admin.connections import ConnectionsApi
 from hubgate.web.admin.deployments import DeploymentsApi
 from hubgate.web.admin.diagnosis import DiagnosisApi
 from hubgate.web.admin.endpoints import EndpointsApi
 from hubgate.web.admin.hub import HubApi
+from hubgate.web.admin.jobs import JobsApi
 from hubgate.web.admin.keys import KeysApi
 from hubgate.web.admin.openapi import ApiRoute, json_response, with_openapi
 from hubgate.web.admin.records import RecordsApi
 from hubgate.web.http.errors import render_error
 from hubgate.web.http.face import Face, Services
-from hubgate.web.schemas.configuration import Configuration
 
 
 class Api:
-    def __init__(
-        self, gateway: Gateway, access: Access, memory: VectorMemory | None, configuration: Configuration
-    ) -> None:
+    def __init__(self, services: Services) -> None:
+        gateway, access = services.gateway, services.access
         self._gateway = gateway
-        self._memory = memory
+        self._memory = services.memory
         self._parts = (
             EndpointsApi(gateway, access),
             DiagnosisApi(gateway),
             ConnectionsApi(gateway),
             KeysApi(gateway, access),
             RecordsApi(gateway, access),
-            ConfigApi(configuration),
+            JobsApi(services.batches, access),
+            ConfigApi(services.configuration),
         )
 
     async def about(self, request: Request) -> Response:
@@ -103,7 +100,7 @@ def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _routes(services: Services) -> Sequence[BaseRoute]:
-    api = Api(services.gateway, services.access, services.memory, services.configuration)
+    api = Api(services)
     hub = HubApi(services.hub, services.gateway, services.gateway.connections.by_name)
     deployments = DeploymentsApi(services.deployer)
     return [route.route() for route in with_openapi([*api.routes(), *hub.routes(), *deployments.routes()])]

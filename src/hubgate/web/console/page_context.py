@@ -25,6 +25,7 @@ THEMES = ("auto", "light", "dark")
 NAVIGATION = (
     ("models", HOME),
     ("keys", "/ui/keys"),
+    ("jobs", "/ui/jobs"),
     ("usage", "/ui/usage"),
     ("audit", "/ui/audit"),
     ("settings", "/ui/settings"),

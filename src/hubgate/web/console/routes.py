@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from hubgate.domain.errors import NotFound
 from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
+from hubgate.web.console.jobs import JobsPage
 from hubgate.web.console.keys import KeysPage
 from hubgate.web.console.models.detail import ModelPage
 from hubgate.web.console.models.edit import Editing
@@ -50,6 +51,7 @@ def console_routes(services: Services, *, clock: Callable[[], float] = time.time
         *_models(auth, services),
         *_model_form(auth, services),
         *_keys(auth, services),
+        *_jobs(auth, services),
         *_playground_and_usage(auth, services),
         *_settings(auth, services),
         *(auth.public(method, "/ui/{rest:path}", _not_found) for method in _METHODS),
@@ -108,6 +110,19 @@ def _keys(auth: ConsoleAuth, services: Services) -> list[Route]:
         auth.private("POST", "/ui/keys/{key}/edit", keys.update),
         auth.private("GET", "/ui/keys/{key}/revoke", keys.confirm_revoke),
         auth.private("POST", "/ui/keys/{key}/revoke", keys.revoke),
+    ]
+
+
+def _jobs(auth: ConsoleAuth, services: Services) -> list[Route]:
+    jobs = JobsPage(services.batches, services.access)
+    return [
+        auth.private("GET", "/ui/jobs", jobs.show),
+        auth.private("GET", "/ui/jobs/{job}", jobs.detail),
+        auth.private("GET", "/ui/jobs/{job}/progress", jobs.progress, polling=True),
+        auth.private("GET", "/ui/jobs/{job}/cancel", jobs.ask_cancel),
+        auth.private("POST", "/ui/jobs/{job}/cancel", jobs.cancel),
+        auth.private("POST", "/ui/jobs/{job}/resume", jobs.resume),
+        auth.private("GET", "/ui/jobs/{job}/files/{file}", jobs.download),
     ]
 
 

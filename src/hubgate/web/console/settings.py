@@ -26,6 +26,7 @@ AUDIT_VERBS = frozenset(
         *("connection.add", "connection.change", "connection.remove"),
         *("key.create", "key.change", "key.revoke"),
         *("session.begin", "session.end", "session.refuse", "cache.clear"),
+        *("job.cancel", "job.resume"),
     }
 )
 """Changes with a translation, `audit.<verb>`; the page shows others by their names in the API."""

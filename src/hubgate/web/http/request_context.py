@@ -105,6 +105,13 @@ def context_of(scope: MutableMapping[str, Any]) -> RequestContext:
     return context
 
 
+def key_of(scope: MutableMapping[str, Any]) -> Key:
+    """The caller's key, on a route that requires one."""
+    key = context_of(scope).key
+    assert key is not None  # noqa: S101 - the guard or the console requires one
+    return key
+
+
 def need_admin(scope: MutableMapping[str, Any]) -> None:
     """Require an admin key. The audit log attributes later changes to it.
 

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from hubgate.domain.batches import Batch, BatchStatus
 from hubgate.service.batches.batches import Batches, NewBatch
 from hubgate.web.http.asgi import decode
-from hubgate.web.openai.files import key_of
+from hubgate.web.http.request_context import key_of
 from hubgate.web.openai.lists import json_response, page_of, rendered_page
 
 _DEFAULT_LISTED, _MAX_LISTED = 20, 100

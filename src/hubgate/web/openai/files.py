@@ -11,10 +11,8 @@ from starlette.routing import Route
 
 from hubgate.domain.batches import StoredFile
 from hubgate.domain.errors import InvalidRequest
-from hubgate.domain.records import Key
 from hubgate.service.batches.files import Files
-from hubgate.web.http.asgi import Scope
-from hubgate.web.http.request_context import context_of
+from hubgate.web.http.request_context import context_of, key_of
 from hubgate.web.openai.lists import json_response, page_of, rendered_page
 from hubgate.web.openai.uploads import UploadForm
 
@@ -77,12 +75,6 @@ class FilesApi:
                 Route(f"{prefix}/{{file}}/content", self.content, methods=["GET"]),
             )
         ]
-
-
-def key_of(scope: Scope) -> Key:
-    key = context_of(scope).key
-    assert key is not None  # noqa: S101 - the guard requires one on these routes
-    return key
 
 
 def file_object(file: StoredFile) -> dict[str, Any]:
