@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.endpoint import Endpoint, Source, Task
@@ -40,6 +41,9 @@ from hubgate.upstreams.webhook import WebhookPost
 from hubgate.web.app import create_app
 from hubgate.web.http.asgi import AsgiApp
 
+if TYPE_CHECKING:
+    from hubgate.store.valkey.connection import ValkeyConnection
+
 READY_ENDPOINT = Endpoint(
     name="all-minilm-l6-v2",
     task=Task.TEXT_EMBEDDING,
@@ -47,6 +51,8 @@ READY_ENDPOINT = Endpoint(
     model="sentence-transformers/all-MiniLM-L6-v2",
 )
 _FLUSH_SECONDS = 5.0
+_KEY_LIMIT_SECONDS = 0.1
+"""How long a call waits to be counted for all gateways."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +84,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         if memory:
             closing.push_async_callback(memory.close)
         counters = await _open_counters(settings, store)
-        shared_limits = await closing.enter_async_context(_shared_limits(settings))
+        shared_limits = await closing.enter_async_context(_shared_limits(settings, access))
         ledger = await Ledger.load(store, time.monotonic)
         closing.push_async_callback(ledger.close)
         pipelines = Pipelines(
@@ -153,8 +159,8 @@ async def _open_counters(settings: Settings, store: SqlStore) -> TokenizerFiles:
 
 
 @asynccontextmanager
-async def _shared_limits(settings: Settings) -> AsyncIterator[SharedLimits | None]:
-    """The rate limits of all gateways together, if they share a database."""
+async def _shared_limits(settings: Settings, access: Access) -> AsyncIterator[SharedLimits | None]:
+    """The rate limits of all gateways together, if they share a database. With Valkey, also those of keys."""
     if settings.database_url is None:
         yield None
         return
@@ -163,6 +169,9 @@ async def _shared_limits(settings: Settings) -> AsyncIterator[SharedLimits | Non
         gateway = secrets.token_hex(8)
         shared = SharedLimits(permits, server, gateway, shares=settings.shares_alone, clock=time.monotonic)
         closing.push_async_callback(shared.close)
+        if settings.valkey_url is not None:
+            keys = _share_key_limits(settings.valkey_url, access, shared)
+            closing.push_async_callback(keys.close)
         await shared.start()
         yield shared
 
@@ -184,6 +193,15 @@ def _permits(settings: Settings, database_url: str, closing: AsyncExitStack) -> 
     permits = PostgresPermits(database)
     closing.push_async_callback(permits.close)
     return permits, f"the PostgreSQL database {database.name}"
+
+
+def _share_key_limits(url: str, access: Access, shared: SharedLimits) -> ValkeyConnection:
+    from hubgate.store.valkey.connection import ValkeyConnection  # noqa: PLC0415 - its driver is optional
+    from hubgate.store.valkey.minutes import ValkeyKeyMinutes  # noqa: PLC0415
+
+    connection = ValkeyConnection(url, "HUBGATE_VALKEY_URL", patience=_KEY_LIMIT_SECONDS)
+    access.limits.share(ValkeyKeyMinutes(connection), lambda: shared.contact.gateways)
+    return connection
 
 
 def _open_vector_cache(settings: Settings, store: SqlStore) -> VectorMemory | None:

@@ -97,6 +97,17 @@ class LuaValkey:
         self.hashes.setdefault(key, {}).update(zip(pairs[::2], pairs[1::2], strict=True))
         return 0
 
+    def _hgetall(self, key: str) -> list[str]:
+        return [part for pair in self.hashes.get(key, {}).items() for part in pair]
+
+    def _hincrby(self, key: str, name: str, number: str) -> int:
+        stored = self.hashes.setdefault(key, {})
+        stored[name] = str(int(stored.get(name, "0")) + int(number))
+        return int(stored[name])
+
+    def _hdel(self, key: str, *names: str) -> int:
+        return sum(self.hashes.get(key, {}).pop(name, None) is not None for name in names)
+
     def _zadd(self, key: str, score: str, member: str) -> int:
         self.sets.setdefault(key, {})[member] = float(score)
         return 0
@@ -111,7 +122,7 @@ class LuaValkey:
 
 
 class LuaConnection:
-    """What `ValkeyPermits` needs of `hubgate.store.valkey.connection.ValkeyConnection`."""
+    """What hubgate's parts on Valkey need of `hubgate.store.valkey.connection.ValkeyConnection`."""
 
     def __init__(self, server: LuaValkey, is_cut: Callable[[], bool]) -> None:
         self._server = server

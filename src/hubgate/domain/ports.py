@@ -12,7 +12,7 @@ from hubgate.domain.deployment_ports import DeploymentStore
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelPrompts, ModelSearch
-from hubgate.domain.records import Change, Connection, Key, Slot, Tally, UsageQuery, UsageRow
+from hubgate.domain.records import Change, Connection, Exhausted, Key, Slot, Tally, UsageQuery, UsageRow
 from hubgate.domain.secret import Secret
 
 
@@ -294,6 +294,20 @@ class ExpiringValues(Protocol):
         Returns how many there were in this period, and the seconds that are left of it.
         """
         ...
+
+
+class KeyMinutes(Protocol):
+    """What gateway keys did in the last minute at all gateways. All methods raise `StoreFailed`."""
+
+    async def admit(self, key: Key) -> Exhausted | None:
+        """Count a request, unless a limit of the key is exhausted in the last minute."""
+        ...
+
+    async def spend(self, key_id: str, tokens: int) -> None:
+        """Count the tokens of a finished call."""
+        ...
+
+    async def forget(self, key_id: str) -> None: ...
 
 
 class ConnectionStore(Protocol):

@@ -46,8 +46,21 @@ class Key:
     tokens_per_minute: int | None = None
     expires_at: float | None = None
 
+    @property
+    def is_limited(self) -> bool:
+        return self.requests_per_minute is not None or self.tokens_per_minute is not None
+
     def may_call(self, endpoint: str) -> bool:
         return not self.endpoints or endpoint in self.endpoints
+
+
+class Exhausted(NamedTuple):
+    """A limit of a key."""
+
+    what: str
+    """`requests` or `tokens`."""
+    seconds: float
+    """Until a request is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,8 @@ from hubgate.service.keys.credentials import (
     new_key,
     unknown_key_error,
 )
-from hubgate.service.keys.limits import KeyLimits, WrongKeys
+from hubgate.service.keys.limits import WrongKeys
+from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.service.shared_values import SharedValues
 from hubgate.service.shielded import shielded
 
@@ -55,7 +56,7 @@ class Access:
         """Revoked keys whose removal is not stored yet, by id."""
         self._changing = asyncio.Lock()
         """Held from a change in memory until it is stored or undone."""
-        self.limits = KeyLimits()
+        self.limits = SharedKeyLimits()
         self._wrong_keys = WrongKeys(clock, shared)
 
     @classmethod

@@ -45,25 +45,42 @@ class KeyLimits:
     def __init__(self) -> None:
         self._minutes: dict[str, _Minute] = {}
 
-    def admit(self, key: Key, now: float) -> None:
+    def admit(self, key: Key, now: float, *, gateways: int = 1) -> None:
         """Count a request.
+
+        Args:
+            key: whose limits apply.
+            now: the time.
+            gateways: how many gateways the limits are divided among.
 
         Raises:
             KeyLimit: the key is over a limit; has the seconds until the next request is allowed.
         """
-        max_requests, max_tokens = key.requests_per_minute, key.tokens_per_minute
+        max_requests, max_tokens = (
+            _share(key.requests_per_minute, gateways),
+            _share(key.tokens_per_minute, gateways),
+        )
         if max_requests is None and max_tokens is None:
             return
         minute = self._minutes.setdefault(key.id, _Minute())
         if max_tokens is not None and (wait := _wait_for_tokens(minute, max_tokens, now)) > 0:
-            raise _limit_error(key, f"{max_tokens} tokens", wait)
+            raise limit_error(key, "tokens", wait)
         if max_requests is not None:
             requests = minute.requests
             while requests and now - requests[0] >= MINUTE:
                 requests.popleft()
             if len(requests) >= max_requests:
-                raise _limit_error(key, f"{max_requests} requests", requests[-max_requests] + MINUTE - now)
+                raise limit_error(key, "requests", requests[-max_requests] + MINUTE - now)
             requests.append(now)
+
+    def note(self, key: Key, now: float) -> None:
+        """Count a request that was allowed elsewhere."""
+        if key.requests_per_minute is None:
+            return
+        requests = self._minutes.setdefault(key.id, _Minute()).requests
+        while requests and now - requests[0] >= MINUTE:
+            requests.popleft()
+        requests.append(now)
 
     def spend(self, key: Key, tokens: int, now: float) -> None:
         """Count the tokens of a finished call."""
@@ -140,9 +157,15 @@ def _wait_for_tokens(minute: _Minute, limit: int, now: float) -> float:
     return wait
 
 
-def _limit_error(key: Key, limit: str, wait: float) -> KeyLimit:
+def _share(limit: int | None, gateways: int) -> int | None:
+    return None if limit is None else max(1, limit // gateways)
+
+
+def limit_error(key: Key, what: str, wait: float) -> KeyLimit:
+    """`what` is `requests` or `tokens`; `wait` the seconds until a request is allowed."""
+    limit = key.requests_per_minute if what == "requests" else key.tokens_per_minute
     return KeyLimit(
-        f"The key [{key.name}] exceeded its limit of {limit} per minute.",
+        f"The key [{key.name}] exceeded its limit of {limit} {what} per minute.",
         remedy="Retry later, or ask an admin to raise the key's limit.",
         retry_after=wait,
     )

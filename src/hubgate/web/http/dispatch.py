@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route, Router
 
 from hubgate.domain.errors import NotFound
-from hubgate.service.keys.limits import KeyLimits
+from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.web.http.asgi import Receive, Scope, Send
 from hubgate.web.http.errors import MethodNotAllowed
 from hubgate.web.http.face import Handler, InferenceRoute
@@ -20,7 +20,7 @@ _NO_PARAMETERS: dict[str, str] = {}
 class Dispatch:
     """The routes of all faces as one ASGI application. Where two routes have the same path, the first one wins."""
 
-    def __init__(self, routes: Iterable[BaseRoute | InferenceRoute], limits: KeyLimits) -> None:
+    def __init__(self, routes: Iterable[BaseRoute | InferenceRoute], limits: SharedKeyLimits) -> None:
         self.routes = tuple(routes)
         self._by_path: dict[str, Handler] = {}
         self._by_segment = _Node()
@@ -43,8 +43,8 @@ class Dispatch:
         if handler is not None and scope["method"] == "POST":
             context = context_of(scope)
             context.is_call = True
-            if context.key is not None:
-                self._limits.admit(context.key, context.started)
+            if context.key is not None and context.key.is_limited:
+                await self._limits.admit(context.key, context.started)
             await handler(scope, receive, send, **parameters)
             return
         if len(path) > 1 and path.endswith("/"):

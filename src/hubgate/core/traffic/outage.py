@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hubgate.domain.errors import HubgateError
-    from hubgate.domain.ports import Clock
+from hubgate.domain.errors import HubgateError
+from hubgate.domain.ports import Clock
 
 _FAILURES = 3
 PAUSE_SECONDS = 5.0
