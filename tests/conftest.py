@@ -38,6 +38,7 @@ pytest_plugins = [
     "commands",
     "lookalikes.endpoints.world",
     "gateway_process",
+    "servers.trio",
     "postgres.databases",
     "screen",
     "stub_sources",

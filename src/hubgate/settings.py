@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import socket
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +19,8 @@ MIN_WEBHOOK_SECRET_BYTES = 24
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - how to reach a gateway that listens on all addresses
 _MAX_DIGITS = 19
 _MAX_SHOWN = 60
+_MAX_NAME = 63
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 _VALKEY_SCHEMES = {"unix"} | {
@@ -52,6 +57,8 @@ class Settings:
     """Of a PostgreSQL database, instead of the file in the home. It may contain a password."""
     migrate: bool = True
     """Whether `hubgate serve` migrates the database."""
+    gate_name: str | None = None
+    """What this gateway is called among those of its database."""
     valkey_url: str | None = field(default=None, repr=False)
     """Of a Valkey or Redis server with the state that gateways share. It may contain a password."""
     cache_url: str | None = field(default=None, repr=False)
@@ -75,6 +82,14 @@ class Settings:
     webhook_url: str | None = field(default=None, repr=False)
     """It may contain a password."""
     webhook_secret: str | None = field(default=None, repr=False)
+
+    @property
+    def gate(self) -> str:
+        """The name of this gateway; by default that of the machine, with an ending that each home has of its own."""
+        if self.gate_name:
+            return self.gate_name
+        host = _NOT_IN_NAMES.sub("-", socket.gethostname()[:_MAX_NAME]) or "hubgate"
+        return f"{host}-{hashlib.sha256(str(self.home.absolute()).encode()).hexdigest()[:4]}"
 
     @property
     def is_initialized(self) -> bool:
@@ -129,6 +144,7 @@ class Settings:
             hf_offline=env.get("HF_HUB_OFFLINE", "").strip().lower() in _TRUE,
             database_url=read_database_url("HUBGATE_DATABASE_URL", env.get("HUBGATE_DATABASE_URL", "")),
             migrate=_choice(env, "HUBGATE_MIGRATE", "auto", "never"),
+            gate_name=_gate_name(env),
             valkey_url=_valkey_url(env, "HUBGATE_VALKEY_URL"),
             cache_url=_valkey_url(env, "HUBGATE_CACHE_URL"),
             shares_alone=_choice(env, "HUBGATE_ALONE", "share", "wait"),
@@ -297,6 +313,16 @@ def read_database_url(name: str, value: str) -> str | None:
     if url and not url.startswith(("postgresql://", "postgres://")):
         raise InvalidSetting(f"{name} must be a URL that starts with postgresql://.")
     return url or None
+
+
+def _gate_name(env: Mapping[str, str]) -> str | None:
+    name = env.get("HUBGATE_GATE_NAME", "").strip()
+    if len(name) > _MAX_NAME or _NOT_IN_NAMES.search(name):
+        raise InvalidSetting(
+            f"HUBGATE_GATE_NAME must have at most {_MAX_NAME} letters, digits, dots, hyphens and underscores, "
+            f"not {_shown(name)}."
+        )
+    return name or None
 
 
 def _valkey_url(env: Mapping[str, str], name: str) -> str | None:

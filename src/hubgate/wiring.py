@@ -19,6 +19,9 @@ from hubgate.domain.permits import Permits
 from hubgate.service.batches.batches import Batches
 from hubgate.service.batches.files import Files, FilesFolder
 from hubgate.service.batches.webhook import Webhook
+from hubgate.service.cluster.following import Applier
+from hubgate.service.cluster.gates import Gates
+from hubgate.service.cluster.member import Member
 from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.deployments.follower import Follower
 from hubgate.service.deployments.planner import Planner
@@ -68,8 +71,10 @@ class Application:
 
 
 @asynccontextmanager
-async def open_application(settings: Settings) -> AsyncIterator[Application]:
+async def open_application(settings: Settings, *, serving: bool = False) -> AsyncIterator[Application]:
     """Open the application on the running event loop. The caller must hold the lock of the home folder.
+
+    If it is `serving`, it follows the changes of other gateways of the database, and they wait for it.
 
     Raises:
         StoreFailed: the database or the secret key cannot be used.
@@ -77,6 +82,7 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
     async with AsyncExitStack() as closing:
         store = await SqlStore.open(settings)
         closing.push_async_callback(store.close)
+        version = await store.feed.version() if settings.database_url else 0  # before anything is read
         shared = SharedValues(store.expiring_values if settings.database_url else None)
         access, first_admin_key = await Access.load(store, settings.admin_key, shared=shared)
         sources = ModelSources(settings)
@@ -87,16 +93,9 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         shared_limits = await closing.enter_async_context(_shared_limits(settings, access))
         ledger = await Ledger.load(store, time.monotonic)
         closing.push_async_callback(ledger.close)
-        pipelines = Pipelines(
-            memory.cache if memory else None,
-            time.monotonic,
-            counters,
-            ledger,
-            shared_limits,
-            max_reply_bytes=settings.max_reply_bytes,
-            cache_secret=store.cache_secret,
-        )
-        gateway = Gateway(store, sources, pipelines, counters)
+        pipelines = _pipelines(settings, store, memory, counters, ledger=ledger, shared_limits=shared_limits)
+        gates = Gates(store.feed) if settings.database_url else None
+        gateway = Gateway(store, sources, pipelines, counters, gates)
         closing.push_async_callback(gateway.usage.flush)
         closing.push_async_callback(access.flush)
         stored = memory.store if memory else None
@@ -109,6 +108,11 @@ async def open_application(settings: Settings) -> AsyncIterator[Application]:
         batches = _batches(settings, store, access)
         closing.push_async_callback(batches.close)
         closing.push_async_callback(_cancel, asyncio.create_task(_flush(access, gateway.usage)))
+        if serving and gates:
+            own_cache = None if settings.cache_url else memory  # a shared one is cleared once for all
+            applier = Applier(access, gateway.connections, gateway.stored, own_cache, counters.share)
+            member = Member(settings.gate, store.feed, gates, applier=applier, version=version)
+            await _join(closing, gateway, meter, member)
         app = create_app(
             gateway,
             access,
@@ -239,6 +243,32 @@ def open_deployments(store: SqlStore, gateway: Gateway, hub: HubClient) -> tuple
         on_change=follower.wake,
     )
     return deployer, follower
+
+
+def _pipelines(
+    settings: Settings,
+    store: SqlStore,
+    memory: VectorMemory | None,
+    counters: TokenizerFiles,
+    *,
+    ledger: Ledger,
+    shared_limits: SharedLimits | None,
+) -> Pipelines:
+    return Pipelines(
+        memory.cache if memory else None,
+        time.monotonic,
+        counters,
+        ledger,
+        shared_limits,
+        max_reply_bytes=settings.max_reply_bytes,
+        cache_secret=store.cache_secret,
+    )
+
+
+async def _join(closing: AsyncExitStack, gateway: Gateway, meter: Meter, member: Member) -> None:
+    meter.watch_feed(lambda: member.stale_seconds)
+    closing.push_async_callback(member.leave)
+    await member.join(lambda: gateway.draining)
 
 
 async def _flush(access: Access, usage: Usage) -> None:

@@ -19,6 +19,7 @@ from commands import CommandResult
 
 if TYPE_CHECKING:
     import signal
+    from email.message import Message
     from pathlib import Path
     from typing import IO
 
@@ -32,6 +33,7 @@ class Reply(NamedTuple):
 
     status: int
     body: bytes
+    headers: Message
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -149,10 +151,10 @@ class GatewayProcess:
         request = urllib.request.Request(self.url + path, payload, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as reply:
-                return Reply(reply.status, reply.read())
+                return Reply(reply.status, reply.read(), reply.headers)
         except urllib.error.HTTPError as error:
             with error:
-                return Reply(error.code, error.read())
+                return Reply(error.code, error.read(), error.headers)
 
     def embed(self, model: str, text: str, *, key: str) -> Reply:
         return self.request("POST", "/v1/embeddings", {"model": model, "input": text}, key=key)

@@ -208,6 +208,8 @@ def _over_http(url: str, key: str, method: str, payload: bytes, take: _Take) -> 
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(request, timeout=_TIMEOUT) as response:
+            if pending := response.headers.get("X-Hubgate-Pending"):
+                print(f"Not yet in force at {pending}, which did not answer in time.", file=sys.stderr)
             while part := response.read(_CHUNK_BYTES):
                 take(part)
             return response.status, b""

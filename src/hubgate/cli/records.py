@@ -1,4 +1,4 @@
-"""`hubgate usage`, `hubgate audit` and `hubgate cache …`: what the gateway has counted and recorded."""
+"""`hubgate usage`, `hubgate audit`, `hubgate gates` and `hubgate cache …`: what the gateway has counted and recorded."""
 
 from __future__ import annotations
 
@@ -83,6 +83,30 @@ def audit(
                 _describe(change["verb"], change["changes"]),
             )
             for change in api("GET", f"/api/audit?limit={limit}")["changes"]
+        ],
+    )
+
+
+def gates() -> None:
+    """Show the gateways that share the database, and whether they follow the newest change."""
+    reply = api("GET", "/api/gates")
+    if not reply["gates"]:
+        print("No gateway runs on a shared database. With HUBGATE_DATABASE_URL, several can.")
+        return
+    print_table(
+        ("gateway", "state", "behind", "hubgate", "revision", "secret keys", "started", "last seen"),
+        [
+            (
+                gate["name"],
+                gate["state"],
+                max(0, reply["version"] - gate["version"]),
+                gate["hubgate"],
+                gate["revision"],
+                ", ".join(gate["secret_keys"]),
+                format_time(gate["started_at"]),
+                f"{gate['silent_seconds']:g} s ago",
+            )
+            for gate in reply["gates"]
         ],
     )
 

@@ -372,6 +372,8 @@ class Target:
     token: Secret | None = None
     version: int = field(default=1, compare=False)
     """Of the stored endpoint that this one is based on. Each change adds one."""
+    changed: str | None = field(default=None, compare=False)
+    """Why calls are refused: another model is running. `None` again once an operator accepts it."""
 
     @property
     def first_token(self) -> Secret | None:

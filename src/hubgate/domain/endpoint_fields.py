@@ -166,3 +166,8 @@ FIELDS = (
 PUBLIC_FIELDS = tuple(field for field in FIELDS if not field.is_secret)
 IDENTITY = tuple(field.attribute for field in PUBLIC_FIELDS if not field.is_cosmetic)
 """Attributes of `Endpoint` that decide what the model is or how it is reached."""
+
+
+def changes_model(old: Endpoint, new: Endpoint) -> bool:
+    """Whether a setting differs that may change the model or how it is reached."""
+    return any(getattr(old, name) != getattr(new, name) for name in IDENTITY)

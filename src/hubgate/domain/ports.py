@@ -12,7 +12,18 @@ from hubgate.domain.deployment_ports import DeploymentStore
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelPrompts, ModelSearch
-from hubgate.domain.records import Change, Connection, Exhausted, Key, Slot, Tally, UsageQuery, UsageRow
+from hubgate.domain.records import (
+    Change,
+    Connection,
+    Exhausted,
+    Gate,
+    Key,
+    News,
+    Slot,
+    Tally,
+    UsageQuery,
+    UsageRow,
+)
 from hubgate.domain.secret import Secret
 
 
@@ -310,6 +321,34 @@ class KeyMinutes(Protocol):
     async def forget(self, key_id: str) -> None: ...
 
 
+class Feed(Protocol):
+    """The change feed of a shared database, and its gateways. All methods raise `StoreFailed`."""
+
+    async def version(self) -> int:
+        """The version of the newest change."""
+        ...
+
+    async def news(self, after: int) -> News | None:
+        """What was changed after a version, if anything was."""
+        ...
+
+    def listen(self) -> AsyncIterator[None]:
+        """Yields when it listens, then after each change. It may miss some."""
+        ...
+
+    async def gates(self) -> Sequence[Gate]:
+        """The gateways that run, and those that stopped without a goodbye in the last day."""
+        ...
+
+    async def report(self, gate: Gate) -> None:
+        """Record that a gateway runs, and which version it follows."""
+        ...
+
+    async def leave(self, gate_id: str) -> None:
+        """Record that a gateway stops."""
+        ...
+
+
 class ConnectionStore(Protocol):
     """Stored connections, with tokens in plain text. All methods raise `StoreFailed`."""
 
@@ -367,6 +406,9 @@ class Store(Notes, Protocol):
     def connections(self) -> ConnectionStore: ...
 
     @property
+    def feed(self) -> Feed: ...
+
+    @property
     def usage(self) -> UsageStore: ...
 
     @property
@@ -396,6 +438,18 @@ class Store(Notes, Protocol):
         """
         ...
 
+    async def mark_changed(self, endpoint: Endpoint, changed: str | None) -> int | None:
+        """Store why calls are refused: another model is running; `None` if the registered one is back.
+
+        Returns:
+            The new version; `None` if the endpoint was removed or leads to another model since.
+        """
+        ...
+
+    async def may_look(self, name: str, seconds: float) -> bool:
+        """Whether to check which model an endpoint runs: not if another gateway did in the last `seconds`."""
+        ...
+
     async def remove_endpoint(self, name: str) -> None: ...
 
     async def keys(self) -> Sequence[Key]:
@@ -416,6 +470,10 @@ class Store(Notes, Protocol):
         ...
 
     async def remove_key(self, key_id: str) -> None: ...
+
+    async def record_cleared_cache(self) -> None:
+        """Other gateways clear their vector caches, too."""
+        ...
 
     async def touch_keys(self, last_used: Mapping[str, float]) -> None:
         """Store when keys were last used, in seconds since the epoch by key id."""

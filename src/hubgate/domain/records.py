@@ -1,4 +1,4 @@
-"""What hubgate stores besides endpoints: gateway keys, connections (named tokens), usage, and the audit log.
+"""What hubgate stores besides endpoints: keys, connections (named tokens), usage, audit log, change feed, gateways.
 
 Times are seconds since the epoch.
 """
@@ -6,9 +6,10 @@ Times are seconds since the epoch.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from hubgate.domain.calls import InputType
@@ -212,3 +213,61 @@ class Change:
     """The name of the changed object."""
     changes: Mapping[str, Any]
     """`[before, after]` by setting; never a secret."""
+
+
+class Kind(StrEnum):
+    """What a line of the change feed is about. All versions of hubgate must agree on the values."""
+
+    ENDPOINT = "endpoint"
+    CONNECTION = "connection"
+    KEY = "key"
+    CACHE = "cache"
+    """The vector cache was cleared."""
+
+
+class FeedLine(NamedTuple):
+    kind: str
+    """A `Kind`, or one of a newer version."""
+    name: str
+    """The endpoint's or the connection's; empty for other kinds."""
+
+
+class News(NamedTuple):
+    """What was changed up to a version of the feed."""
+
+    version: int
+    lines: Sequence[FeedLine] | None
+    """In order; `None` if they are not known, so that anything may have changed."""
+
+
+@dataclass(slots=True)
+class ChangesMade:
+    """The newest change that a request has made."""
+
+    version: int = 0
+
+
+MADE: ContextVar[ChangesMade | None] = ContextVar("changes made", default=None)
+"""Set for requests whose changes are awaited."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """A gateway of a shared database."""
+
+    id: str
+    """Random, of this run."""
+    name: str
+    version: int = 0
+    """The newest change that it follows."""
+    state: str = "serving"
+    """Or `draining`."""
+    software: str = ""
+    """The version of hubgate."""
+    revision: str = ""
+    """The newest migration that it knows."""
+    keys: tuple[str, ...] = ()
+    """The ids of the secret keys that it has, newest first."""
+    started_at: float = 0.0
+    silent: float = 0.0
+    """Seconds since it was last heard of."""

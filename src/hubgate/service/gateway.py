@@ -9,6 +9,7 @@ from hubgate.core.traffic.rate_limiter import sending_under
 from hubgate.domain.endpoint import Endpoint, Source
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.ports import Counters, Sources, Store
+from hubgate.service.cluster.gates import Gates
 from hubgate.service.inference.inference import Inference
 from hubgate.service.inference.pipeline import Pipelines
 from hubgate.service.registry.connections import Connections
@@ -23,6 +24,8 @@ from hubgate.service.usage import Usage
 _READY_NOTE = "ready endpoint"
 _CHECK_SECONDS = 300.0
 """For a background check: each of its few requests may wait a minute for the rate limit."""
+_LOOK_SECONDS = 600.0
+"""For which a check counts for all gateways of a database. What it found is stored."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,8 +34,15 @@ class Gateway:
     """Registered endpoints, the calls to them, and what is counted. One per process, used on one event loop."""
 
     def __init__(
-        self, store: Store, sources: Sources, pipelines: Pipelines, counters: Counters | None = None
+        self,
+        store: Store,
+        sources: Sources,
+        pipelines: Pipelines,
+        counters: Counters | None = None,
+        gates: Gates | None = None,
     ) -> None:
+        self.gates = gates
+        """The gateways of the database, if several can share it."""
         self._store = store
         self._sources = sources
         self.startup = StartupTasks()
@@ -53,6 +63,7 @@ class Gateway:
         self.pipelines = self._live.pipelines
         self.usage = Usage(store.usage, self.pipelines)
         self.audit = store.audit
+        self.record_cleared_cache = store.record_cleared_cache
         self.applying_configuration = store.applying_configuration
         self.draining = False
         """Whether it is about to stop: it still answers, but load balancers should send calls elsewhere."""
@@ -83,6 +94,7 @@ class Gateway:
     async def close(self) -> None:
         """Free every upstream. Calls in flight end with an error."""
         await self.startup.close()
+        await self.stored.close()
         await self._live.close()
         await self._sources.close()
 
@@ -95,7 +107,9 @@ class Gateway:
         return await self._store.rotate_secret()
 
     async def _check_within_limit(self, name: str) -> None:
-        """Check an endpoint under its rate limit, like any other caller."""
+        """Check an endpoint under its rate limit, like any other caller, unless another gateway just did."""
+        if not await self._store.may_look(name, _LOOK_SECONDS):
+            return
         if (health := self._live.find(name).pipeline.health) is None:
             return
         permit = await health.limiter.acquire()

@@ -82,6 +82,10 @@ class Meter:
         if shared_limits is not None:
             self.registry.register(_Shared(shared_limits))
 
+    def watch_feed(self, stale_seconds: Callable[[], float]) -> None:
+        """Show how long ago the changes of other gateways were last read."""
+        self.registry.register(_Feed(stale_seconds))
+
     def started(self) -> None:
         self.in_flight += 1
 
@@ -263,6 +267,20 @@ class _StoredVectors(Collector):
             family = CounterMetricFamily(f"hubgate_stored_vectors_{name}", words[name], labels=("place",))
             family.add_metric([self._vectors.place], number)
             yield family
+
+
+class _Feed(Collector):
+    """What is known of other gateways' changes."""
+
+    def __init__(self, stale_seconds: Callable[[], float]) -> None:
+        self._stale_seconds = stale_seconds
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "hubgate_stale_seconds",
+            "Time since the changes of other gateways of the database were last read.",
+            value=self._stale_seconds(),
+        )
 
 
 class _LocalModels(Collector):

@@ -12,8 +12,9 @@ from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.domain.records import Connection
+from hubgate.domain.records import Connection, Kind
 from hubgate.store.audit_log import SqlAudit, difference
+from hubgate.store.cluster.feed import SqlFeed
 from hubgate.store.database import Database
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import connections
@@ -22,8 +23,9 @@ from hubgate.store.tables import connections
 class SqlConnections:
     """`hubgate.domain.records.ConnectionStore` on SQLAlchemy."""
 
-    def __init__(self, database: Database, tokens: TokenColumns, audit: SqlAudit) -> None:
+    def __init__(self, database: Database, tokens: TokenColumns, audit: SqlAudit, feed: SqlFeed) -> None:
         self._database = database
+        self._feed = feed
         self._tokens = tokens
         self._audit = audit
 
@@ -61,7 +63,7 @@ class SqlConnections:
             changes = difference(_audited(self._read(row)), _audited(connection))
             note(transaction, "connection.change", connection.name, changes)
 
-        await self._database.do(work)
+        await self._feed.change(Kind.CONNECTION, connection.name, work)
 
     async def remove(self, name: str) -> None:
         note = self._audit.note()
@@ -70,7 +72,7 @@ class SqlConnections:
             if transaction.execute(delete(connections).where(connections.c.name == name)).rowcount:
                 note(transaction, "connection.remove", name, {})
 
-        await self._database.do(work)
+        await self._feed.change(Kind.CONNECTION, name, work)
 
     def _read(self, row: Row[Any]) -> Connection:
         return Connection(

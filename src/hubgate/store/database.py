@@ -50,6 +50,8 @@ class Backend(Protocol):
     """What is specific to a kind of database. Used in one thread."""
 
     engine: Engine
+    is_shared: bool
+    """Whether several gateways may use it."""
 
     def check(self) -> None:
         """Called before each transaction. Raises: StoreFailed: what it writes would be lost."""
@@ -65,6 +67,18 @@ class Backend(Protocol):
 
     def lock(self, connection: Connection, lock: Lock, *, wait: bool) -> bool:
         """Take a lock until the end of the transaction; returns whether this gateway has it."""
+        ...
+
+    def publish(self, connection: Connection) -> None:
+        """Wake the gateways that listen, once the transaction is committed. Only if it is shared."""
+        ...
+
+    def listen(self) -> AsyncIterator[None]:
+        """Yields when it listens, then whenever another transaction has published. Only if it is shared.
+
+        Raises:
+            StoreFailed: the connection is lost, or cannot be made.
+        """
         ...
 
     def failure(self, error: SQLAlchemyError) -> StoreFailed:
@@ -125,6 +139,23 @@ class Database:
                 raise
             await self.make_room()
         return await self._in_thread(transact, self._backend, work)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several gateways may use it."""
+        return self._backend.is_shared
+
+    def publish(self, connection: Connection) -> None:
+        """Wake the gateways that listen, once the transaction is committed."""
+        self._backend.publish(connection)
+
+    def listen(self) -> AsyncIterator[None]:
+        """Yields when it listens, then whenever another transaction has published.
+
+        Raises:
+            StoreFailed: the connection is lost, or cannot be made.
+        """
+        return self._backend.listen()
 
     def try_lock(self, connection: Connection, lock: Lock) -> bool:
         """Take a lock until the end of the transaction, unless another gateway has it."""

@@ -13,13 +13,24 @@ from sqlalchemy import Connection, Table, func, insert, select
 from hubgate.domain.errors import StoreFailed
 from hubgate.store.database import Lock, open_backend, transact
 from hubgate.store.sealing import TokenColumns
-from hubgate.store.tables import audit, connections, endpoints, keys, metadata, notes, schema
+from hubgate.store.tables import (
+    audit,
+    changes,
+    connections,
+    endpoints,
+    feed,
+    gateways,
+    keys,
+    metadata,
+    notes,
+    schema,
+)
 from hubgate.store.vault import Vault
 
 _NOTE = "moved from"
 _ROWS = 500
 """Rows that are copied at once."""
-_COPIED = [table for table in metadata.sorted_tables if table is not schema]
+_COPIED = [table for table in metadata.sorted_tables if table not in (schema, feed, changes, gateways)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, create_engine, event, text
@@ -37,6 +38,7 @@ _MIGRATION_SECONDS = 120
 """How long a gateway waits while another one migrates."""
 _LOCKS = 0x68756267
 """Advisory locks have two numbers; this is the first of all of hubgate's."""
+_CHANNEL = "hubgate"
 
 _COLLISIONS = {"40001", "40P01"}
 _REACH = "Check that PostgreSQL is running and that HUBGATE_DATABASE_URL is right."
@@ -49,7 +51,7 @@ _MISSING = ("does not exist", "Create it with `createdb`, or correct HUBGATE_DAT
 _RESTARTING = ("is starting or stopping", "Try again in a moment.", True)
 _FULL_OF_CLIENTS = (
     "has no connection left",
-    "Raise max_connections of the server, or close other clients. A gateway uses at most three.",
+    "Raise max_connections of the server, or close other clients. A gateway uses at most four.",
     True,
 )
 # The problem, the remedy, and whether a retry may help: by SQLSTATE, or by its first two characters.
@@ -122,6 +124,8 @@ class PostgresDatabase:
     connection pooler may stand between: settings and locks last for one transaction, and no statement is prepared.
     """
 
+    is_shared = True
+
     def __init__(self, url: str, patience: float) -> None:
         """Raises: InvalidSetting: the URL is invalid."""
         try:
@@ -132,7 +136,10 @@ class PostgresDatabase:
                 "special characters in the password must be percent-encoded."
             ) from None
         self._url = url
-        self._defaults = {name: value for name, value in _CONNECT.items() if name not in given}
+        self._options: dict[str, Any] = {
+            "prepare_threshold": None,
+            **{name: value for name, value in _CONNECT.items() if name not in given},
+        }
         self._name = _name(given)
         self.engine = create_engine(
             "postgresql+psycopg://",
@@ -173,6 +180,20 @@ class PostgresDatabase:
             connection.execute(text("SELECT pg_try_advisory_xact_lock(:locks, :lock)"), values).scalar()
         )
 
+    def publish(self, connection: Connection) -> None:
+        connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": _CHANNEL})
+
+    async def listen(self) -> AsyncIterator[None]:
+        """See `hubgate.store.database.Backend`. Behind a pooler in transaction mode it hears nothing."""
+        try:
+            async with await self.connect() as connection:
+                await connection.execute(f"LISTEN {_CHANNEL}")
+                yield
+                async for _ in connection.notifies():
+                    yield
+        except psycopg.Error as error:
+            raise self.explain(error) from error
+
     def failure(self, error: SQLAlchemyError) -> StoreFailed:
         return self.explain(getattr(error, "orig", None) or error)
 
@@ -202,11 +223,10 @@ class PostgresDatabase:
         Raises:
             psycopg.Error: it cannot be made.
         """
-        options: dict[str, Any] = {"prepare_threshold": None, "autocommit": True, **self._defaults}
-        return await psycopg.AsyncConnection.connect(self._url, **options)
+        return await psycopg.AsyncConnection.connect(self._url, autocommit=True, **self._options)
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self._url, prepare_threshold=None, **self._defaults)
+        return psycopg.connect(self._url, **self._options)
 
 
 def _name(given: dict[str, Any]) -> str:

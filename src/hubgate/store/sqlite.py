@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,8 @@ class SqliteFile:
     readers do not block the writer, and a lock is awaited for `patience` seconds.
     """
 
+    is_shared = False
+
     def __init__(self, path: Path, patience: float) -> None:
         """Raises: StoreFailed: the file cannot be created."""
         self._path = path
@@ -96,6 +99,12 @@ class SqliteFile:
     def lock(self, connection: Connection, lock: Lock, *, wait: bool) -> bool:  # noqa: ARG002 - the port's signature
         """Always true: the lock of the home keeps other gateways away, and transactions have the file to themselves."""
         return True
+
+    def publish(self, connection: Connection) -> None:
+        """Nobody listens."""
+
+    def listen(self) -> AsyncIterator[None]:
+        raise NotImplementedError("a file is not shared")
 
     def failure(self, error: SQLAlchemyError) -> StoreFailed:
         cause = getattr(error, "orig", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -31,6 +32,7 @@ from sqlalchemy.exc import IntegrityError
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.endpoint import Endpoint, Target
+from hubgate.domain.endpoint_fields import changes_model
 from hubgate.domain.errors import (
     CallerError,
     EndpointConflict,
@@ -40,11 +42,12 @@ from hubgate.domain.errors import (
     InvalidRequest,
     NotFound,
 )
-from hubgate.domain.records import Key
+from hubgate.domain.records import Key, Kind
 from hubgate.settings import Settings
 from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.batches import SqlBatches
 from hubgate.store.cluster.expiring_values import SqlExpiringValues
+from hubgate.store.cluster.feed import SqlFeed
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
 from hubgate.store.deployments import SqlDeployments
@@ -72,7 +75,8 @@ class SqlStore:
         self._vault = vault
         self._tokens = TokenColumns(vault)
         self.audit = SqlAudit(database)
-        self.connections = SqlConnections(database, self._tokens, self.audit)
+        self.feed = SqlFeed(database, vault.key_ids)
+        self.connections = SqlConnections(database, self._tokens, self.audit, self.feed)
         self.usage = SqlUsage(database)
         self.deployments = SqlDeployments(database)
         self.plan_secret = vault.derived(b"deployment plans")
@@ -110,7 +114,7 @@ class SqlStore:
         def work(connection: Connection) -> list[Target]:
             rows = connection.execute(select(endpoints).order_by(endpoints.c.name))
             return [
-                Target(endpoint, self._tokens.open(row), row.version)
+                Target(endpoint, self._tokens.open(row), row.version, row.changed)
                 for row in rows
                 if (endpoint := _endpoint(row)) is not None
             ]
@@ -129,7 +133,7 @@ class SqlStore:
             found = None if row is None else _endpoint(row)
             if row is None or found is None:
                 raise EndpointNotFound(name)
-            return Target(found, self._tokens.open(row), row.version)
+            return Target(found, self._tokens.open(row), row.version, row.changed)
 
         return await self._database.do(work)
 
@@ -144,7 +148,7 @@ class SqlStore:
 
         def work(connection: Connection) -> int:
             row_id = secrets.token_hex(16)
-            values = {"id": row_id, **_settings(endpoint), **self._tokens.seal(target.token, row_id)}
+            values = {"id": row_id, **_settings(target), **self._tokens.seal(target.token, row_id)}
             try:
                 connection.execute(insert(endpoints).values(values))
             except IntegrityError:
@@ -152,7 +156,7 @@ class SqlStore:
             note(connection, "endpoint.add", endpoint.name, difference({}, _audited_endpoint(target)))
             return 1
 
-        return await self._database.do(work)
+        return await self.feed.change(Kind.ENDPOINT, endpoint.name, work)
 
     async def save_endpoint(self, target: Target) -> int:
         """Replace the endpoint of this name, and its token; returns its new version.
@@ -172,7 +176,7 @@ class SqlStore:
             if row.version != target.version:
                 raise EndpointConflict(endpoint.name)
             version: int = row.version + 1
-            values, old, before = _settings(endpoint), self._tokens.open(row), _endpoint(row)
+            values, old, before = _settings(target), self._tokens.open(row), _endpoint(row)
             # A token that cannot be opened now is kept for when its key is back, but not for another server.
             if token is not None or old is not None or before is None or _moved(before, endpoint):
                 values |= self._tokens.seal(token, row.id)
@@ -181,13 +185,42 @@ class SqlStore:
             note(connection, "endpoint.change", endpoint.name, difference(was, _audited_endpoint(target)))
             return version
 
-        return await self._database.do(work)
+        return await self.feed.change(Kind.ENDPOINT, endpoint.name, work)
+
+    async def mark_changed(self, endpoint: Endpoint, changed: str | None) -> int | None:
+        """Store why calls are refused: another model is running. `None` if the registered one is back.
+
+        Returns:
+            The new version; `None` if the endpoint was removed or leads to another model since.
+        """
+        is_it = endpoints.c.name == endpoint.name
+
+        def work(connection: Connection) -> int | None:
+            row = connection.execute(select(endpoints).where(is_it).with_for_update()).one_or_none()
+            stored = None if row is None else _endpoint(row)
+            if row is None or stored is None or changes_model(stored, endpoint):
+                return None
+            version: int = row.version + 1
+            connection.execute(update(endpoints).where(is_it).values(changed=changed, version=version))
+            return version
+
+        return await self.feed.change(Kind.ENDPOINT, endpoint.name, work)
+
+    async def may_look(self, name: str, seconds: float) -> bool:
+        """Whether to check which model an endpoint runs: not if another gateway did in the last `seconds`."""
+        if not self._database.is_shared:
+            return True
+        now = time.time()
+        is_due = endpoints.c.looked_at.is_(None) | (endpoints.c.looked_at < now - seconds)
+        look = update(endpoints).where(endpoints.c.name == name, is_due).values(looked_at=now)
+        return bool(await self._database.do(lambda connection: connection.execute(look).rowcount))
 
     async def remove_endpoint(self, name: str) -> None:
         """Delete an endpoint and its token."""
         is_it = endpoints.c.name == name
         named = select(endpoints.c.name).where(is_it)
-        await self._remove(delete(endpoints).where(is_it), "endpoint.remove", named)
+        work = self._removal(delete(endpoints).where(is_it), "endpoint.remove", named)
+        await self.feed.change(Kind.ENDPOINT, name, work)
 
     async def keys(self) -> Sequence[Key]:
         """All gateway keys that are not revoked, oldest first."""
@@ -219,7 +252,13 @@ class SqlStore:
     async def remove_key(self, key_id: str) -> None:
         """Revoke a gateway key."""
         is_it = keys.c.id == key_id
-        await self._remove(delete(keys).where(is_it), "key.revoke", select(keys.c.name).where(is_it))
+        work = self._removal(delete(keys).where(is_it), "key.revoke", select(keys.c.name).where(is_it))
+        await self.feed.change(Kind.KEY, "", work)
+
+    async def record_cleared_cache(self) -> None:
+        """Other gateways clear their vector caches, too."""
+        note = self.audit.note()
+        await self.feed.change(Kind.CACHE, "", lambda connection: note(connection, "cache.clear", "", {}))
 
     async def touch_keys(self, last_used: Mapping[str, float]) -> None:
         """Store when keys were last used: seconds since the epoch by key id."""
@@ -305,9 +344,11 @@ class SqlStore:
             was = _audited_key(before) if before else {}
             note(connection, verb, key.name, difference(was, _audited_key(key)))
 
-        await self._database.do(work)
+        await self.feed.change(Kind.KEY, "", work)
 
-    async def _remove(self, statement: Delete, verb: str, named: Select[tuple[str]]) -> None:
+    def _removal(
+        self, statement: Delete, verb: str, named: Select[tuple[str]]
+    ) -> Callable[[Connection], None]:
         note = self.audit.note()
 
         def work(connection: Connection) -> None:
@@ -316,7 +357,7 @@ class SqlStore:
                 connection.execute(statement)
                 note(connection, verb, row.name, {})
 
-        await self._database.do(work)
+        return work
 
 
 def _audited_endpoint(target: Target) -> dict[str, Any]:
@@ -334,8 +375,10 @@ def _destination(endpoint: Endpoint) -> tuple[object, ...]:
     return endpoint.source, endpoint.url, endpoint.urls, endpoint.proxy, endpoint.is_replicated
 
 
-def _settings(endpoint: Endpoint) -> dict[str, Any]:
-    return {"name": endpoint.name, "settings": msgspec.json.encode(endpoint).decode()}
+def _settings(target: Target) -> dict[str, Any]:
+    endpoint = target.endpoint
+    settings = msgspec.json.encode(endpoint).decode()
+    return {"name": endpoint.name, "settings": settings, "changed": target.changed}
 
 
 def _endpoint(row: Row[Any]) -> Endpoint | None:

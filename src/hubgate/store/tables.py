@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0013"
+REVISION = "0014"
 """The newest migration."""
 OLDEST_ABLE = "0009"
 """The oldest revision whose version of hubgate works with these tables. A migration that only adds keeps it."""
@@ -41,6 +41,8 @@ endpoints = Table(
     Column("token_key", String(8)),
     Column("token_box", LargeBinary),
     Column("version", BigInteger, nullable=False, server_default="1"),  # counts the changes of this row
+    Column("changed", Text),  # why calls are refused: another model is running
+    Column("looked_at", Double),  # when a gateway that started last checked which model is running
 )
 
 keys = Table(
@@ -189,6 +191,39 @@ deployments = Table(
     Column("id", String(32), primary_key=True),  # of its plan
     Column("started_at", Double, nullable=False),
     Column("settings", Text, nullable=False),  # a ManagedDeployment in JSON
+)
+
+# One row: the version of the change feed, which is also the lock under which changes get their versions.
+feed = Table(
+    "feed",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+)
+
+# What gateways of a shared database have to read again.
+changes = Table(
+    "changes",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+# The gateways that run on a shared database. Times are those of the database.
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),  # the newest change that it follows
+    Column("state", String(32), nullable=False),
+    Column("software", Text, nullable=False),
+    Column("revision", String(32), nullable=False),
+    Column("keys", Text, nullable=False),  # the ids of its secret keys, newest first, separated by spaces
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
 )
 
 # One row: the revision of these tables, and the oldest revision whose version of hubgate works with them.

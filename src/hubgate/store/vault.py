@@ -107,6 +107,11 @@ class Vault:
             ) from None
 
     @property
+    def key_ids(self) -> Sequence[str]:
+        """The ids of all keys, newest first."""
+        return list(self._ciphers)
+
+    @property
     def newest(self) -> str:
         """The id of the key that seals."""
         return self._newest

@@ -61,7 +61,7 @@ async def serve(
 ) -> None:
     """Serve until stopped. `started` is called with the gateway's URL once requests are accepted."""
     with HomeLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
-        async with open_application(settings) as gate:
+        async with open_application(settings, serving=True) as gate:
             # A local model belongs to one machine, so a shared database starts without it.
             ready = READY_ENDPOINT if with_ready_endpoint and not settings.database_url else None
             # Models that are unloaded when idle are loaded on their first request.

@@ -237,6 +237,22 @@ class Access:
             self._unstored[key.id] = key
             await shielded(self._store_revocation(key))
 
+    async def follow(self) -> None:
+        """Accept the keys that are stored now, which other gateways may have changed.
+
+        Raises:
+            StoreFailed: the database cannot be used; the keys stay as they were.
+        """
+        async with self._changing:
+            stored = {key.digest: key for key in await self._store.keys() if key.id not in self._unstored}
+            own = {digest: key for digest, key in self._keys.items() if key.id in (ADMIN, CLI)}
+            if any(key.id == ADMIN for key in own.values()):
+                stored = {digest: key for digest, key in stored.items() if key.name != ADMIN}
+            keys = stored | own
+            for revoked in {key.id for key in self._keys.values()} - {key.id for key in keys.values()}:
+                self.limits.forget(revoked)
+            self._keys = keys
+
     async def flush(self) -> None:
         """Store when keys were last used, and revocations that could not be stored before.
 
@@ -261,8 +277,9 @@ class Access:
         self._keys[digest] = Key(id=CLI, name=CLI, digest=digest, created_at=self._clock(), admin=True)
 
     async def _add(self, key: Key) -> None:
-        self._keys[key.digest] = key
-        await shielded(self._store_or_undo(self._store.add_key(key), key.digest, None))
+        async with self._changing:
+            self._keys[key.digest] = key
+            await shielded(self._store_or_undo(self._store.add_key(key), key.digest, None))
 
     async def _store_or_undo(self, storing: Awaitable[None], digest: bytes, before: Key | None) -> None:
         try:

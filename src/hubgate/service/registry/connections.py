@@ -46,6 +46,15 @@ class Connections:
             users = [endpoint for endpoint in endpoints if endpoint.connection == connection.name]
             await self._save(self._token_guard.with_hosts(connection, users))
 
+    async def follow(self) -> None:
+        """Use connections as they are stored now, which other gateways may have changed."""
+        async with self.lock:
+            stored = {connection.name: connection for connection in await self._store.all()}
+            self._connections.clear()
+            self._connections.update(stored)
+            for live in self._live:
+                self.refresh(live)
+
     def all(self) -> Sequence[Connection]:
         """All connections, sorted by name."""
         return [self._connections[name] for name in sorted(self._connections)]
@@ -173,7 +182,7 @@ class Connections:
         connection = self._connections.get(live.endpoint.connection or "")
         if connection and connection.token != live.target.token:
             target = replace(live.target, token=connection.token)
-            self._live.put(self._live.open(target, self._live.open_model(target), live.changed))
+            self._live.put(self._live.open(target, self._live.open_model(target)))
 
     async def _save(self, connection: Connection) -> None:
         await self._store.put(connection)

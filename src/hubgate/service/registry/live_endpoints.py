@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn, cast
 
@@ -27,14 +27,16 @@ class LiveEndpoint:
     target: Target
     model: Model
     pipeline: Pipeline
-    changed: str | None = None
-    """Why calls are refused: another model is running. `None` again once an operator accepts it."""
     calls: int = 0
     """Calls in flight."""
 
     @property
     def endpoint(self) -> Endpoint:
         return self.target.endpoint
+
+    @property
+    def changed(self) -> str | None:
+        return self.target.changed
 
     async def close(self) -> None:
         """Reject queued calls, wait for those in flight, and free the model."""
@@ -46,6 +48,8 @@ class LiveEndpoints:
     """The open endpoints by name. Used on one event loop."""
 
     def __init__(self, sources: Sources, pipelines: Pipelines, startup: StartupTasks) -> None:
+        self.on_changed: Callable[[LiveEndpoint], None] = lambda _: None
+        """Called when calls to an endpoint are refused from now on, or again allowed: see `Target.changed`."""
         self._sources = sources
         self._pipelines = pipelines
         self._startup = startup
@@ -65,6 +69,9 @@ class LiveEndpoints:
         if live is None:
             raise EndpointNotFound(name)
         return live
+
+    def names(self) -> Sequence[str]:
+        return list(self._live)
 
     def pipelines(self) -> Mapping[str, Pipeline]:
         """The pipeline of each endpoint, by name."""
@@ -86,9 +93,9 @@ class LiveEndpoints:
             return model
         return ObservedModel(model, partial(on_reply, endpoint.name))
 
-    def open(self, target: Target, model: Model, changed: str | None = None) -> LiveEndpoint:
+    def open(self, target: Target, model: Model) -> LiveEndpoint:
         """Build the pipeline of an endpoint. It takes no calls before `put`."""
-        return LiveEndpoint(target, model, self._pipelines.build(target, model), changed)
+        return LiveEndpoint(target, model, self._pipelines.build(target, model))
 
     def put(self, live: LiveEndpoint) -> None:
         """Send calls to an endpoint. An endpoint of the same name finishes its calls and is closed."""
@@ -114,10 +121,16 @@ class LiveEndpoints:
         try:
             yield
         except EndpointChanged as error:
-            live.changed = error.message
+            self.mark_changed(live, error.message)
             raise changed_error(live.endpoint.name, error.message) from None
         finally:
             self.leave(live)
+
+    def mark_changed(self, live: LiveEndpoint, changed: str | None) -> None:
+        """Refuse calls because another model is running, or allow them again."""
+        if live.changed != changed:
+            live.target = replace(live.target, changed=changed)
+            self.on_changed(live)
 
     def admit(self, live: LiveEndpoint) -> None:
         """Check that an endpoint takes calls.

@@ -12,6 +12,7 @@ from hubgate.core.errors import error_for_caller
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.domain.diagnosis import Finding
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Target
+from hubgate.domain.endpoint_fields import changes_model
 from hubgate.domain.errors import (
     EndpointConflict,
     EndpointExists,
@@ -25,7 +26,7 @@ from hubgate.service.registry.diagnosis import diagnose
 from hubgate.service.registry.live_endpoints import DisabledModel, LiveEndpoint, LiveEndpoints
 from hubgate.service.registry.replicas import diagnose_replicas, validate_replicas
 from hubgate.service.registry.startup import StartupTasks
-from hubgate.service.registry.stored_endpoints import StoredEndpoints, changes_model
+from hubgate.service.registry.stored_endpoints import StoredEndpoints
 from hubgate.service.registry.token_guard import TokenGuard
 from hubgate.service.registry.validation import (
     changed_error,
@@ -131,8 +132,8 @@ class Registry:
         clone, changed = replace(live.endpoint, name=new_name), live.changed
         async with self._lock(new_name):
             target = await self._resolve_new(clone, None if clone.connection else live.target.token)
-            model = self._live.open_model(target)
-            await self._stored.add(target, model, changed)
+            target = replace(target, changed=changed)
+            await self._stored.add(target, self._live.open_model(target))
         _log.info("cloned endpoint %s from %s", new_name, name)
         return clone
 
@@ -221,7 +222,7 @@ class Registry:
         if current.endpoint.task not in GENERATION_TASKS and not changes_model(
             checked.endpoint, live.endpoint
         ):
-            live.changed = describe_change(live.endpoint.facts, current.endpoint.facts)
+            self._live.mark_changed(live, describe_change(live.endpoint.facts, current.endpoint.facts))
         if live.changed is not None:
             raise changed_error(name, live.changed)
         self._startup.mark_ready(name)
@@ -262,11 +263,11 @@ class Registry:
         needs_validation = settings.enabled and target.endpoint.facts.engine is None
         if needs_validation:
             target, model = await self._validate(target, within, old.endpoint)
-            changed = None
         else:
-            model, changed = self._stored.reuse_model(old, target), old.changed
+            target = replace(target, changed=old.changed)
+            model = self._stored.reuse_model(old, target)
         target = replace(target, version=old.target.version)
-        await self._stored.save(target, model, changed, validated=needs_validation)
+        await self._stored.save(target, model, validated=needs_validation)
         return target.endpoint
 
     async def _revalidate(
@@ -300,14 +301,14 @@ class Registry:
                 try:
                     return await change(self._live.find(name))
                 except EndpointConflict:
-                    await self._stored.reload(name)
+                    await self._stored.follow([name])
             return await change(self._live.find(name))
 
     async def _check_replicas(self, live: LiveEndpoint, balancer: Balancer) -> Endpoint:
         await balancer.test_all()
         errors = [replica.error for replica in balancer.replicas if replica.error]
         are_all_changed = all(replica.changed for replica in balancer.replicas)
-        live.changed = errors[0].message if are_all_changed else None
+        self._live.mark_changed(live, errors[0].message if are_all_changed else None)
         if live.changed is not None:
             raise changed_error(live.endpoint.name, live.changed)
         if errors:

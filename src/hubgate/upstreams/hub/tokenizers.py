@@ -102,10 +102,13 @@ class TokenizerFiles:
         """
         if self._shared is None:
             return
+        counted = [one for one in endpoints if one.facts.token_counts is TokenCounts.TOKENIZER]
+        if not counted:
+            return
         stored = await self._shared.names()
-        for endpoint in endpoints:
+        for endpoint in counted:
             named = repository_named(endpoint)
-            if named is None or endpoint.facts.token_counts is not TokenCounts.TOKENIZER:
+            if named is None:
                 continue
             name = _shared_name(*named)
             try:

@@ -16,6 +16,7 @@ from hubgate.web.admin.connections import ConnectionsApi
 from hubgate.web.admin.deployments import DeploymentsApi
 from hubgate.web.admin.diagnosis import DiagnosisApi
 from hubgate.web.admin.endpoints import EndpointsApi
+from hubgate.web.admin.gates import GatesApi
 from hubgate.web.admin.hub import HubApi
 from hubgate.web.admin.jobs import JobsApi
 from hubgate.web.admin.keys import KeysApi
@@ -36,6 +37,7 @@ class Api:
             ConnectionsApi(gateway),
             KeysApi(gateway, access),
             RecordsApi(gateway, access),
+            GatesApi(gateway),
             JobsApi(services.batches, access),
             ConfigApi(services.configuration),
         )
@@ -58,7 +60,7 @@ class Api:
     async def clear_cache(self, request: Request) -> Response:
         if self._memory is not None:
             await self._memory.clear()
-            await self._gateway.audit.record("cache.clear", "")
+            await self._gateway.record_cleared_cache()
         return Response(status_code=204)
 
     async def rotate_secret(self, request: Request) -> Response:

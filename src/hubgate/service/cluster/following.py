@@ -1,0 +1,158 @@
+"""Follows the change feed: puts into memory what is stored, whichever gateway changed it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.errors import StoreFailed
+from hubgate.domain.ports import Feed
+from hubgate.domain.records import Kind, News
+from hubgate.service.inference.vector_cache import VectorMemory
+from hubgate.service.keys.access import Access
+from hubgate.service.registry.connections import Connections
+from hubgate.service.registry.stored_endpoints import StoredEndpoints
+
+POLL_SECONDS = 0.5
+"""A notification comes sooner, but may be lost, and a pooler may not pass it on."""
+_RECONNECT_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Applier:
+    """Puts what is stored into memory. Applying a change again, or one that was made here, has no effect.
+
+    Keys come first, so that nothing delays a revocation.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        connections: Connections,
+        endpoints: StoredEndpoints,
+        memory: VectorMemory | None,
+        share_tokenizers: Callable[[Iterable[Endpoint]], Awaitable[None]],
+    ) -> None:
+        self._access = access
+        self._connections = connections
+        self._endpoints = endpoints
+        self._memory = memory
+        self._share_tokenizers = share_tokenizers
+
+    async def apply(self, news: News) -> None:
+        """Raises: StoreFailed: the database cannot be used; apply the news again."""
+        if news.lines is None:
+            await self._apply_everything()
+            return
+        kinds = {line.kind for line in news.lines}
+        names = list(dict.fromkeys(line.name for line in news.lines if line.kind == Kind.ENDPOINT))
+        if Kind.KEY in kinds:
+            await self._access.follow()
+        if Kind.CONNECTION in kinds:
+            await self._connections.follow()
+        if names:
+            await self._endpoints.follow(names, before=self._share_tokenizers)
+        if Kind.CACHE in kinds:
+            await self._clear_cache()
+
+    async def _apply_everything(self) -> None:
+        await self._access.follow()
+        await self._connections.follow()
+        await self._endpoints.follow(before=self._share_tokenizers)
+
+    async def _clear_cache(self) -> None:
+        if self._memory is not None:
+            try:
+                await self._memory.clear()
+            except StoreFailed as error:  # of the cache's own file
+                _log.error("the vector cache could not be cleared: %s", error)
+
+
+class Follower:
+    """Reads the feed twice a second, and at once when the database notifies.
+
+    Args:
+        feed: the change feed.
+        applier: puts changes into memory.
+        version: the version that memory agrees with now.
+        followed: called after each reading.
+    """
+
+    def __init__(
+        self, feed: Feed, applier: Applier, version: int, followed: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._feed = feed
+        self._applier = applier
+        self._followed = followed
+        self.version = version
+        """The newest version that is in memory."""
+        self._followed_at = time.monotonic()
+        self._wake = asyncio.Event()
+        self._failing = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def stale_seconds(self) -> float:
+        """Seconds since the feed was last read."""
+        return time.monotonic() - self._followed_at
+
+    def wake(self) -> None:
+        """Read the feed now."""
+        self._wake.set()
+
+    async def catch_up(self) -> None:
+        """Apply what is new.
+
+        Raises:
+            StoreFailed: the database cannot be used.
+        """
+        started = time.monotonic()
+        news = await self._feed.news(self.version)
+        if news is not None:
+            await self._applier.apply(news)
+            self.version = news.version
+        self._followed_at = started
+        await self._followed()
+
+    def start(self) -> None:
+        """Follow in the background until `close`."""
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._listen())]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.catch_up()
+            except StoreFailed as error:
+                if not self._failing:
+                    _log.warning("changes of other gateways are not known here: %s", error)
+                self._failing = True
+            except Exception:  # noqa: BLE001 - tried again: to skip a change could mean to accept a revoked key
+                if not self._failing:
+                    _log.exception("changes of other gateways cannot be applied")
+                self._failing = True
+            else:
+                if self._failing:
+                    _log.info("changes of other gateways are known again")
+                self._failing = False
+
+    async def _listen(self) -> None:
+        """Wake when the database notifies. Without notifications, polling goes on."""
+        while True:
+            with contextlib.suppress(StoreFailed):
+                async for _ in self._feed.listen():
+                    self.wake()
+            await asyncio.sleep(_RECONNECT_SECONDS)

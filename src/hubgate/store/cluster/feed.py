@@ -1,0 +1,143 @@
+"""The change feed of a shared database, and the gateways that follow it.
+
+A change gets its version in its own transaction, last of all, under the lock of the feed's row. So versions are committed
+in order and without gaps, which a sequence does not promise, and whoever has read up to one has missed nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Double, cast, delete, extract, func, insert, select, update
+
+from hubgate.domain.records import MADE, FeedLine, Gate, Kind, News
+from hubgate.store.database import Database, insert_or_update
+from hubgate.store.tables import REVISION, changes, feed, gateways
+
+KEPT_LINES = 10_000
+"""A gateway that is further behind reads everything again."""
+_FORGOTTEN_SECONDS = 86_400
+"""After which a gateway that did not say goodbye is forgotten."""
+
+_T = TypeVar("_T")
+
+
+class SqlFeed:
+    """`hubgate.domain.ports.Feed` on SQLAlchemy. Without other gateways, only `change` is used, and writes no feed."""
+
+    def __init__(self, database: Database, key_ids: Sequence[str]) -> None:
+        self._database = database
+        self._key_ids = key_ids
+
+    async def change(self, kind: Kind, name: str, work: Callable[[Connection], _T]) -> _T:
+        """Run `work` in one transaction. If gateways share the database, append it to the feed."""
+        if not self._database.is_shared:
+            return await self._database.do(work)
+
+        def announced(connection: Connection) -> tuple[_T, int]:
+            result = work(connection)
+            return result, self._append(connection, kind, name)
+
+        result, version = await self._database.do(announced)
+        made = MADE.get()
+        if made is not None:
+            made.version = max(made.version, version)
+        return result
+
+    async def version(self) -> int:
+        """The newest version."""
+        return await self._database.do(_newest)
+
+    async def news(self, after: int) -> News | None:
+        """What was changed after a version, if anything was."""
+
+        def work(connection: Connection) -> News | None:
+            newest = _newest(connection)
+            if newest == after:
+                return None
+            new = (changes.c.version > after) & (changes.c.version <= newest)
+            rows = connection.execute(select(changes).where(new).order_by(changes.c.version)).all()
+            lines = [FeedLine(row.kind, row.name) for row in rows]
+            return News(newest, lines if len(lines) == newest - after else None)
+
+        return await self._database.do(work)
+
+    def listen(self) -> AsyncIterator[None]:
+        """Yields when it listens, then after each change.
+
+        Raises:
+            StoreFailed: the connection is lost, or cannot be made.
+        """
+        return self._database.listen()
+
+    async def gates(self) -> Sequence[Gate]:
+        """The gateways that run, and those that stopped without a goodbye in the last day, by name."""
+        rows = select(gateways, (_now() - gateways.c.seen_at).label("silent")).order_by(
+            gateways.c.name, gateways.c.started_at
+        )
+
+        def work(connection: Connection) -> list[Gate]:
+            return [
+                Gate(
+                    id=row.id,
+                    name=row.name,
+                    version=row.version,
+                    state=row.state,
+                    software=row.software,
+                    revision=row.revision,
+                    keys=tuple(row.keys.split()),
+                    started_at=row.started_at,
+                    silent=max(0.0, row.silent),
+                )
+                for row in connection.execute(rows)
+            ]
+
+        return await self._database.do(work)
+
+    async def report(self, gate: Gate) -> None:
+        """Record that a gateway runs, and which version it follows."""
+        current = {"version": gate.version, "state": gate.state, "seen_at": _now()}
+        fixed = {
+            "id": gate.id,
+            "name": gate.name,
+            "software": gate.software,
+            "revision": REVISION,
+            "keys": " ".join(self._key_ids),
+            "started_at": gate.started_at,
+        }
+
+        def work(connection: Connection) -> None:
+            if connection.execute(update(gateways).where(gateways.c.id == gate.id).values(current)).rowcount:
+                return
+            forgotten = _now() - gateways.c.seen_at > _FORGOTTEN_SECONDS
+            connection.execute(delete(gateways).where(forgotten))
+            new = insert_or_update(connection, gateways).values({**fixed, **current})
+            connection.execute(new.on_conflict_do_nothing())
+
+        await self._database.do(work)
+
+    async def leave(self, gate_id: str) -> None:
+        """Record that a gateway stops."""
+        gone = delete(gateways).where(gateways.c.id == gate_id)
+        await self._database.do(lambda connection: connection.execute(gone))
+
+    def _append(self, connection: Connection, kind: Kind, name: str) -> int:
+        increment = update(feed).values(version=feed.c.version + 1).returning(feed.c.version)
+        version: int = connection.execute(increment).scalar_one()
+        row: dict[str, Any] = {"version": version, "kind": kind.value, "name": name, "at": time.time()}
+        connection.execute(insert(changes).values(row))
+        connection.execute(delete(changes).where(changes.c.version <= version - KEPT_LINES))
+        self._database.publish(connection)
+        return version
+
+
+def _newest(connection: Connection) -> int:
+    version: int = connection.execute(select(feed.c.version)).scalar_one()
+    return version
+
+
+def _now() -> ColumnElement[float]:
+    """Seconds since the epoch by the clock of the database, which is the same for all gateways."""
+    return cast(extract("epoch", func.clock_timestamp()), Double)

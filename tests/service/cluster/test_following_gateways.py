@@ -1,0 +1,146 @@
+"""Three gateways on one PostgreSQL database: what is changed at one is known to all when the call returns."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import psycopg
+from lookalikes.server import Servers
+from running_gateway import eventually
+
+if TYPE_CHECKING:
+    from servers.trio import Trio
+
+
+def test_endpoint_is_registered_changed_and_removed_at_all_when_the_call_returns(trio: Trio) -> None:
+    for number in range(3):
+        name = f"words{number}"
+        trio.register(name, 1, dimensions=4)
+        assert trio.statuses(name, trio.admin) == [200] * 3
+        trio.change(2, "PATCH", f"/api/endpoints/{name}", {"rate_limit": {"burst": 7}})
+        for gateway in (1, 2, 3):
+            shown = trio.request(gateway, "GET", f"/api/endpoints/{name}").json()
+            assert shown["rate_limit"]["burst"] == 7
+        trio.change(3, "DELETE", f"/api/endpoints/{name}")
+        assert trio.statuses(name, trio.admin) == [404] * 3
+    assert trio.late < trio.changes, "most changes are followed by all when they are answered"
+    put = {"service": "hugging_face", "service_settings": {"url": "http://127.0.0.1:9"}}
+    refused = trio.request(1, "PUT", "/_inference/text_embedding/words", put)
+    assert refused.status >= 400, "nothing answers there"
+    assert refused.headers["X-Hubgate-Pending"] is None
+
+
+def test_endpoint_of_the_same_name_with_other_settings_replaces_the_removed_one(trio: Trio) -> None:
+    for dimensions in (4, 6):
+        trio.register("reused", dimensions=dimensions)
+        for gateway in trio.gateways:
+            (one,) = gateway.embed("reused", "a text", key=trio.admin).json()["data"]
+            assert len(one["embedding"]) == dimensions
+        trio.change(2, "DELETE", "/api/endpoints/reused")
+
+
+def test_revoked_key_is_refused_by_all_when_the_call_returns(trio: Trio) -> None:
+    trio.register("keyed")
+    for number in range(10):
+        key = trio.change(1 + number % 3, "POST", "/api/keys", {"name": "app"})["key"]
+        assert trio.statuses("keyed", key) == [200] * 3
+        trio.change(1 + (number + 1) % 3, "DELETE", "/api/keys/app")
+        trio.check_refused("keyed", key)
+
+
+def test_revoked_key_is_refused_by_all_when_notifications_are_lost(trio: Trio) -> None:
+    trio.register("polled")
+    for _ in range(3):
+        key = trio.change(1, "POST", "/api/keys", {"name": "app"})["key"]
+        eventually(lambda: _cut_listeners(trio.url) > 0)
+        trio.change(2, "DELETE", "/api/keys/app")
+        trio.check_refused("polled", key)
+
+
+def test_token_of_a_connection_is_replaced_at_all(trio: Trio) -> None:
+    trio.change(1, "POST", "/api/connections", {"name": "hf", "token": "hf_first0000"})
+    trio.change(2, "PATCH", "/api/connections/hf", {"token": "hf_second1111"})
+    for number in (1, 2, 3):
+        (shown,) = trio.request(number, "GET", "/api/connections").json()["connections"]
+        assert "1111" in str(shown)
+    trio.change(3, "DELETE", "/api/connections/hf")
+    for number in (1, 2, 3):
+        assert trio.request(number, "GET", "/api/connections").json()["connections"] == []
+
+
+def test_vector_cache_is_cleared_at_all(trio: Trio) -> None:
+    trio.register("cached")
+    assert trio.statuses("cached", trio.admin) == [200] * 3
+    assert trio.request(2, "GET", "/api/cache").json()["memory"]["entries"] > 0
+    trio.change(1, "DELETE", "/api/cache")
+    for number in (1, 2, 3):
+        assert trio.request(number, "GET", "/api/cache").json()["memory"]["entries"] == 0
+
+
+def test_concurrent_edits_at_three_gateways_are_all_kept(trio: Trio) -> None:
+    names = [f"edited{number}" for number in range(5)]
+    for name in names:
+        trio.register(name)
+    assert trio.check_concurrent_edits(names, rounds=2) > 20
+
+
+def test_model_that_one_gateway_finds_changed_is_refused_by_all_and_by_later_ones(trio: Trio) -> None:
+    with Servers(["tei"], dimensions=8) as servers:
+        trio.register("e5", 1, source="dedicated", url=servers.urls[0])
+        assert trio.statuses("e5", trio.admin) == [200] * 3
+        servers.stop(0)
+        servers.start(0, dimensions=16)
+        found = trio.gateways[1].embed("e5", "another text", key=trio.admin)
+        assert found.headers["X-Hubgate-Cause"] == "model_changed"
+        asked = len(servers.all[0].posts)
+        for gateway in (trio.gateways[0], trio.gateways[2]):
+            gateway.wait_for("endpoint e5 takes no calls, as another gateway found")
+            refused = gateway.embed("e5", "a text", key=trio.admin)
+            assert refused.headers["X-Hubgate-Cause"] == "model_changed"
+        with trio.home("gate-later").serve() as later:
+            refused = later.embed("e5", "a text", key=trio.admin)
+            assert refused.headers["X-Hubgate-Cause"] == "model_changed"
+            later.signal(signal.SIGTERM)
+            later.wait()
+        assert len(servers.all[0].posts) == asked, "nobody asked the other model again"
+        trio.change(3, "POST", "/api/endpoints/e5/accept")
+        assert trio.statuses("e5", trio.admin) == [200] * 3
+
+
+def test_stopped_and_killed_gateways_delay_changes_only_until_they_are_silent(trio: Trio) -> None:
+    with trio.home("gate-4").serve() as fourth:
+        assert "gate-4" in [gate["name"] for gate in trio.gates()]
+        fourth.signal(signal.SIGSTOP)
+        late = trio.request(1, "POST", "/api/endpoints", {"name": "late", "source": "fake"})
+        assert late.status == 201
+        assert "gate-4" in late.headers["X-Hubgate-Pending"]
+        trio.gateways[0].wait_for(r"not yet followed by .*gate-4")
+        eventually(lambda: trio.statuses("late", trio.admin) == [200] * 3)
+        fourth.signal(signal.SIGKILL)
+        fourth.wait()
+    eventually(lambda: ("gate-4", "silent") in [(gate["name"], gate["state"]) for gate in trio.gates()])
+    trio.change(2, "DELETE", "/api/endpoints/late")
+
+
+def test_gateway_that_stops_says_goodbye(trio: Trio) -> None:
+    with trio.home("gate-5").serve() as fifth:
+        listed = trio.home("gate-5").run("gates").out
+        assert "gate-5" in listed
+        assert "serving" in listed
+        fifth.signal(signal.SIGTERM)
+        assert fifth.wait() == 0
+    assert "gate-5" not in [gate["name"] for gate in trio.gates()]
+    metrics = trio.request(1, "GET", "/metrics").body.decode()
+    (stale,) = [line for line in metrics.splitlines() if line.startswith("hubgate_stale_seconds ")]
+    assert float(stale.split()[1]) < 60
+
+
+def _cut_listeners(url: str) -> int:
+    """Close the connections on which gateways listen; returns how many there were."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        cut = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+        )
+        return cut.rowcount
