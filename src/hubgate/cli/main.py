@@ -13,6 +13,7 @@ from hubgate import __version__
 from hubgate.cli import config, connection_commands, database, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.client import CommandFailed
+from hubgate.cli.compare import compare_command
 from hubgate.cli.deploy import commands as deploy
 from hubgate.cli.jobs import commands as jobs
 from hubgate.domain.errors import HubgateError
@@ -63,6 +64,7 @@ app.command("move")(database.move)
 app.command("search")(hub.search)
 app.command("card")(hub.card)
 app.command("chunk")(chunk_command)
+app.command("compare")(compare_command)
 
 
 def _print_version(requested: bool) -> None:
