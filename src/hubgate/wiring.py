@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubgate.core.traffic.slots import SharedLimits
+from hubgate.domain.cluster_ports import Permits
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.permits import Permits
 from hubgate.service.batches.batches import Batches
 from hubgate.service.batches.files import Files, FilesFolder
 from hubgate.service.batches.webhook import Webhook
@@ -74,7 +74,7 @@ class Application:
 async def open_application(settings: Settings, *, serving: bool = False) -> AsyncIterator[Application]:
     """Open the application on the running event loop. The caller must hold the lock of the home folder.
 
-    If it is `serving`, it follows the changes of other gateways of the database, and they wait for it.
+    Unless it is `serving`, it is for one command: it shares neither changes, rate limits nor batches with gateways.
 
     Raises:
         StoreFailed: the database or the secret key cannot be used.
@@ -82,24 +82,24 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
     async with AsyncExitStack() as closing:
         store = await SqlStore.open(settings)
         closing.push_async_callback(store.close)
+        gates = await _open_gates(settings, store, serving=serving)
         version = await store.feed.version() if settings.database_url else 0  # before anything is read
         shared = SharedValues(store.expiring_values if settings.database_url else None)
-        access, first_admin_key = await Access.load(store, settings.admin_key, shared=shared)
+        is_gateway = serving or gates is None
+        access, new_key = await Access.load(store, settings.admin_key, shared=shared, is_gateway=is_gateway)
         sources = ModelSources(settings)
         memory = _open_vector_cache(settings, store)
         if memory:
             closing.push_async_callback(memory.close)
         counters = await _open_counters(settings, store)
-        shared_limits = await closing.enter_async_context(_shared_limits(settings, access))
+        shared_limits = await closing.enter_async_context(_shared_limits(settings, access, serving=serving))
         ledger = await Ledger.load(store, time.monotonic)
         closing.push_async_callback(ledger.close)
         pipelines = _pipelines(settings, store, memory, counters, ledger=ledger, shared_limits=shared_limits)
-        gates = Gates(store.feed) if settings.database_url else None
         gateway = Gateway(store, sources, pipelines, counters, gates)
         closing.push_async_callback(gateway.usage.flush)
         closing.push_async_callback(access.flush)
-        stored = memory.store if memory else None
-        meter = Meter(gateway.pipelines, sources.local_memory, shared_limits, stored)
+        meter = _meter(settings, gateway, sources, shared_limits, memory)
         hub = open_hub(settings)
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
@@ -127,10 +127,28 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
             cookie_keys=await store.cookie_keys() if settings.database_url else (),
             shared=shared,
         )
-        await batches.start(app.call)
-        yield Application(
-            app=app, gateway=gateway, follower=follower, access=access, first_admin_key=first_admin_key
-        )
+        if serving:
+            await batches.start(app.call)
+        yield Application(app=app, gateway=gateway, follower=follower, access=access, first_admin_key=new_key)
+
+
+def _meter(
+    settings: Settings,
+    gateway: Gateway,
+    sources: ModelSources,
+    shared_limits: SharedLimits | None,
+    memory: VectorMemory | None,
+) -> Meter:
+    stored = memory.store if memory else None
+    return Meter(gateway.pipelines, sources.local_memory, shared_limits, stored, gateway_name=settings.gate)
+
+
+async def _open_gates(settings: Settings, store: SqlStore, *, serving: bool) -> Gates | None:
+    if settings.database_url is None:
+        return None
+    gates = Gates(store.feed)
+    await gates.check_keys(settings.gate if serving else "")
+    return gates
 
 
 def _batches(settings: Settings, store: SqlStore, access: Access) -> Batches:
@@ -163,9 +181,11 @@ async def _open_counters(settings: Settings, store: SqlStore) -> TokenizerFiles:
 
 
 @asynccontextmanager
-async def _shared_limits(settings: Settings, access: Access) -> AsyncIterator[SharedLimits | None]:
+async def _shared_limits(
+    settings: Settings, access: Access, *, serving: bool
+) -> AsyncIterator[SharedLimits | None]:
     """The rate limits of all gateways together, if they share a database. With Valkey, also those of keys."""
-    if settings.database_url is None:
+    if not serving or settings.database_url is None:
         yield None
         return
     async with AsyncExitStack() as closing:
@@ -268,7 +288,7 @@ def _pipelines(
 async def _join(closing: AsyncExitStack, gateway: Gateway, meter: Meter, member: Member) -> None:
     meter.watch_feed(lambda: member.stale_seconds)
     closing.push_async_callback(member.leave)
-    await member.join(lambda: gateway.draining)
+    await member.join(lambda: gateway.draining, gateway.states.report)
 
 
 async def _flush(access: Access, usage: Usage) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from cluster.gateways import shared_home
 from gateway_process import Home
 from postgres.server import PostgresServer, free_port, short_folder
 from running_gateway import RunningGateway, eventually
@@ -47,6 +46,17 @@ def server() -> Iterator[PostgresServer]:
     yield server
     server.stop()
     shutil.rmtree(folder)
+
+
+def shared_home(folder: Path, url: str, admin_key: str = "", secret_key: str = "") -> Home:
+    """A home on another machine, as far as hubgate can see."""
+    folder.mkdir(exist_ok=True)
+    home = Home(folder, admin_key)
+    home.env |= {
+        "HUBGATE_DATABASE_URL": url,
+        "HUBGATE_SECRET_KEY": secret_key or secrets.token_urlsafe(32),
+    }
+    return home
 
 
 def requests_of(gateway: GatewayProcess, key: str) -> int:

@@ -327,7 +327,7 @@ async def test_vault_of_a_shared_database_is_given_its_key(settings: Settings) -
     settings.secret_key_file.write_text(SECRET_KEY)
     settings.secret_key_file.chmod(0o400)
     assert Vault.from_settings(without).newest == Vault([SECRET_KEY]).newest
-    with pytest.raises(StoreFailed, match="every gateway of the database"):
+    with pytest.raises(StoreFailed, match="Gateways that share a database need the new key"):
         Vault.from_settings(without).rotate()
     assert settings.secret_key_file.read_text() == SECRET_KEY
 

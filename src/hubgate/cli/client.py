@@ -1,6 +1,7 @@
 """Requests to `/api` from the command line: over HTTP to the running gateway, or in this process if none runs.
 
-A running gateway holds its state in memory, so every change has to go through it.
+A running gateway holds its state in memory, so every change has to go through it. With a shared database, gateways may run
+on other machines only: they follow what a command changes, which itself is not counted as a gateway.
 """
 
 from __future__ import annotations
@@ -89,6 +90,16 @@ def print_text(path: str) -> None:
         raise CommandFailed(f"Cannot write the output: {write_error.strerror}.")
 
 
+def lacks_cache() -> bool:
+    """Whether the vector caches belong to gateways that run on other machines."""
+    from hubgate.store.lock import running_gateway
+
+    settings = Settings.from_env()
+    if settings.database_url is None or settings.cache_url is not None:
+        return False
+    return running_gateway(settings.home) is None
+
+
 def require_home(settings: Settings) -> None:
     """Require that a gateway has been created in this home. A shared database is examined when it is opened.
 
@@ -137,7 +148,10 @@ def _some_home(settings: Settings, no_home: NoHome) -> Iterator[Settings]:
         CommandFailed: there is none, and none may be created.
     """
     if settings.database_url:
-        yield replace(settings, migrate=settings.migrate and no_home is NoHome.CREATE)
+        # Several commands, and a gateway that starts, may use the home at the same time: not so the cache in it.
+        cache_bytes = settings.cache_bytes if settings.cache_url else 0
+        migrate = settings.migrate and no_home is NoHome.CREATE
+        yield replace(settings, migrate=migrate, cache_bytes=cache_bytes)
         return
     if no_home is NoHome.FAIL:
         require_home(settings)
@@ -209,7 +223,7 @@ def _over_http(url: str, key: str, method: str, payload: bytes, take: _Take) -> 
     try:
         with direct.open(request, timeout=_TIMEOUT) as response:
             if pending := response.headers.get("X-Hubgate-Pending"):
-                print(f"Not yet in force at {pending}, which did not answer in time.", file=sys.stderr)
+                _print_pending(pending)
             while part := response.read(_CHUNK_BYTES):
                 take(part)
             return response.status, b""
@@ -220,12 +234,17 @@ def _over_http(url: str, key: str, method: str, payload: bytes, take: _Take) -> 
         raise CommandFailed(f"The gateway at {url} does not respond: {error}.") from None
 
 
+def _print_pending(gateways: str) -> None:
+    print(f"Not yet in force at {gateways}, which did not answer in time.", file=sys.stderr)
+
+
 def _in_process(settings: Settings, method: str, path: str, payload: bytes, take: _Take) -> tuple[int, bytes]:
     import asyncio
+    from contextlib import nullcontext
 
     from hubgate.store.lock import HomeLock
 
-    with HomeLock(settings.home):
+    with nullcontext() if settings.database_url else HomeLock(settings.home):
         return asyncio.run(_send_in_process(settings, method, path, payload, take))
 
 
@@ -247,6 +266,8 @@ async def _send_in_process(
     async def send(message: Message) -> None:
         nonlocal status
         status = message.get("status", status)
+        if pending := dict(message.get("headers", ())).get(b"x-hubgate-pending"):
+            _print_pending(pending.decode())
         (failure.append if status >= 400 else take)(message.get("body", b""))
 
     async with open_application(settings) as gate:

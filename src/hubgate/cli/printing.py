@@ -38,7 +38,12 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 def print_endpoint(shown: Mapping[str, Any]) -> None:
     """Print an endpoint's settings, detected facts and warnings, without those that its task does not use."""
-    unused = _UNUSED_BY_TASK.get(shown["task"], frozenset()) | {"facts", "prefix_sources", "replicas"}
+    unused = _UNUSED_BY_TASK.get(shown["task"], frozenset()) | {
+        "facts",
+        "prefix_sources",
+        "replicas",
+        "gateways",
+    }
     if shown.get("prefix_sources"):
         unused |= {"prefixes"}
     facts = {
@@ -54,6 +59,10 @@ def print_endpoint(shown: Mapping[str, Any]) -> None:
     for replica in shown.get("replicas", ()):
         described = " ".join(filter(None, (replica["state"], replica.get("cause"), replica["engine"])))
         print_fields({"replica": f"{replica['name']}  {described}, {replica['requests']} requests"})
+    for gateway, part in shown.get("gateways", {}).items():
+        described = " ".join(filter(None, (part["state"], part.get("cause"))))
+        numbers = f"{part['queued_calls']} queued, {part['in_flight']} in flight"
+        print_fields({"gateway": f"{gateway}  {described}, {numbers}"})
     _print_warnings(shown)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option, Typer
 
-from hubgate.cli.client import api, print_text
+from hubgate.cli.client import CommandFailed, api, lacks_cache, print_text
 from hubgate.cli.options import given
 from hubgate.cli.printing import format_bytes, format_time, plain, print_fields, print_table
 
@@ -114,6 +114,10 @@ def gates() -> None:
 @cache.command("stats")
 def cache_stats() -> None:
     """Show the size and the hit rate of the vector cache."""
+    if lacks_cache():
+        raise CommandFailed(
+            "Each gateway has a vector cache of its own. Run this on the machine of a gateway."
+        )
     stats = api("GET", "/api/cache")
     if not stats["enabled"]:
         print("The vector cache is off: HUBGATE_CACHE_BYTES is 0.")

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias
 
 from hubgate.domain.calls import CachedVector, Call, Generated, GenerationCall, Result, WireFormat
+from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.deployment_ports import DeploymentStore
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Target
@@ -15,10 +16,7 @@ from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelPrompts, Mod
 from hubgate.domain.records import (
     Change,
     Connection,
-    Exhausted,
-    Gate,
     Key,
-    News,
     Slot,
     Tally,
     UsageQuery,
@@ -287,65 +285,6 @@ class SharedFiles(Protocol):
 
     async def add(self, name: str, content: bytes) -> None:
         """Store a file. One that exists stays."""
-        ...
-
-
-class ExpiringValues(Protocol):
-    """Small values that the gateways of one database share, each for a limited time. All methods raise `StoreFailed`."""
-
-    async def get(self, name: str) -> str | None: ...
-
-    async def put(self, name: str, value: str, seconds: float) -> None:
-        """Set a value, which expires after `seconds`."""
-        ...
-
-    async def count(self, name: str, seconds: float) -> tuple[int, float]:
-        """Count an event; the first one starts a period of `seconds`.
-
-        Returns how many there were in this period, and the seconds that are left of it.
-        """
-        ...
-
-
-class KeyMinutes(Protocol):
-    """What gateway keys did in the last minute at all gateways. All methods raise `StoreFailed`."""
-
-    async def admit(self, key: Key) -> Exhausted | None:
-        """Count a request, unless a limit of the key is exhausted in the last minute."""
-        ...
-
-    async def spend(self, key_id: str, tokens: int) -> None:
-        """Count the tokens of a finished call."""
-        ...
-
-    async def forget(self, key_id: str) -> None: ...
-
-
-class Feed(Protocol):
-    """The change feed of a shared database, and its gateways. All methods raise `StoreFailed`."""
-
-    async def version(self) -> int:
-        """The version of the newest change."""
-        ...
-
-    async def news(self, after: int) -> News | None:
-        """What was changed after a version, if anything was."""
-        ...
-
-    def listen(self) -> AsyncIterator[None]:
-        """Yields when it listens, then after each change. It may miss some."""
-        ...
-
-    async def gates(self) -> Sequence[Gate]:
-        """The gateways that run, and those that stopped without a goodbye in the last day."""
-        ...
-
-    async def report(self, gate: Gate) -> None:
-        """Record that a gateway runs, and which version it follows."""
-        ...
-
-    async def leave(self, gate_id: str) -> None:
-        """Record that a gateway stops."""
         ...
 
 

@@ -271,3 +271,12 @@ class Gate:
     started_at: float = 0.0
     silent: float = 0.0
     """Seconds since it was last heard of."""
+
+
+class ReportedStates(NamedTuple):
+    """What a gateway reports of its endpoints."""
+
+    gate_id: str
+    gate_name: str
+    endpoints: str
+    """JSON: see `hubgate.service.states`. Empty if it is of an older version."""

@@ -19,6 +19,7 @@ from hubgate.service.registry.registry import Registry
 from hubgate.service.registry.startup import StartupTasks
 from hubgate.service.registry.stored_endpoints import StoredEndpoints
 from hubgate.service.registry.token_guard import TokenGuard
+from hubgate.service.states import States
 from hubgate.service.usage import Usage
 
 _READY_NOTE = "ready endpoint"
@@ -62,6 +63,7 @@ class Gateway:
         self.inference = Inference(self._live)
         self.pipelines = self._live.pipelines
         self.usage = Usage(store.usage, self.pipelines)
+        self.states = States(self)
         self.audit = store.audit
         self.record_cleared_cache = store.record_cleared_cache
         self.applying_configuration = store.applying_configuration
@@ -102,8 +104,11 @@ class Gateway:
         """Re-encrypt every stored token with a new secret key; returns how many.
 
         Raises:
+            InUse: another gateway of the database does not have the new key.
             StoreFailed: the key cannot be changed here; the error describes how.
         """
+        if self.gates is not None:
+            await self.gates.check_rotation()
         return await self._store.rotate_secret()
 
     async def _check_within_limit(self, name: str) -> None:

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from hubgate import __version__
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.ports import VectorStore
 from hubgate.service.inference.pipeline import Pipeline
@@ -62,6 +63,7 @@ class Meter:
         shared_limits: SharedLimits | None = None,
         vectors: VectorStore | None = None,
         *,
+        gateway_name: str = "",
         max_series: int = MAX_SERIES,
     ) -> None:
         self._max_series = max_series
@@ -72,6 +74,7 @@ class Meter:
         self.in_flight = 0
         self.registry = CollectorRegistry()
         for collector in (
+            _Build(gateway_name),
             _Requests(self),
             _Pipelines(pipelines),
             _Replicas(pipelines),
@@ -123,6 +126,20 @@ class Meter:
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Build(Collector):
+    """Which gateway this is."""
+
+    def __init__(self, gateway_name: str) -> None:
+        self._labels = [__version__, gateway_name]
+
+    def collect(self) -> Iterator[Metric]:
+        build = GaugeMetricFamily(
+            "hubgate_build_info", "The version and the name of the gateway.", labels=("version", "gateway")
+        )
+        build.add_metric(self._labels, 1)
+        yield build
 
 
 class _Requests(Collector):

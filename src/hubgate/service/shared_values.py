@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from hubgate.domain.cluster_ports import ExpiringValues
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.ports import ExpiringValues
 
 _SECONDS = 1.0
 """Timeout."""

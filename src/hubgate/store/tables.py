@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0014"
+REVISION = "0015"
 """The newest migration."""
 OLDEST_ABLE = "0009"
 """The oldest revision whose version of hubgate works with these tables. A migration that only adds keeps it."""
@@ -224,6 +224,7 @@ gateways = Table(
     Column("keys", Text, nullable=False),  # the ids of its secret keys, newest first, separated by spaces
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
+    Column("endpoints", Text, nullable=False, server_default=""),  # their states in JSON
 )
 
 # One row: the revision of these tables, and the oldest revision whose version of hubgate works with them.

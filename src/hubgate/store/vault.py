@@ -170,8 +170,9 @@ class Vault:
             raise StoreFailed(
                 "Every token is sealed under the newest key of HUBGATE_SECRET_KEY, and hubgate cannot change its own "
                 "environment.",
-                remedy="Put a new key in front of the old one, separated by a comma, restart hubgate (every gateway of "
-                f"the database), and rotate again. Then remove the old key. To create a key, run: {NEW_KEY}",
+                remedy="Put a new key in front of the old one, separated by a comma, restart hubgate, and rotate again. "
+                "Then remove the old key. Gateways that share a database need the new key behind the old one first, all "
+                f"of them. To create a key, run: {NEW_KEY}",
             )
         key = secrets.token_urlsafe(32)
         try:

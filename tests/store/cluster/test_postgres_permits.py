@@ -13,8 +13,8 @@ from servers.lua_valkey import LuaValkey
 from virtual_time import run
 
 from hubgate.core.traffic.slots import WINDOW
+from hubgate.domain.cluster_ports import SlotQuestion
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.permits import SlotQuestion
 from hubgate.store.cluster.postgres_permits import PostgresPermits
 from hubgate.store.postgres import PostgresDatabase
 from hubgate.store.valkey.permits import ValkeyPermits
@@ -22,7 +22,7 @@ from hubgate.store.valkey.permits import ValkeyPermits
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from hubgate.domain.permits import SlotAnswer
+    from hubgate.domain.cluster_ports import SlotAnswer
 
 RATE = 60_000
 _EMPTY = b"TRUNCATE rate_limits, rate_limit_gateways, rate_limit_server"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hubgate.core.traffic.slots import WINDOW
+from hubgate.domain.cluster_ports import SlotQuestion
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.permits import SlotQuestion
 from hubgate.store.valkey.connection import ValkeyConnection
 from hubgate.store.valkey.permits import ValkeyPermits
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from servers.valkey import ValkeyServer
 
-    from hubgate.domain.permits import SlotAnswer
+    from hubgate.domain.cluster_ports import SlotAnswer
 
 RATE = 60_000
 

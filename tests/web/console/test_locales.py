@@ -15,11 +15,11 @@ from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, PrefixSource, Source, Task
 from hubgate.domain.errors import Cause
 from hubgate.domain.hub import LicenseLimit
+from hubgate.service.states import Kind
 from hubgate.web.console.models.chunking import STRATEGIES
 from hubgate.web.console.models.form import CONTROLS, KINDS, PREFIXES, PROMPTS
 from hubgate.web.console.models.hub_picker import WHYS
 from hubgate.web.console.models.page import DONE
-from hubgate.web.console.models.states import Kind
 from hubgate.web.console.page_context import NAVIGATION, THEMES
 from hubgate.web.console.playground.form import MORE_PARAMETERS, PARAMETERS, SAMPLES
 from hubgate.web.console.settings import AUDIT_VERBS

@@ -36,8 +36,8 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 from hubgate.core.traffic.contact import Contact, Mode, ServerClock
+from hubgate.domain.cluster_ports import Permits, SlotAnswer, SlotQuestion
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.permits import Permits, SlotAnswer, SlotQuestion
 from hubgate.domain.ports import Clock
 
 _LATE = 0.25

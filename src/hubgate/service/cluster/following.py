@@ -8,9 +8,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
+from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.ports import Feed
 from hubgate.domain.records import Kind, News
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access

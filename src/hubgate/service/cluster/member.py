@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hubgate import __version__
+from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.ports import Feed
 from hubgate.domain.records import Gate
 from hubgate.service.cluster.following import Applier, Follower
 from hubgate.service.cluster.gates import Gates
@@ -36,25 +36,28 @@ class Member:
         self._feed = feed
         self._gates = gates
         self._draining: Callable[[], bool] = lambda: False
+        self._states: Callable[[], str] = str
         self._reported_at = -REPORT_SECONDS
         self._follower = Follower(feed, applier, version, self._report)
         gates.wake = self._follower.wake
+        gates.own_id = self._gate.id
 
     @property
     def stale_seconds(self) -> float:
         """Seconds since the changes of other gateways were last read."""
         return self._follower.stale_seconds
 
-    async def join(self, draining: Callable[[], bool]) -> None:
+    async def join(self, draining: Callable[[], bool], states: Callable[[], str]) -> None:
         """Start to follow. Changes that are answered from now on are known here.
 
         Args:
             draining: returns whether this gateway is about to stop.
+            states: returns the states of its endpoints in JSON.
 
         Raises:
             StoreFailed: the database cannot be used.
         """
-        self._draining = draining
+        self._draining, self._states = draining, states
         await self._feed.report(self._gate)  # from now on, changes wait for this gateway
         if any(gate.name == self._gate.name and self._is_other(gate) for gate in await self._gates.all()):
             _log.warning(
@@ -80,5 +83,5 @@ class Member:
             state="draining" if self._draining() else "serving",
         )
         if current != self._gate or now - self._reported_at >= REPORT_SECONDS:
-            await self._feed.report(current)
+            await self._feed.report(current, self._states())
             self._gate, self._reported_at = current, now

@@ -66,6 +66,8 @@ class Access:
         admin_key: str | None,
         clock: Callable[[], float] = time.time,
         shared: SharedValues | None = None,
+        *,
+        is_gateway: bool = True,
     ) -> tuple[Access, str | None]:
         """Load the stored keys. If there is no admin key, also create and return one, to be shown only once.
 
@@ -75,6 +77,8 @@ class Access:
                 named `admin`.
             clock: seconds since the epoch.
             shared: where wrong keys are counted for all gateways.
+            is_gateway: not if it is a command that works on the database of gateways: these may have an admin key of
+                their settings, so it creates none.
 
         Raises:
             StoreFailed: the database cannot be used.
@@ -89,7 +93,7 @@ class Access:
                 store, [*(key for key in keys if key.name != ADMIN), from_settings], clock, shared
             ), None
         access = cls(store, keys, clock, shared)
-        if any(key.admin for key in keys):
+        if not is_gateway or any(key.admin for key in keys):
             return access, None
         plain, key = new_key(ADMIN, clock(), admin=True)
         try:

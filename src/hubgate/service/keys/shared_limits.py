@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hubgate.core.traffic.outage import Outage
+from hubgate.domain.cluster_ports import KeyMinutes
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.ports import KeyMinutes
 from hubgate.domain.records import Key
 from hubgate.service.keys.limits import KeyLimits, limit_error
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Double, cast, delete, extract, func, insert, select, update
 
-from hubgate.domain.records import MADE, FeedLine, Gate, Kind, News
+from hubgate.domain.records import MADE, FeedLine, Gate, Kind, News, ReportedStates
 from hubgate.store.database import Database, insert_or_update
 from hubgate.store.tables import REVISION, changes, feed, gateways
 
@@ -29,7 +29,7 @@ class SqlFeed:
 
     def __init__(self, database: Database, key_ids: Sequence[str]) -> None:
         self._database = database
-        self._key_ids = key_ids
+        self.key_ids = key_ids
 
     async def change(self, kind: Kind, name: str, work: Callable[[Connection], _T]) -> _T:
         """Run `work` in one transaction. If gateways share the database, append it to the feed."""
@@ -96,15 +96,28 @@ class SqlFeed:
 
         return await self._database.do(work)
 
-    async def report(self, gate: Gate) -> None:
-        """Record that a gateway runs, and which version it follows."""
-        current = {"version": gate.version, "state": gate.state, "seen_at": _now()}
+    async def states(self, heard_within: float) -> Sequence[ReportedStates]:
+        """What the gateways report of their endpoints that were heard of within this time."""
+        columns = (gateways.c.id, gateways.c.name, gateways.c.endpoints)
+        rows = select(*columns).where(_now() - gateways.c.seen_at < heard_within).order_by(gateways.c.name)
+        return await self._database.do(
+            lambda connection: [ReportedStates(*row) for row in connection.execute(rows)]
+        )
+
+    async def report(self, gate: Gate, endpoints: str = "") -> None:
+        """Record that a gateway runs, which version it follows, and the states of its endpoints."""
+        current = {
+            "version": gate.version,
+            "state": gate.state,
+            "seen_at": _now(),
+            "endpoints": endpoints,
+        }
         fixed = {
             "id": gate.id,
             "name": gate.name,
             "software": gate.software,
             "revision": REVISION,
-            "keys": " ".join(self._key_ids),
+            "keys": " ".join(self.key_ids),
             "started_at": gate.started_at,
         }
 

@@ -1,4 +1,4 @@
-"""Slots of shared rate limits from a PostgreSQL server: `hubgate.domain.permits.Permits`."""
+"""Slots of shared rate limits from a PostgreSQL server: `hubgate.domain.cluster_ports.Permits`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from hubgate.domain.permits import BeatAnswer, SlotAnswer, SlotQuestion
+from hubgate.domain.cluster_ports import BeatAnswer, SlotAnswer, SlotQuestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

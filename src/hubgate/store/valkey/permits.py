@@ -1,10 +1,10 @@
-"""Slots of shared rate limits from a Valkey or Redis server: `hubgate.domain.permits.Permits`."""
+"""Slots of shared rate limits from a Valkey or Redis server: `hubgate.domain.cluster_ports.Permits`."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 
-from hubgate.domain.permits import BeatAnswer, SlotAnswer, SlotQuestion
+from hubgate.domain.cluster_ports import BeatAnswer, SlotAnswer, SlotQuestion
 from hubgate.store.valkey.connection import KEY_PREFIX, RUN_ID, Script, ValkeyConnection
 
 _MICROSECONDS = 1_000_000

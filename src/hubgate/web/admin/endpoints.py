@@ -15,8 +15,8 @@ from hubgate.domain.errors import InUse, InvalidRequest
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.registry.registry import users_of
+from hubgate.service.states import State
 from hubgate.web.admin.openapi import ApiRoute, json_response
-from hubgate.web.console.models.states import State, state_of
 from hubgate.web.http.asgi import decode
 from hubgate.web.http.errors import CALL_FAILURES, error_json
 from hubgate.web.schemas.endpoint import EndpointForm, edit_endpoint, endpoint_json
@@ -56,11 +56,11 @@ class EndpointsApi:
 
     async def list(self, request: Request) -> Response:
         return json_response(
-            {"endpoints": _endpoints_json(self._gateway, self._gateway.registry.endpoints())}
+            {"endpoints": await _endpoints_json(self._gateway, self._gateway.registry.endpoints())}
         )
 
     async def show(self, request: Request) -> Response:
-        return json_response(self._endpoint_json(request.path_params["name"]))
+        return json_response(await self._endpoint_json(request.path_params["name"]))
 
     async def add(self, request: Request) -> Response:
         form = decode(await request.body(), _REGISTRATION)
@@ -71,19 +71,19 @@ class EndpointsApi:
             if not form.save_anyway:
                 raise
             await self._gateway.registry.register_disabled(draft, token)
-            return json_response({**self._endpoint_json(draft.name), "failure": error_json(error)}, 201)
-        return json_response(self._endpoint_json(draft.name), 201)
+            return json_response({**await self._endpoint_json(draft.name), "failure": error_json(error)}, 201)
+        return json_response(await self._endpoint_json(draft.name), 201)
 
     async def edit(self, request: Request) -> Response:
         changes = decode(await request.body(), _CHANGES)
         wanted = edit_endpoint(self._gateway.registry.find(request.path_params["name"]), changes)
         await self._gateway.registry.edit(wanted.endpoint, wanted.token, keep_token=wanted.keep_token)
-        return json_response(self._endpoint_json(wanted.endpoint.name))
+        return json_response(await self._endpoint_json(wanted.endpoint.name))
 
     async def clone(self, request: Request) -> Response:
         form = decode(await request.body(), _CLONE)
         await self._gateway.registry.clone(request.path_params["name"], form.name)
-        return json_response(self._endpoint_json(form.name), 201)
+        return json_response(await self._endpoint_json(form.name), 201)
 
     async def remove(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -100,12 +100,12 @@ class EndpointsApi:
     async def check(self, request: Request) -> Response:
         name = request.path_params["name"]
         await self._gateway.registry.check(name)
-        return json_response(self._endpoint_json(name))
+        return json_response(await self._endpoint_json(name))
 
     async def accept(self, request: Request) -> Response:
         name = request.path_params["name"]
         await self._gateway.registry.accept(name)
-        return json_response(self._endpoint_json(name))
+        return json_response(await self._endpoint_json(name))
 
     async def chunk(self, request: Request) -> Response:
         form = decode(await request.body(), _CHUNK)
@@ -187,25 +187,26 @@ class EndpointsApi:
             ),
         )
 
-    def _endpoint_json(self, name: str) -> dict[str, Any]:
-        return _endpoints_json(self._gateway, [self._gateway.registry.find(name)])[0]
+    async def _endpoint_json(self, name: str) -> dict[str, Any]:
+        return (await _endpoints_json(self._gateway, [self._gateway.registry.find(name)]))[0]
 
 
-def _endpoints_json(gateway: Gateway, endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
+async def _endpoints_json(gateway: Gateway, endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
     """Settings, facts and current state of each endpoint."""
-    pipelines, unready = gateway.pipelines(), gateway.startup.unready()
+    shown = [endpoint_json(endpoint, gateway.registry.token_hint(endpoint.name)) for endpoint in endpoints]
+    states = await gateway.states.of(endpoints)
     return [
-        {
-            **endpoint_json(endpoint, gateway.registry.token_hint(endpoint.name)),
-            **_state_json(endpoint, state_of(gateway, endpoint, pipelines, unready)),
-        }
-        for endpoint in endpoints
+        {**settings, **_state_json(endpoint, state)}
+        for settings, endpoint, state in zip(shown, endpoints, states, strict=True)
     ]
 
 
 def _state_json(endpoint: Endpoint, state: State) -> dict[str, Any]:
+    shown = _numbers_json(state)
+    if state.gateways:
+        shown["gateways"] = {name: _numbers_json(part) for name, part in state.gateways.items()}
     if not state.replicas:
-        return {"state": state.kind}
+        return shown
     replicas = [
         {
             "name": replica.name,
@@ -217,7 +218,12 @@ def _state_json(endpoint: Endpoint, state: State) -> dict[str, Any]:
         }
         for replica, known in zip(state.replicas, endpoint.replicas, strict=True)
     ]
-    return {"state": state.kind, "replicas": replicas}
+    return {**shown, "replicas": replicas}
+
+
+def _numbers_json(state: State) -> dict[str, Any]:
+    cause = {"cause": state.cause} if state.cause else {}
+    return {"state": state.kind, **cause, "queued_calls": state.waiting, "in_flight": state.in_flight}
 
 
 def _is_forced(request: Request) -> bool:

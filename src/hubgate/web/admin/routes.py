@@ -60,6 +60,7 @@ class Api:
     async def clear_cache(self, request: Request) -> Response:
         if self._memory is not None:
             await self._memory.clear()
+        if self._memory is not None or self._gateway.gates is not None:  # other gateways may have a cache
             await self._gateway.record_cleared_cache()
         return Response(status_code=204)
 

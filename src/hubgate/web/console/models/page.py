@@ -17,7 +17,7 @@ from hubgate.domain.records import DAY, HOUR, UsageQuery
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.registry.registry import users_of
-from hubgate.web.console.models.states import State, state_of
+from hubgate.service.states import State
 from hubgate.web.console.page_context import PageContext
 
 PER_PAGE = 50
@@ -159,9 +159,7 @@ class Models:
         return context.redirect(page_of(twin, "cloned"))
 
     async def rows(self, endpoints: Sequence[Endpoint]) -> list[Row]:
-        pipelines, unready = self._gateway.pipelines(), self._gateway.startup.unready()
-        # Read before anything is awaited, because then an endpoint may be removed.
-        states = [state_of(self._gateway, endpoint, pipelines, unready) for endpoint in endpoints]
+        states = await self._gateway.states.of(endpoints)
         today = await self._requests_today()
         return [
             Row(endpoint, state, today.get(endpoint.name, 0), _id(endpoint.name))

@@ -15,7 +15,7 @@ from hubgate.domain.endpoint import Target
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.registry.startup import LOADING
-from hubgate.web.console.models.states import Kind, State, state_of
+from hubgate.service.states import Kind, ReplicaState, State, merge, state_of
 
 if TYPE_CHECKING:
     from scripted_gateway import ScriptedGateway
@@ -106,3 +106,35 @@ async def test_states_known_without_calling_a_server_are_shown(scripted: Scripte
     assert _state(scripted, endpoint, pipeline, LOADING).kind is Kind.LOADING
     failed = _state(scripted, endpoint, pipeline, "The folder has no weights.")
     assert (failed.kind, failed.cause) == (Kind.FAILING, Cause.MODEL_UNUSABLE)
+
+
+def test_state_of_several_gateways_has_sums_and_the_worst_kind() -> None:
+    replicas = [ReplicaState(name="a", requests=2), ReplicaState(name="b", in_flight=1, requests=1)]
+    own = State(waiting=1, in_flight=2, used=0.75, replicas=replicas)
+    failed = [
+        ReplicaState(name="a", kind=Kind.FAILING, cause=Cause.OVERLOADED, message="Full.", requests=3),
+        ReplicaState(name="of-before-a-change", requests=9),
+    ]
+    parts = {
+        "gate-1": own,
+        "gate-2": State(kind=Kind.WAITING, seconds=7, waiting=4, used=0.5, replicas=failed),
+        "gate-3": State(kind=Kind.PAUSED, cause=Cause.PAUSED),
+    }
+    assert merge(own, parts) == State(
+        kind=Kind.PAUSED,
+        cause=Cause.PAUSED,
+        seconds=7,
+        waiting=5,
+        in_flight=2,
+        used=1.0,
+        replicas=(
+            ReplicaState(name="a", kind=Kind.FAILING, cause=Cause.OVERLOADED, message="Full.", requests=5),
+            replicas[1],
+        ),
+        gateways=parts,
+    )
+
+
+def test_state_of_the_only_gateway_is_its_own() -> None:
+    state = State(kind=Kind.FAILING, cause=Cause.OVERLOADED, in_flight=3)
+    assert merge(State(), {"gate-1": state}) == state

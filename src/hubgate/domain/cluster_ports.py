@@ -1,0 +1,147 @@
+"""What gateways share with each other: the interfaces that the service needs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hubgate.domain.records import Exhausted, Gate, Key, News, ReportedStates
+
+
+class ExpiringValues(Protocol):
+    """Small values that the gateways of one database share, each for a limited time. All methods raise `StoreFailed`."""
+
+    async def get(self, name: str) -> str | None: ...
+
+    async def put(self, name: str, value: str, seconds: float) -> None:
+        """Set a value, which expires after `seconds`."""
+        ...
+
+    async def count(self, name: str, seconds: float) -> tuple[int, float]:
+        """Count an event; the first one starts a period of `seconds`.
+
+        Returns how many there were in this period, and the seconds that are left of it.
+        """
+        ...
+
+
+class KeyMinutes(Protocol):
+    """What gateway keys did in the last minute at all gateways. All methods raise `StoreFailed`."""
+
+    async def admit(self, key: Key) -> Exhausted | None:
+        """Count a request, unless a limit of the key is exhausted in the last minute."""
+        ...
+
+    async def spend(self, key_id: str, tokens: int) -> None:
+        """Count the tokens of a finished call."""
+        ...
+
+    async def forget(self, key_id: str) -> None: ...
+
+
+class Feed(Protocol):
+    """The change feed of a shared database, and its gateways. All methods raise `StoreFailed`."""
+
+    @property
+    def key_ids(self) -> Sequence[str]:
+        """The ids of the secret keys of this process, newest first."""
+        ...
+
+    async def version(self) -> int:
+        """The version of the newest change."""
+        ...
+
+    async def news(self, after: int) -> News | None:
+        """What was changed after a version, if anything was."""
+        ...
+
+    def listen(self) -> AsyncIterator[None]:
+        """Yields when it listens, then after each change. It may miss some."""
+        ...
+
+    async def gates(self) -> Sequence[Gate]:
+        """The gateways that run, and those that stopped without a goodbye in the last day."""
+        ...
+
+    async def states(self, heard_within: float) -> Sequence[ReportedStates]:
+        """What the gateways report of their endpoints that were heard of within this time."""
+        ...
+
+    async def report(self, gate: Gate, endpoints: str = "") -> None:
+        """Record that a gateway runs, which version it follows, and the states of its endpoints in JSON."""
+        ...
+
+    async def leave(self, gate_id: str) -> None:
+        """Record that a gateway stops."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotQuestion:
+    """A question for slots: moments at which one request may be sent."""
+
+    key: str
+    """Of the rate limit."""
+    wanted: int
+    """0 only reports what follows from `pause`, `slow_seconds` and `slow_step`."""
+    per_window: int
+    """Slots in a window, as long as no gateway comes or goes."""
+    burst: int
+    window: float
+    known_gateways: int
+    """As the asking gateway remembers, for a server that has lost its memory."""
+    unsure: bool = False
+    """Whether the server's clock was set, so that nobody knows which slots were given."""
+    was_alone: bool = False
+    """Whether the asking gateway has sent requests without slots since its last question."""
+    pause: float = 0.0
+    """Seconds for which the upstream wants no request."""
+    slow_seconds: float = 0.0
+    slow_step: float = 0.0
+    """Seconds between requests that the upstream wants for the next `slow_seconds`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotAnswer:
+    now: float
+    first: float
+    """The first slot; if none was granted, the first that would be free."""
+    granted: int
+    step: float
+    """Between slots."""
+    horizon: float
+    """How far ahead a slot may be."""
+    gateways: int
+    """That were heard of in the last half minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeatAnswer:
+    now: float
+    gateways: int
+
+
+class Permits(Protocol):
+    """The server."""
+
+    async def take(self, question: SlotQuestion) -> SlotAnswer:
+        """Raises: StoreFailed: no answer within half a second. The slots may be given nevertheless."""
+        ...
+
+    async def beat(self, gateway: str, sent_at: float | None) -> BeatAnswer:
+        """Report that a gateway asks this server for its slots.
+
+        Args:
+            gateway: its name.
+            sent_at: the server's time now, or earlier. One that arrives a second later or more does not count;
+                without it, none does, and it only asks for the time.
+
+        Raises:
+            StoreFailed: as `take`.
+        """
+        ...
+
+    async def leave(self, gateway: str) -> None:
+        """Report that a gateway stops. Raises: StoreFailed: as `take`."""
+        ...
