@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import socket
@@ -67,6 +68,8 @@ class Settings:
     """Whether a gateway goes on with its share of rate limits while the server by which they are shared is away."""
     endpoints_api_url: str | None = None
     endpoints_catalog_url: str | None = None
+    max_dollars_per_hour: float | None = None
+    """For the Inference Endpoints of a namespace, at their max replicas."""
     router_url: str = "https://router.huggingface.co"
     local_threads: int = 0
     local_lanes: int = 0
@@ -150,6 +153,7 @@ class Settings:
             shares_alone=_choice(env, "HUBGATE_ALONE", "share", "wait"),
             endpoints_api_url=_url(env, "HUBGATE_ENDPOINTS_API_URL"),
             endpoints_catalog_url=_url(env, "HUBGATE_ENDPOINTS_CATALOG_URL"),
+            max_dollars_per_hour=_dollars(env, "HUBGATE_MAX_DOLLARS_PER_HOUR"),
             router_url=_url(env, "HUBGATE_ROUTER_URL") or "https://router.huggingface.co",
             local_threads=_integer(env, "HUBGATE_LOCAL_THREADS", 0, 0, 1024),
             local_lanes=_integer(env, "HUBGATE_LOCAL_LANES", 0, 0, 64),
@@ -201,6 +205,19 @@ def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: in
     if not is_integer or not low <= int(value) <= high:
         raise InvalidSetting(f"{name} must be a whole number from {low} to {high}, not {_shown(value)}.")
     return int(value)
+
+
+def _dollars(env: Mapping[str, str], name: str) -> float | None:
+    text = env.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise InvalidSetting(f"{name} must be a number of US dollars, not {_shown(text)}.")
+    return value
 
 
 def _url(env: Mapping[str, str], name: str) -> str | None:

@@ -7,10 +7,10 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.cluster_ports import Permits
@@ -22,8 +22,10 @@ from hubgate.service.batches.webhook import Webhook
 from hubgate.service.cluster.following import Applier
 from hubgate.service.cluster.gates import Gates
 from hubgate.service.cluster.member import Member
+from hubgate.service.deployments.budget import Budget
 from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.deployments.follower import Follower
+from hubgate.service.deployments.guard import CostGuard
 from hubgate.service.deployments.planner import Planner
 from hubgate.service.deployments.tokens import Accounts
 from hubgate.service.gateway import Gateway
@@ -60,11 +62,12 @@ _KEY_LIMIT_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Application:
     app: AsgiApp
     gateway: Gateway
-    follower: Follower
+    background: Sequence[Callable[[], Coroutine[Any, Any, None]]]
+    """What runs as long as the gateway serves."""
     access: Access
     first_admin_key: str | None
     """The admin key generated at the very first start, to be shown only once."""
@@ -99,18 +102,19 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         gateway = Gateway(store, sources, pipelines, counters, gates)
         closing.push_async_callback(gateway.usage.flush)
         closing.push_async_callback(access.flush)
-        meter = _meter(settings, gateway, sources, shared_limits, memory)
         hub = open_hub(settings)
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
-        deployer, follower = open_deployments(store, gateway, hub)
+        deployer, follower, guard = open_deployments(store, gateway, hub, settings)
+        vectors = memory.store if memory else None
+        read = (gateway.pipelines, sources.local_memory, shared_limits, vectors, guard.dollars)
+        meter = Meter(*read, gateway_name=settings.gate)
         await gateway.stored.load()
         batches = _batches(settings, store, access)
         closing.push_async_callback(batches.close)
         closing.push_async_callback(_cancel, asyncio.create_task(_flush(access, gateway.usage)))
         if serving and gates:
-            own_cache = None if settings.cache_url else memory  # a shared one is cleared once for all
-            applier = Applier(access, gateway.connections, gateway.stored, own_cache, counters.share)
+            applier = _applier(settings, access, gateway, memory, counters)
             member = Member(settings.gate, store.feed, gates, applier=applier, version=version)
             await _join(closing, gateway, meter, member)
         app = create_app(
@@ -129,18 +133,18 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         )
         if serving:
             await batches.start(app.call)
-        yield Application(app=app, gateway=gateway, follower=follower, access=access, first_admin_key=new_key)
+        yield Application(app, gateway, (follower.run, guard.run), access, first_admin_key=new_key)
 
 
-def _meter(
+def _applier(
     settings: Settings,
+    access: Access,
     gateway: Gateway,
-    sources: ModelSources,
-    shared_limits: SharedLimits | None,
     memory: VectorMemory | None,
-) -> Meter:
-    stored = memory.store if memory else None
-    return Meter(gateway.pipelines, sources.local_memory, shared_limits, stored, gateway_name=settings.gate)
+    counters: TokenizerFiles,
+) -> Applier:
+    own_cache = None if settings.cache_url else memory  # a shared one is cleared once for all
+    return Applier(access, gateway.connections, gateway.stored, own_cache, counters.share)
 
 
 async def _open_gates(settings: Settings, store: SqlStore, *, serving: bool) -> Gates | None:
@@ -243,26 +247,42 @@ def _open_vector_cache(settings: Settings, store: SqlStore) -> VectorMemory | No
     return VectorMemory(disk)
 
 
-def open_deployments(store: SqlStore, gateway: Gateway, hub: HubClient) -> tuple[Deployer, Follower]:
-    """What manages Inference Endpoints, and what follows those that it created."""
-    accounts = Accounts(gateway.connections, hub)
+def open_deployments(
+    store: SqlStore, gateway: Gateway, hub: HubClient, settings: Settings
+) -> tuple[Deployer, Follower, CostGuard]:
+    """What manages Inference Endpoints, what follows those that it created, and what guards their costs."""
+    api, accounts = hub.inference_endpoints, Accounts(gateway.connections, hub)
+    budget = Budget(api, settings.max_dollars_per_hour)
     follower = Follower(
-        api=hub.inference_endpoints,
+        api=api,
         accounts=accounts,
         store=store.deployments,
         registry=gateway.registry,
         audit=store.audit,
     )
     deployer = Deployer(
-        api=hub.inference_endpoints,
-        planner=Planner(hub.inference_endpoints, hub, accounts, store.plan_secret),
+        api=api,
+        planner=Planner(api, hub, accounts, store.plan_secret),
         accounts=accounts,
         store=store.deployments,
         registry=gateway.registry,
         audit=store.audit,
+        budget=budget,
+        costs=store.guard,
         on_change=follower.wake,
     )
-    return deployer, follower
+    guard = CostGuard(
+        api=api,
+        accounts=accounts,
+        deployments=store.deployments,
+        store=store.guard,
+        live=gateway.live,
+        budget=budget,
+        audit=store.audit,
+        follow=follower.wake,
+        shared=settings.database_url is not None,
+    )
+    return deployer, follower, guard
 
 
 def _pipelines(

@@ -18,6 +18,7 @@ SOURCE = sorted((ROOT / "src").rglob("*.py"))
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_MODULES = 500, 60, 15
 MAX_PATCHES_PER_100_TESTS = 5
 LARGER_FOLDERS = {  # the number of modules each may have
+    "src/hubgate/store/migrations/versions": 100,  # one module for each change of the tables
     "tests/lookalikes": 16,  # one module for each kind of server
 }
 

@@ -42,6 +42,7 @@ def test_reads_every_variable() -> None:
             "HUBGATE_TRUSTED_PROXIES": "10.0.0.1,10.0.0.2",
             "HUBGATE_ENDPOINTS_API_URL": "https://endpoints.example/v2",
             "HUBGATE_ENDPOINTS_CATALOG_URL": "https://endpoints.example/catalog",
+            "HUBGATE_MAX_DOLLARS_PER_HOUR": "2.5",
             "HUBGATE_DRAIN_DELAY": "15",
             "HUBGATE_ALONE": "Wait",
             "HUBGATE_FILES": "/files",
@@ -76,6 +77,7 @@ def test_reads_every_variable() -> None:
     assert settings.trusted_proxies == "10.0.0.1,10.0.0.2"
     assert settings.endpoints_api_url == "https://endpoints.example/v2"
     assert settings.endpoints_catalog_url == "https://endpoints.example/catalog"
+    assert settings.max_dollars_per_hour == 2.5
     assert settings.drain_delay == 15
     assert settings.shares_alone is False
     assert settings.valkey_url == "valkeys://:hidden@valkey.example:6380/1"
@@ -121,6 +123,8 @@ def test_accepts_addresses_networks_and_wildcard_as_trusted_proxies(trusted: str
         ("HUBGATE_TRUSTED_PROXIES", "10.0.0.1, proxy.internal"),
         ("HUBGATE_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("HUBGATE_ALONE", "yes"),
+        ("HUBGATE_MAX_DOLLARS_PER_HOUR", "-1"),
+        ("HUBGATE_MAX_DOLLARS_PER_HOUR", "nan"),
         ("HUBGATE_VALKEY_URL", "valkey.example:6379"),
         ("HUBGATE_VALKEY_URL", "valkey://"),
         ("HUBGATE_CACHE_URL", "memcached://valkey.example"),

@@ -287,7 +287,7 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
     batches = Batches(
         store.batches, files, access, store.audit, webhook=None, max_row_bytes=1 << 20, alone=True
     )
-    deployer, follower = open_deployments(store, gateway, hub)
+    deployer, follower, _ = open_deployments(store, gateway, hub, settings)
     app = create_app(
         gateway,
         access,

@@ -63,6 +63,7 @@ class Cause(StrEnum):
     IN_USE = "in_use"
     NOT_CONFIRMED = "not_confirmed"
     PRICE_CHANGED = "price_changed"
+    OVER_BUDGET = "over_budget"
     KEY_LIMIT = "key_limit"
     QUEUE_FULL = "queue_full"
     DEADLINE_EXCEEDED = "deadline_exceeded"

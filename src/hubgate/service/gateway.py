@@ -47,21 +47,21 @@ class Gateway:
         self._store = store
         self._sources = sources
         self.startup = StartupTasks()
-        self._live = LiveEndpoints(sources, pipelines, self.startup)
+        self.live = LiveEndpoints(sources, pipelines, self.startup)
         token_guard = TokenGuard(sources, store.audit)
-        self.connections = Connections(store.connections, self._live, token_guard)
-        self.stored = StoredEndpoints(store, self._live, self.connections, self.startup)
+        self.connections = Connections(store.connections, self.live, token_guard)
+        self.stored = StoredEndpoints(store, self.live, self.connections, self.startup)
         self.registry = Registry(
             sources,
             counters=counters,
-            live=self._live,
+            live=self.live,
             stored=self.stored,
             connections=self.connections,
             token_guard=token_guard,
             startup=self.startup,
         )
-        self.inference = Inference(self._live)
-        self.pipelines = self._live.pipelines
+        self.inference = Inference(self.live)
+        self.pipelines = self.live.pipelines
         self.usage = Usage(store.usage, self.pipelines)
         self.states = States(self)
         self.audit = store.audit
@@ -85,7 +85,7 @@ class Gateway:
             if endpoint.source is Source.LOCAL and load_models:
                 self.startup.load(name, partial(self._load_model, name))
             elif needs_startup_check(endpoint):
-                is_running = partial(self._sources.runs, self._live.find(name).target)
+                is_running = partial(self._sources.runs, self.live.find(name).target)
                 self.startup.check(name, partial(self._check_within_limit, name), is_running)
         if ready_endpoint and await self._store.note(_READY_NOTE) is None:
             if endpoints:
@@ -97,7 +97,7 @@ class Gateway:
         """Free every upstream. Calls in flight end with an error."""
         await self.startup.close()
         await self.stored.close()
-        await self._live.close()
+        await self.live.close()
         await self._sources.close()
 
     async def rotate_secret(self) -> int:
@@ -115,7 +115,7 @@ class Gateway:
         """Check an endpoint under its rate limit, like any other caller, unless another gateway just did."""
         if not await self._store.may_look(name, _LOOK_SECONDS):
             return
-        if (health := self._live.find(name).pipeline.health) is None:
+        if (health := self.live.find(name).pipeline.health) is None:
             return
         permit = await health.limiter.acquire()
         try:
@@ -125,7 +125,7 @@ class Gateway:
             health.limiter.release(permit)
 
     async def _load_model(self, name: str) -> None:
-        live = self._live.find(name)
+        live = self.live.find(name)
         await probe_model(live.endpoint, live.model)
 
     async def _register_ready(self, draft: Endpoint) -> None:

@@ -62,6 +62,7 @@ class Meter:
         local_memory: Callable[[], Mapping[tuple[str, str], int]] = dict,
         shared_limits: SharedLimits | None = None,
         vectors: VectorStore | None = None,
+        deployment_dollars: Callable[[], Mapping[str, float]] = dict,
         *,
         gateway_name: str = "",
         max_series: int = MAX_SERIES,
@@ -80,6 +81,7 @@ class Meter:
             _Replicas(pipelines),
             _LocalModels(local_memory),
             *([_StoredVectors(vectors)] if vectors else []),
+            _Deployments(deployment_dollars),
         ):
             self.registry.register(collector)
         if shared_limits is not None:
@@ -326,3 +328,20 @@ class _Shared(Collector):
     def collect(self) -> Iterator[Metric]:
         words = "Whether the server by which gateways share rate limits is away: this one waits, or uses its share."
         yield GaugeMetricFamily("hubgate_alone", words, value=self._limits.alone)
+
+
+class _Deployments(Collector):
+    """What Inference Endpoints cost."""
+
+    def __init__(self, dollars: Callable[[], Mapping[str, float]]) -> None:
+        self._dollars = dollars
+
+    def collect(self) -> Iterator[Metric]:
+        spent = CounterMetricFamily(
+            "hubgate_deployment_dollars",
+            "US dollars that an Inference Endpoint cost, estimated from its states.",
+            labels=("deployment",),
+        )
+        for name, dollars in self._dollars().items():
+            spent.add_metric((name,), dollars)
+        yield spent

@@ -44,6 +44,7 @@ class Lock(IntEnum):
     USAGE = 2
     CONFIGURATION = 3
     DEPLOYMENTS = 4
+    GUARD = 5
 
 
 class Backend(Protocol):

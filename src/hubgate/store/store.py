@@ -50,7 +50,7 @@ from hubgate.store.cluster.expiring_values import SqlExpiringValues
 from hubgate.store.cluster.feed import SqlFeed
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
-from hubgate.store.deployments import SqlDeployments
+from hubgate.store.deployments import SqlDeployments, SqlGuard
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.shared_files import SqlFiles
 from hubgate.store.tables import endpoints, keys, notes
@@ -79,6 +79,7 @@ class SqlStore:
         self.connections = SqlConnections(database, self._tokens, self.audit, self.feed)
         self.usage = SqlUsage(database)
         self.deployments = SqlDeployments(database)
+        self.guard = SqlGuard(database)
         self.plan_secret = vault.derived(b"deployment plans")
         """The key that signs the plans of deployments."""
         self.files = SqlFiles(database)

@@ -64,6 +64,9 @@ def run_job(
     waits: Annotated[
         Class, Option("--class", help="bulk requests wait behind all other callers.")
     ] = Class.BULK,
+    wake: Annotated[
+        bool, Option("--wake", help="Wake the Inference Endpoint if it is paused or scaled to zero.")
+    ] = False,
     cache: Annotated[bool, Option("--cache", help="Use hubgate's vector cache, and add to it.")] = False,
     rows_per_request: Annotated[
         int | None,
@@ -94,6 +97,7 @@ def run_job(
     )
     options = RunOptions(
         bulk=waits is Class.BULK,
+        wake=wake,
         cached=cache,
         concurrency=concurrency,
         price_per_million_tokens=price_per_million_tokens,

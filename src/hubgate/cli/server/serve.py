@@ -82,13 +82,14 @@ async def serve(
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
             server = DrainingServer(config, gate.gateway, settings.drain_delay)
-            following = asyncio.create_task(gate.follower.run())
+            background = {asyncio.create_task(run()) for run in gate.background}
             started(url, gate, server)
             try:
                 await server.serve(sockets=[sock])
             finally:
-                following.cancel()
-                await asyncio.wait({following})
+                for task in background:
+                    task.cancel()
+                await asyncio.wait(background)
 
 
 def _url(sock: socket.socket) -> str:

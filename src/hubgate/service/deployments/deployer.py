@@ -7,8 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
+from hubgate.core.deployments.costs import DAY
 from hubgate.core.deployments.prices import cost_at_most, hardware_of
-from hubgate.domain.deployment_ports import DeploymentStore, InferenceEndpoints
+from hubgate.domain.deployment_ports import CostRow, DeploymentStore, GuardStore, InferenceEndpoints
 from hubgate.domain.deployments import (
     DeploymentChanges,
     Hardware,
@@ -37,6 +38,7 @@ from hubgate.service.deployments.acts import (
     require_confirmation,
     scaling_after,
 )
+from hubgate.service.deployments.budget import Budget
 from hubgate.service.deployments.planner import DeploymentRequest, Planned, Planner
 from hubgate.service.deployments.tokens import Account, Accounts
 from hubgate.service.registry.registry import Registry
@@ -55,6 +57,8 @@ class Deployer:
         store: has the deployments that hubgate created.
         registry: has the endpoints that use them.
         audit: gets an entry for each act.
+        budget: forbids what could cost too much.
+        costs: what the guard counted.
         on_change: called when a deployment should be followed.
         clock: seconds since the epoch.
     """
@@ -68,6 +72,8 @@ class Deployer:
         store: DeploymentStore,
         registry: Registry,
         audit: AuditLog,
+        budget: Budget,
+        costs: GuardStore,
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +83,8 @@ class Deployer:
         self._store = store
         self._registry = registry
         self._audit = audit
+        self._budget = budget
+        self._costs = costs
         self._on_change = on_change
         self._clock = clock
 
@@ -107,6 +115,11 @@ class Deployer:
     async def records(self) -> Sequence[ManagedDeployment]:
         """Everything that hubgate created, with how far it is. Asks nobody."""
         return await self._store.all()
+
+    async def costs(self, days: int) -> Sequence[CostRow]:
+        """What was spent in the last days, today included, estimated."""
+        today = int(self._clock() // DAY)
+        return await self._costs.costs(today - days + 1, today)
 
     async def show(self, connection: str | None, namespace: str | None, name: str) -> Listed:
         """Raises: NotFound."""
@@ -292,7 +305,10 @@ class Deployer:
         )
         await self._store.add(managed)
         try:
-            _, ignored = await self._api.create(wanted, planned.account.token)
+            async with self._budget.spending(
+                wanted.namespace, wanted.name, planned.account.token, plan.price.at_most
+            ):
+                _, ignored = await self._api.create(wanted, planned.account.token)
         except OutcomeUnknown as error:
             _log.warning("deployment %s: %s", wanted.name, error)
             managed = replace(managed, message=str(error))
@@ -340,7 +356,11 @@ class Deployer:
         result: list[Deployment | None] = []
 
         async def complete() -> None:
-            result.append(await do())
+            if act.after is None or act.before is None or act.after > act.before:
+                async with self._budget.spending(account.namespace, act.name, account.token, act.after):
+                    result.append(await do())
+            else:
+                result.append(await do())
             changes = {"dollars_per_hour": [act.before, act.after], **audited(act.body)}
             await self._audit.record(f"deployment.{act.verb}", f"{account.namespace}/{act.name}", changes)
 

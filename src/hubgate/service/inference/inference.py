@@ -12,6 +12,7 @@ from hubgate.core.chunking import Chunk
 from hubgate.core.generation import GenerationPipeline, ManagedStream
 from hubgate.domain.calls import (
     Call,
+    Context,
     Embed,
     Generated,
     GenerationCall,
@@ -38,6 +39,7 @@ from hubgate.domain.errors import (
     UpstreamError,
     WrongTask,
 )
+from hubgate.service.deployments.wake_barrier import WakeBarrier
 from hubgate.service.inference.chunks import chunks_of, count_long
 from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints
 from hubgate.service.registry.validation import check_fallback
@@ -143,20 +145,28 @@ class Inference:
         return replace(vectors, text_unread=unread)
 
     async def _infer(self, live: LiveEndpoint, call: Call) -> Result:
-        actual, answer = live.endpoint.task, live.pipeline.answer
+        actual = live.endpoint.task
         requested = actual if isinstance(call, Tokenize) else TASK_OF_CALL[type(call)]
         if requested is not actual:
             raise WrongTask(live.endpoint.name, requested=requested, actual=actual)
+        if live.barrier is not None:
+            live = await self._awake(live.barrier, call.context)
         with self._live.calling(live):
-            return await answer(call)
+            return await live.pipeline.answer(call)
 
     async def _generate(self, live: LiveEndpoint, call: GenerationCall) -> Generated:
         pipeline = _generation_pipeline(live)
+        if live.barrier is not None:
+            live = await self._awake(live.barrier, call.context)
+            pipeline = _generation_pipeline(live)
         with self._live.calling(live):
             return await pipeline.generate(call)
 
     async def _stream(self, live: LiveEndpoint, call: GenerationCall) -> ManagedStream:
         pipeline = _generation_pipeline(live)
+        if live.barrier is not None:
+            live = await self._awake(live.barrier, call.context)
+            pipeline = _generation_pipeline(live)
         self._live.admit(live)
         self._live.enter(live)
         try:
@@ -165,6 +175,11 @@ class Inference:
             self._live.leave(live)
             raise
         return ManagedStream(events, lambda: self._live.leave(live), waited=events.waited)
+
+    async def _awake(self, barrier: WakeBarrier, context: Context) -> LiveEndpoint:
+        """Wait until an endpoint's server runs; the endpoint, which may have a new URL by then."""
+        await barrier.admit(context)
+        return self._live.find(barrier.endpoint)
 
     async def _with_fallback(self, name: str, run: Callable[[LiveEndpoint], Awaitable[R]]) -> R:
         live = self._live.find(name)

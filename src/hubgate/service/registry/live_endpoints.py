@@ -13,6 +13,7 @@ from hubgate.domain.calls import Call, Generated, GenerationCall, Result
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source, Target
 from hubgate.domain.errors import EndpointChanged, EndpointDisabled, EndpointNotFound
 from hubgate.domain.ports import Events, Model, Sources, TextGenerator, Upstream
+from hubgate.service.deployments.wake_barrier import WakeBarrier
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.registry.probe import open_model
 from hubgate.service.registry.replicas import open_replicas
@@ -29,6 +30,8 @@ class LiveEndpoint:
     pipeline: Pipeline
     calls: int = 0
     """Calls in flight."""
+    barrier: WakeBarrier | None = None
+    """If the cost guard may pause its server."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -56,6 +59,8 @@ class LiveEndpoints:
         self._live: dict[str, LiveEndpoint] = {}
         self._retired: set[LiveEndpoint] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        self.barriers: Mapping[str, WakeBarrier] = {}
+        """By endpoint."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._live
@@ -101,6 +106,19 @@ class LiveEndpoints:
         """Send calls to an endpoint. An endpoint of the same name finishes its calls and is closed."""
         self.retire(live.endpoint.name)
         self._live[live.endpoint.name] = live
+        live.barrier = self.barriers.get(live.endpoint.name)
+
+    def set_barriers(self, barriers: Mapping[str, WakeBarrier]) -> None:
+        """Put barriers before endpoints, and take away the others."""
+        self.barriers = barriers
+        for live in self._live.values():
+            live.barrier = barriers.get(live.endpoint.name)
+
+    def is_busy(self, name: str) -> bool:
+        """Whether a call to an endpoint is queued or in flight, also to one that was replaced."""
+        return any(
+            live.calls for live in (*self._live.values(), *self._retired) if live.endpoint.name == name
+        )
 
     def retire(self, name: str) -> None:
         """Take an endpoint out of service. Its calls, also queued ones, are finished."""
@@ -149,6 +167,8 @@ class LiveEndpoints:
 
     def leave(self, live: LiveEndpoint) -> None:
         live.calls -= 1
+        if live.barrier is not None:
+            live.barrier.note_call()
         if live in self._retired:
             self._close_if_idle(live)
 

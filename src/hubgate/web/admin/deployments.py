@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,9 +11,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from hubgate.domain.deployment_ports import CostRow
 from hubgate.domain.deployments import Access, Fit, Hardware, ManagedDeployment, Plan, Scaling
 from hubgate.domain.endpoint import Engine, Task
 from hubgate.domain.errors import InvalidRequest
+from hubgate.domain.records import DAY
 from hubgate.domain.secret import Secret
 from hubgate.service.deployments.acts import Done, Edit, Listed
 from hubgate.service.deployments.deployer import Deployer
@@ -75,6 +78,7 @@ class DeploymentEditForm(msgspec.Struct, forbid_unknown_fields=True):
     environment: dict[str, str] | None = None
 
 
+MAX_DAYS = 3660
 _PLAN = msgspec.json.Decoder(DeploymentForm)
 _CREATE = msgspec.json.Decoder(ConfirmedDeploymentForm)
 _EDIT = msgspec.json.Decoder(DeploymentEditForm)
@@ -125,6 +129,13 @@ class DeploymentsApi:
                 "dollars_at_most": round(sum(one.at_most or 0.0 for one in found), 4),
             }
         )
+
+    async def costs(self, request: Request) -> Response:
+        text = request.query_params.get("days") or "30"
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_DAYS:
+            raise InvalidRequest(f"[days] must be an integer from 1 to {MAX_DAYS}.")
+        rows = await self._deployer.costs(int(text))
+        return json_response(costs_json(rows))
 
     async def show(self, request: Request) -> Response:
         return json_response(listed_json(await self._deployer.show(*_named(request))))
@@ -180,6 +191,13 @@ class DeploymentsApi:
                     "accelerator": "cpu, gpu or neuron",
                     "max_price": "US dollars per replica and hour",
                 },
+            ),
+            ApiRoute(
+                method="GET",
+                path="/deployments/costs",
+                handler=self.costs,
+                summary="Returns what Inference Endpoints that hubgate created cost by day, estimated from their states.",
+                query={"days": f"1 to {MAX_DAYS}, today included; by default 30"},
             ),
             ApiRoute(
                 method="POST",
@@ -267,6 +285,23 @@ class DeploymentsApi:
                 )
             ),
         )
+
+
+def costs_json(rows: Sequence[CostRow]) -> dict[str, Any]:
+    """Costs by day, and their sum."""
+    return {
+        "estimated": True,
+        "dollars": round(sum(row.dollars for row in rows), 4),
+        "costs": [
+            {
+                "day": time.strftime("%Y-%m-%d", time.gmtime(row.day * DAY)),
+                "deployment": row.deployment,
+                "minutes": round(row.minutes, 1),
+                "dollars": round(row.dollars, 4),
+            }
+            for row in rows
+        ],
+    }
 
 
 def listed_json(listed: Listed) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class Guard:
             client=_address(client[0]) if client else "-",
             cached=b"cache-control" not in headers or not _NOT_CACHED.search(headers[b"cache-control"]),
             bulk=headers.get(b"x-hubgate-class", b"").strip().lower() == b"bulk",
+            wake=b"x-hubgate-wake" in headers and headers[b"x-hubgate-wake"].strip().lower() == b"true",
         )
         scope["hubgate.context"] = context
         path = self._take_key_from_path(scope, headers)

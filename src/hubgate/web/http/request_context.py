@@ -29,6 +29,8 @@ class RequestContext:
     """Whether cached vectors are accepted: not with `Cache-Control: no-cache` or `no-store`."""
     bulk: bool = False
     """Whether the request has `X-Hubgate-Class: bulk`, and so waits behind interactive ones."""
+    wake: bool = False
+    """Whether it has `X-Hubgate-Wake: true`: a bulk call that may wake its Inference Endpoint."""
     face: Face = field(init=False)
     render_error: RenderError = field(init=False)
     render_stream_error: RenderError | None = None
@@ -96,6 +98,7 @@ class RequestContext:
             request_id=self.request_id,
             caller=key.id if key else "-",
             bulk=self.is_bulk,
+            wake=self.wake,
             deadline=deadline,
         )
 
