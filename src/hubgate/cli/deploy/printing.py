@@ -53,6 +53,17 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         print(f"{more} more do not fit. `hubgate deploy hardware` lists all.")
 
 
+def print_costs(reply: Mapping[str, Any]) -> None:
+    print_table(
+        ("day", "Inference Endpoint", "minutes", "dollars, estimated"),
+        [
+            (one["day"], one["deployment"], f"{one['minutes']:,}", f"{one['dollars']:,.4f}")
+            for one in reply["costs"]
+        ],
+    )
+    print(f"Together: {reply['dollars']:,.4f} dollars.")
+
+
 def print_deployments(reply: Mapping[str, Any]) -> None:
     print_table(
         ("name", "namespace", "state", "stage", "model", "instance", "replicas", "now", "at most", "used by"),
