@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 from itertools import islice
 from pathlib import Path  # noqa: TC003 - Typer reads the types of the options
@@ -53,6 +52,8 @@ def compare_command(
     """Compare how two embedding endpoints rank the same texts."""
     if importlib.util.find_spec("numpy") is None:
         raise CommandFailed("Comparing needs numpy, which is not installed. Install hubgate[local].")
+    import asyncio
+
     from hubgate.cli.jobs.gateway import ensure_gateway
     from hubgate.jobs.comparison import Vectors, compare
 
@@ -86,7 +87,9 @@ def _read(path: Path, field: str, limit: int) -> list[str]:
 async def _embed_by_both(
     home: Path, names: tuple[str, str], texts: Sequence[str], queries: Sequence[str]
 ) -> Sequence[_Embedded]:
-    return await asyncio.gather(*(_embed(home, name, texts, queries) for name in names))
+    from asyncio import gather
+
+    return await gather(*(_embed(home, name, texts, queries) for name in names))
 
 
 async def _embed(home: Path, name: str, texts: Sequence[str], queries: Sequence[str]) -> _Embedded:
