@@ -13,7 +13,7 @@ import pytest
 
 from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import ChunkingSettings
-from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task, WakePolicy
 from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.service.usage import MAX_ROWS
 from hubgate.web.schemas.endpoint import EndpointForm
@@ -162,6 +162,10 @@ class TestEndpoints:
             instruction="Find the product",
             precision=Precision.BF16,
             chunking=ChunkingSettings(strategy="none"),
+            wake=WakePolicy.SCHEDULE,
+            wake_hours="mon-fri 08:00-18:00 Europe/Berlin",
+            idle_minutes=30,
+            ends_at="2026-12-24T18:00+01:00",
         )
         plain = Endpoint(name="x", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
         names = [one.name for one in fields(Endpoint) if one.name != "facts"]

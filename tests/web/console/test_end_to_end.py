@@ -80,7 +80,7 @@ def test_paused_inference_endpoint_is_resumed(opened: Screen) -> None:
         opened.go(f"models/new?paste={server.url}")
         page.fill("#name", "e5")
         page.get_by_role("button", name="Test").click()
-        page.get_by_text("paused").first.wait_for()
+        page.get_by_text("paused").filter(visible=True).first.wait_for()
         server.heal()
         save_try_and_see(opened, "e5")
 
