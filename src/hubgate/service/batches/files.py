@@ -24,6 +24,7 @@ from hubgate.domain.errors import (
 )
 from hubgate.domain.records import DAY, Key
 from hubgate.files import create_private_folder, flush_to_disk, sync_folder, write_private
+from hubgate.service.shielded import shielded
 
 MIN_LIFE, MAX_LIFE = 3600, 30 * DAY
 """Seconds for which a caller may have a file kept: OpenAI's bounds."""
@@ -236,7 +237,10 @@ class Files:
 
 
 class Upload:
-    """A file that is being received. It ends with `keep_as` or `discard`."""
+    """A file that is being received. It ends with `keep_as` or `discard`.
+
+    A cancelled caller waits for the thread that writes, so that `discard` finds all that was written.
+    """
 
     def __init__(self, folder: FilesFolder, max_bytes: int) -> None:
         self._folder = folder
@@ -261,20 +265,20 @@ class Upload:
                 remedy="Split it, or ask the operator to raise HUBGATE_FILES_MAX_BYTES.",
             )
         try:
-            await asyncio.to_thread(self._write, data)
+            await shielded(asyncio.to_thread(self._write, data))
         except OSError as error:
             raise _disk_error(error) from error
 
     async def keep_as(self, file_id: str) -> None:
         """Make it a file of the folder. Raises: StoreFailed."""
         try:
-            await asyncio.to_thread(self._keep, self._folder.path(file_id))
+            await shielded(asyncio.to_thread(self._keep, self._folder.path(file_id)))
         except OSError as error:
             raise _disk_error(error) from error
 
     async def discard(self) -> None:
         """Delete what was received, unless it was kept."""
-        await asyncio.to_thread(self._discard)
+        await shielded(asyncio.to_thread(self._discard))
 
     def _write(self, data: bytes) -> None:
         file = self._open()

@@ -28,6 +28,7 @@ from hubgate.domain.records import Key
 from hubgate.service.batches.files import Files
 from hubgate.service.batches.record import Answer, Record, error_line, response_line
 from hubgate.service.batches.rows import Row, check_rows, read_rows
+from hubgate.service.shielded import shielded
 
 CONCURRENCY = 64
 """Requests of one batch in flight. Many, so that the endpoint's queue can send small ones together."""
@@ -179,16 +180,16 @@ class BatchRun:
 
     async def _open_record(self) -> Record:
         if self._record is None:
-            batch, folder = self.batch, self.parts.files.folder
-            output = folder.path(_output_file(batch))
-
-            def open_record() -> Record:
-                rows = read_rows(folder.path(batch.input_file), self.parts.max_row_bytes)
-                last = max((row.number for row in rows), default=0)
-                return Record(folder, batch.id, batch.run, output, last)
-
-            self._record = await asyncio.to_thread(open_record)
+            # A cancelled caller waits for the thread, so that the open file is known and gets closed.
+            await shielded(asyncio.to_thread(self._open_record_file))
+        assert self._record is not None  # noqa: S101 - the line above has set it
         return self._record
+
+    def _open_record_file(self) -> None:
+        batch, folder = self.batch, self.parts.files.folder
+        rows = read_rows(folder.path(batch.input_file), self.parts.max_row_bytes)
+        last = max((row.number for row in rows), default=0)
+        self._record = Record(folder, batch.id, batch.run, folder.path(_output_file(batch)), last)
 
     async def _ask_all(self) -> None:
         try:
@@ -284,7 +285,7 @@ class BatchRun:
             while True:
                 try:
                     if await asyncio.to_thread(self._has_room):
-                        await asyncio.to_thread(record.append, answers)
+                        await shielded(asyncio.to_thread(record.append, answers))
                         break
                     self._waiting_for = "The folder for files is full."
                 except OSError as error:
