@@ -106,9 +106,7 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
         deployer, follower, guard = open_deployments(store, gateway, hub, settings)
-        vectors = memory.store if memory else None
-        read = (gateway.pipelines, sources.local_memory, shared_limits, vectors, guard.dollars)
-        meter = Meter(*read, gateway_name=settings.gate)
+        meter = _meter(settings, gateway, sources, shared_limits, memory, guard=guard)
         await gateway.stored.load()
         batches = _batches(settings, store, access)
         closing.push_async_callback(batches.close)
@@ -134,6 +132,25 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         if serving:
             await batches.start(app.call)
         yield Application(app, gateway, (follower.run, guard.run), access, first_admin_key=new_key)
+
+
+def _meter(
+    settings: Settings,
+    gateway: Gateway,
+    sources: ModelSources,
+    shared_limits: SharedLimits | None,
+    memory: VectorMemory | None,
+    *,
+    guard: CostGuard,
+) -> Meter:
+    return Meter(
+        gateway.pipelines,
+        sources.local_memory,
+        shared_limits,
+        memory.store if memory else None,
+        guard.dollars,
+        gateway_name=settings.gate,
+    )
 
 
 def _applier(

@@ -172,7 +172,7 @@ class ParquetSink:
         for index, (name, kind) in enumerate(layout.kept.items()):
             kept = [row.kept[index] for row in rows]
             columns.append(
-                pa.array(kept if kind is not None else map(_as_text, kept), self._schema.field(name).type)
+                pa.array(kept if kind is not None else map(as_text, kept), self._schema.field(name).type)
             )
         if layout.chunked:
             columns.append(pa.array(chunk_numbers(rows), pa.int32()))
@@ -221,7 +221,7 @@ def _are_all_valid(ids: Sequence[Any], texts: list[Any]) -> bool:
     return {*map(type, texts)} == {str} and "" not in texts and {*map(type, ids)} <= {int, str}
 
 
-def _as_text(value: object) -> str | None:
+def as_text(value: object) -> str | None:
     """A JSON value for a column of strings."""
     if value is None or isinstance(value, str):
         return value

@@ -241,8 +241,7 @@ def pause(
     name: Name, namespace: Namespace = None, connection: Connection = None, dry_run: DryRun = False
 ) -> None:
     """Pause an Inference Endpoint: it costs nothing until it is resumed."""
-    query = {"dry_run": "true"} if dry_run else None
-    print_act(api("POST", _one(name, namespace, connection, "/pause", query)))
+    _stop(name, namespace, connection, "/pause", dry_run=dry_run)
 
 
 @app.command("resume")
@@ -262,8 +261,7 @@ def zero(
     name: Name, namespace: Namespace = None, connection: Connection = None, dry_run: DryRun = False
 ) -> None:
     """Scale an Inference Endpoint to zero: it costs nothing until the next call wakes it."""
-    query = {"dry_run": "true"} if dry_run else None
-    print_act(api("POST", _one(name, namespace, connection, "/zero", query)))
+    _stop(name, namespace, connection, "/zero", dry_run=dry_run)
 
 
 @app.command("delete")
@@ -288,6 +286,12 @@ def delete(
         confirm = typer.prompt(f"Deleting cannot be undone. Type {name} to delete it")
     query = {"confirm": confirm or "", **({"force": "true"} if force else {})}
     print_act(api("DELETE", _one(name, namespace, connection, "", query)))
+
+
+def _stop(name: str, namespace: str | None, connection: str | None, action: str, *, dry_run: bool) -> None:
+    """Do what makes an Inference Endpoint cost less, and so needs no price."""
+    query = {"dry_run": "true"} if dry_run else None
+    print_act(api("POST", _one(name, namespace, connection, action, query)))
 
 
 def _costing(

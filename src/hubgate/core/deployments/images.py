@@ -1,7 +1,7 @@
 """The container images that hubgate asks for, engine by engine.
 
 The API requires the URL of an image, so a table of them cannot be avoided. Each is a version, never `latest`, and can be
-replaced with `--image`. `CHECKED` is when the tags were last looked up in the documents of each engine.
+replaced with `--image`. The tags were last looked up in the documents of each engine on 2026-11-22.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 from hubgate.domain.deployments import Hardware, Image
 from hubgate.domain.endpoint import Engine
-
-CHECKED = "2026-11-22"
 
 _TEI = "ghcr.io/huggingface/text-embeddings-inference"
 _TEI_TAGS: Mapping[str, str] = {

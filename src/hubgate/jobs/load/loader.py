@@ -18,10 +18,10 @@ from hubgate.files import atomic_write
 from hubgate.jobs.inputs import unusable_input
 from hubgate.jobs.load.output import JobOutput, Position
 from hubgate.jobs.load.targets import BatchRefused, Refused, Target, Unavailable
+from hubgate.jobs.retries import PATIENCE_SECONDS
 from hubgate.jobs.rows import JobStopped
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 600.0
 _MAX_FIRST_REFUSED = 20
 """If the database accepts none of the first vectors, the mistake is elsewhere, and the load stops."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
@@ -64,6 +64,10 @@ class Load:
         self._output = output
         self._target = target
         self.progress = Progress(total=output.rows)
+        self._sleep: Callable[[float], None] = time.sleep
+        self._has_stored = False
+        self._first_refused = 0
+        """How many vectors were refused before any was stored."""
 
     def run(
         self,
@@ -71,7 +75,6 @@ class Load:
         *,
         restart: bool = False,
         sleep: Callable[[float], None] = time.sleep,
-        patience: float = PATIENCE_SECONDS,
     ) -> LoadRecord:
         """Load what is not loaded yet.
 
@@ -79,13 +82,11 @@ class Load:
             similarity: of a table to create; `None`: the table must exist.
             restart: load everything again.
             sleep: waits between attempts.
-            patience: how many seconds of pauses without success are acceptable.
 
         Raises:
             JobStopped: the vectors do not fit the table, or the database stays away.
         """
-        self._sleep, self._patience = sleep, patience
-        self._has_stored, self._first_refused = False, 0
+        self._sleep = sleep
         record = self._open_record(restart=restart)
         self._show(record)
         self._insist(lambda: self._target.prepare(self._output.shape, similarity))
@@ -145,7 +146,7 @@ class Load:
             try:
                 result = work()
             except Unavailable as error:
-                if paused >= self._patience:
+                if paused >= PATIENCE_SECONDS:
                     raise JobStopped(
                         f"The database does not answer: {error}.",
                         remedy="Run the same command again: it continues.",

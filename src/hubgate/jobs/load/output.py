@@ -16,6 +16,7 @@ from hubgate.domain.calls import OutputDtype
 from hubgate.jobs.folder import JobFolder
 from hubgate.jobs.formats import JSONL, PARQUET
 from hubgate.jobs.inputs import InputFingerprint, unusable_input
+from hubgate.jobs.parquet import as_text
 from hubgate.jobs.rows import JobStopped
 
 CHUNK_COLUMNS = ("document_id", "chunk", "start", "end", "text")
@@ -187,7 +188,7 @@ class _JsonlOutput:
             columns["document_id"] = ids
             columns["id"] = _chunk_ids(ids, [row["chunk"] for row in rows])
         names = [field.name for field in self.shape.fields if field.name not in CHUNK_COLUMNS]
-        columns |= {name: [_as_text(value) for value in columns[name]] for name in names}
+        columns |= {name: [as_text(value) for value in columns[name]] for name in names}
         try:
             return pa.Table.from_pydict(columns, schema=self.shape.schema)
         except pa.ArrowException as error:
@@ -228,10 +229,6 @@ def _row(path: Path, line: bytes) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("embedding"), list) or "id" not in row:
         raise _no_output(path)
     return row
-
-
-def _as_text(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _no_output(path: Path) -> JobStopped:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from hubgate.domain.cluster_ports import BeatAnswer, SlotAnswer, SlotQuestion
+from hubgate.store.cluster.slot_values import beat_answer, microseconds, slot_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from hubgate.store.postgres import PostgresDatabase
 
 _PATIENCE = 0.5
-_MICROSECONDS = 1_000_000
 _TAKE = "SELECT hubgate_take(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _BEAT = "SELECT hubgate_beat(%s, %s)"
 _LEAVE = "DELETE FROM rate_limit_gateways WHERE name = %s RETURNING NULL"
@@ -36,32 +36,24 @@ class PostgresPermits:
         self._asking: asyncio.Task[Any] | None = None
 
     async def take(self, question: SlotQuestion) -> SlotAnswer:
-        now, first, granted, step, horizon, gateways = await self._ask(
+        values = await self._ask(
             _TAKE,
             question.key,
             question.wanted,
             question.per_window,
             question.burst,
-            _micro(question.window),
+            microseconds(question.window),
             question.known_gateways,
             question.unsure,
             question.was_alone,
-            _micro(question.pause),
-            _micro(question.slow_seconds),
-            _micro(question.slow_step),
+            microseconds(question.pause),
+            microseconds(question.slow_seconds),
+            microseconds(question.slow_step),
         )
-        return SlotAnswer(
-            now=now / _MICROSECONDS,
-            first=first / _MICROSECONDS,
-            granted=granted,
-            step=step / _MICROSECONDS,
-            horizon=horizon / _MICROSECONDS,
-            gateways=gateways,
-        )
+        return slot_answer(values)
 
     async def beat(self, gateway: str, sent_at: float | None) -> BeatAnswer:
-        now, gateways = await self._ask(_BEAT, gateway, _micro(sent_at or 0.0))
-        return BeatAnswer(now=now / _MICROSECONDS, gateways=gateways)
+        return beat_answer(await self._ask(_BEAT, gateway, microseconds(sent_at or 0.0)))
 
     async def leave(self, gateway: str) -> None:
         await self._ask(_LEAVE, gateway)
@@ -106,7 +98,3 @@ class PostgresPermits:
                 await self._connection.close()
             raise
         return row[0] if row else ()
-
-
-def _micro(seconds: float) -> int:
-    return round(seconds * _MICROSECONDS)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 
 from hubgate.domain.cluster_ports import BeatAnswer, SlotAnswer, SlotQuestion
+from hubgate.store.cluster.slot_values import beat_answer, microseconds, slot_answer
 from hubgate.store.valkey.connection import KEY_PREFIX, RUN_ID, Script, ValkeyConnection
 
-_MICROSECONDS = 1_000_000
 _HEARD = KEY_PREFIX + b"gateways heard"
 _SERVER = KEY_PREFIX + b"server"
 
@@ -33,34 +33,22 @@ class ValkeyPermits:
             question.wanted,
             question.per_window,
             question.burst,
-            _micro(question.window),
+            microseconds(question.window),
             RUN_ID,
             question.known_gateways,
             int(question.unsure),
             int(question.was_alone),
-            _micro(question.pause),
-            _micro(question.slow_seconds),
-            _micro(question.slow_step),
+            microseconds(question.pause),
+            microseconds(question.slow_seconds),
+            microseconds(question.slow_step),
         )
-        now, first, granted, step, horizon, gateways = map(int, reply)
-        return SlotAnswer(
-            now=now / _MICROSECONDS,
-            first=first / _MICROSECONDS,
-            granted=granted,
-            step=step / _MICROSECONDS,
-            horizon=horizon / _MICROSECONDS,
-            gateways=gateways,
-        )
+        return slot_answer(map(int, reply))
 
     async def beat(self, gateway: str, sent_at: float | None) -> BeatAnswer:
-        now, gateways = await self._connection.run(
-            _BEAT, [_HEARD, _SERVER], gateway, _micro(sent_at or 0.0), RUN_ID
+        reply = await self._connection.run(
+            _BEAT, [_HEARD, _SERVER], gateway, microseconds(sent_at or 0.0), RUN_ID
         )
-        return BeatAnswer(now=now / _MICROSECONDS, gateways=gateways)
+        return beat_answer(reply)
 
     async def leave(self, gateway: str) -> None:
         await self._connection.command("ZREM", _HEARD, gateway)
-
-
-def _micro(seconds: float) -> int:
-    return round(seconds * _MICROSECONDS)

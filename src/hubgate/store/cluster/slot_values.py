@@ -1,0 +1,33 @@
+"""Questions and answers of shared rate limits, as the functions on a Valkey and on a PostgreSQL server take and give them.
+
+They count in microseconds, in integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hubgate.domain.cluster_ports import BeatAnswer, SlotAnswer
+
+_MICROSECONDS = 1_000_000
+
+
+def microseconds(seconds: float) -> int:
+    return round(seconds * _MICROSECONDS)
+
+
+def slot_answer(values: Iterable[int]) -> SlotAnswer:
+    now, first, granted, step, horizon, gateways = values
+    return SlotAnswer(
+        now=now / _MICROSECONDS,
+        first=first / _MICROSECONDS,
+        granted=granted,
+        step=step / _MICROSECONDS,
+        horizon=horizon / _MICROSECONDS,
+        gateways=gateways,
+    )
+
+
+def beat_answer(values: Iterable[int]) -> BeatAnswer:
+    now, gateways = values
+    return BeatAnswer(now=now / _MICROSECONDS, gateways=gateways)
