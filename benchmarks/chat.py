@@ -1,6 +1,6 @@
-"""G2 and G4: the CPU cost of a small chat and of a stream of 200 events, compared with nginx and, on request, LiteLLM.
+"""G2 and G4: the CPU cost of a small chat and of a stream of 200 events, compared with nginx.
 
-As for G1, the gateway, nginx and LiteLLM each run on one core, wrk and the canned upstream share the other, and all take
+As for G1, the gateway and nginx each run on one core, wrk and the canned upstream share the other, and all take
 turns. What a stream adds before its first token is asked one after the other, with and without the gateway. At the end
 come streams of which each event is counted.
 """
@@ -21,12 +21,11 @@ from urllib.parse import urlsplit
 from support import machine
 from support.gateway import bare_gateway
 from support.leavers import written
-from support.litellm import KEY, litellm
 from support.loopback import ask
 from support.nginx import proxy, upstream
 from support.table import show
 from support.turns import asked_turns
-from support.wrk import CONNECTIONS, FEW_CONNECTIONS, Load, drive
+from support.wrk import CONNECTIONS, Load, drive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +48,6 @@ class Subject:
     url: str
     model: str
     headers: Mapping[str, str]
-    slow: bool = False
     cost: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
     """CPU µs of each turn, of streams and of whole replies."""
     loads: dict[bool, list[Load]] = field(default_factory=lambda: {True: [], False: []})
@@ -74,10 +72,10 @@ class Subject:
         """A turn of whole replies, and one of streams."""
         for stream in (False, True):
             file.write_text(json.dumps(self.body(stream=stream)))
-            connections = FEW_CONNECTIONS if self.slow else _STREAMS if stream else CONNECTIONS
+            connections = _STREAMS if stream else CONNECTIONS
             before = self.process.cpu_seconds()
             headers = {"Content-Type": "application/json", **self.headers}
-            load = drive(self.url, headers, file, seconds * (4 if self.slow else 1), connections)
+            load = drive(self.url, headers, file, seconds, connections)
             self.cost[stream].append((self.process.cpu_seconds() - before) / load.requests * 1e6)
             self.loads[stream].append(load)
 
@@ -102,9 +100,6 @@ def main() -> None:
             Subject("nginx", nginx, f"{through}/llm{_ROUTE}", "canned", {}),
             Subject("hubgate", gateway.process, gateway.url + _ROUTE, "llm", gateway.key()),
         ]
-        if turns.with_litellm:
-            url, process = stack.enter_context(litellm(folder / "litellm", cores.measured, behind))
-            subjects.append(Subject("LiteLLM", process, url + _ROUTE, "llm", KEY, slow=True))
         for subject in subjects:
             subject.check()
         for number in range(turns.rounds + 1):
@@ -118,7 +113,7 @@ def main() -> None:
 async def _first_events(subjects: Sequence[Subject], times: int) -> None:
     """One after the other, so that a slow moment is slow for all."""
     for _ in range(times):
-        for subject in subjects if not subjects[-1].slow else subjects[:-1]:
+        for subject in subjects:
             reader, writer = await _open(subject.url)
             began = time.perf_counter()
             writer.write(subject.request(stream=True))
@@ -174,13 +169,6 @@ def _print(subjects: Sequence[Subject], lost: int) -> None:
         f"time to the first event: {added:.2f} ms more than without the gateway (p95 {worst:.2f}); goal 1 ms"
     )
     print(f"events lost: {lost} (goal 0)")
-    if subjects[-1].slow:
-        whole, streamed = (
-            median(subjects[-1].cost[s][1:]) / median(hubgate.cost[s][1:]) for s in (False, True)
-        )
-        print(
-            f"LiteLLM costs {whole:.0f} times the gateway for a chat (goal 100), {streamed:.0f} for a stream (goal 100)"
-        )
     print()
 
 

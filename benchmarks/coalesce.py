@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
+from hubgate.core.queue.batch_queue import BatchQueue
+from hubgate.core.traffic.concurrency import ConcurrencyLimit
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.domain.calls import Context, Embed, Encoding, Vectors
 
@@ -77,7 +78,7 @@ async def joined(lanes: int, per_minute: int | None) -> tuple[float, float]:
     for _ in range(ROUNDS):
         alone = await crowd(Upstream())
         upstream = Upstream()
-        queue = BatchQueue(upstream, limiter=RateLimiter(per_minute), limits=BatchLimits(concurrency=lanes))
+        queue = BatchQueue(upstream, limiter=RateLimiter(per_minute), places=ConcurrencyLimit(lanes))
         together = await crowd(queue)
         throughput.append(together / alone)
         saved.append(together / upstream.requests)

@@ -1,6 +1,6 @@
-"""G1: the CPU time of one embedding request, compared with nginx as a plain proxy and, on request, LiteLLM.
+"""G1: the CPU time of one embedding request, compared with nginx as a plain proxy.
 
-The gateway, nginx and LiteLLM each run on one core; wrk and the canned upstream share the other. All take turns, round
+The gateway and nginx each run on one core; wrk and the canned upstream share the other. All take turns, round
 after round, so that a slow minute of the machine is slow for all of them. CPU time is that of the process tree.
 """
 
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from support import machine
 from support.gateway import bare_gateway
-from support.litellm import KEY, litellm
 from support.loopback import ask
 from support.nginx import LARGE, SMALL, proxy, upstream
 from support.table import show
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from support.gateway import Gate
     from support.processes import Process
 
-MAIN, PEER = "OpenAI floats ← TEI", "LiteLLM, 8 × 384 floats"
+MAIN = "OpenAI floats ← TEI"
 _SENTENCE = (
     "Text {} of request {}: a gateway costs little if it never looks at the numbers that pass through it."
 )
@@ -50,8 +49,6 @@ class Subject:
     limit: Subject | None = None
     """nginx, passing on the same bytes."""
     connections: int = CONNECTIONS
-    longer: int = 1
-    """How many times as long its turns are."""
     microseconds: list[float] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
 
@@ -71,7 +68,7 @@ class Subject:
         body.write_text(json.dumps(self.body))
         before = self.process.cpu_seconds()
         headers = {"Content-Type": "application/json", **self.headers}
-        load = drive(self.url, headers, body, seconds * self.longer, self.connections)
+        load = drive(self.url, headers, body, seconds, self.connections)
         self.microseconds.append((self.process.cpu_seconds() - before) / load.requests * 1e6)
         self.loads.append(load)
 
@@ -89,9 +86,6 @@ def main() -> None:
         uncached = stack.enter_context(bare_gateway(folder / "uncached", cores.measured, cached=False))
         subjects = _limits(behind, model, through, nginx)
         subjects += _faces(_Front(usual, behind), _Front(uncached, behind), subjects)
-        if turns.with_litellm:
-            url, process = stack.enter_context(litellm(folder / "litellm", cores.measured, behind))
-            subjects += _litellm(url, process, subjects)
         for subject in subjects:
             subject.check()
         for number in range(turns.rounds + 1):
@@ -152,12 +146,6 @@ def _faces(usual: _Front, uncached: _Front, limits: Sequence[Subject]) -> list[S
     ]
 
 
-def _litellm(url: str, process: Process, limits: Sequence[Subject]) -> list[Subject]:
-    body = {"model": "small", "input": _FEW, "encoding_format": "float"}
-    route = f"{url}/v1/embeddings"
-    return [Subject(PEER, process, route, body, KEY, limits[1], connections=FEW_CONNECTIONS, longer=4)]
-
-
 def _vectors(reply: object) -> list[object]:
     """The vectors of any face's reply."""
     if isinstance(reply, dict):
@@ -184,10 +172,6 @@ def _print(subjects: Sequence[Subject]) -> None:
             )
         )
     show(("", "reply kB", "CPU µs", "range", "to nginx", "requests/s", "p50 ms", "p99 ms"), rows)
-    by_name = {subject.name: subject for subject in subjects}
-    if peer := by_name.get(PEER):
-        ratio = _cost(peer) / _cost(by_name[MAIN])
-        print(f"LiteLLM costs {ratio:.0f} times the gateway (goal: 80, stretch: 120)\n")
 
 
 def _cost(subject: Subject) -> float:

@@ -28,6 +28,7 @@ from support.table import show
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import RuntimeFailed
+from hubgate.runtime.machine import multiplies_int8
 from hubgate.runtime.process import worker_command
 from hubgate.runtime.protocol import Embedded, EmbedTexts
 from hubgate.runtime.supervisor import LocalModel
@@ -44,8 +45,9 @@ GOALS = {
     ("f32", "sentence-transformers"): {"mixed": 1.3, "short": 1.2, "passages": 1.2},
     ("f32", "fastembed"): {"mixed": 8.0},
     ("bf16", "sentence-transformers"): {"mixed": 3.5, "short": 3.5, "passages": 3.2},
+    ("int8", "f32"): {"mixed": 1.6, "short": 1.6, "passages": 1.6},
 }
-COSINES = {"f32": 0.9999, "bf16": 0.9995}
+COSINES = {"f32": 0.9999, "bf16": 0.9995, "int8": 0.999}
 
 
 class Took(NamedTuple):
@@ -89,9 +91,14 @@ def take(others: Peers, peer: str, texts: Sequence[str]) -> Took:
 
 
 async def opened(folder: Path) -> dict[str, Here]:
-    """The runtime in f32, and in bf16 where this machine has it."""
-    here = {precision: Here(folder, precision) for precision in (Precision.F32, Precision.BF16)}
+    """The runtime in f32 and int8, and in bf16 where this machine has it."""
+    here = {
+        precision: Here(folder, precision) for precision in (Precision.F32, Precision.INT8, Precision.BF16)
+    }
     await here[Precision.F32].load()
+    await here[Precision.INT8].load()
+    if not multiplies_int8():
+        print("This machine's processor has no VNNI: int8 saves memory only.")
     try:
         await here[Precision.BF16].load()
     except RuntimeFailed as error:

@@ -11,14 +11,13 @@ import argparse
 import contextlib
 import http.client
 import json
-import multiprocessing
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from support import machine
@@ -26,14 +25,13 @@ from support.gateway import bare_gateway
 from support.loopback import free_port, wait_for
 from support.processes import Process
 from support.table import show
+from support.watch import healthz_asked_all_the_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from multiprocessing.synchronize import Event
+    from collections.abc import Callable
 
     from support.gateway import Gate
 
-_Times: TypeAlias = tuple[float, float]
 _MIB = 1 << 20
 _GOAL_MB, _GOAL_MS = 60, 250
 _KINDS = ("close", "cut", "hang", "refuse")
@@ -100,7 +98,7 @@ class _Trial:
         """
         before = self._memory("VmRSS")
         Path(f"/proc/{self._gate.process.pid}/clear_refs").write_text("5")  # VmHWM begins here
-        with _asked_all_the_time(self._gate.url, self._gate.process.pid) as times:
+        with healthz_asked_all_the_time(self._gate.url, self._gate.process.pid) as times:
             work()
             time.sleep(1)
         waited, spent = (max(column) for column in zip(*times, strict=True))
@@ -175,44 +173,6 @@ class _Trial:
 
 def _chat(text: str) -> bytes:
     return json.dumps({"messages": [{"role": "user", "content": text}]}).encode()
-
-
-@contextlib.contextmanager
-def _asked_all_the_time(url: str, pid: int) -> Iterator[list[_Times]]:
-    """Ask /healthz from another process; at the end the list has the times of each answer."""
-    spawn = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[list[_Times]] = spawn.Queue()
-    begun, over = spawn.Event(), spawn.Event()
-    process = spawn.Process(target=ask_on, args=(url, pid, begun, over, answers))
-    process.start()
-    begun.wait(30)
-    times: list[_Times] = []
-    try:
-        yield times
-    finally:
-        over.set()
-        times += answers.get(timeout=60)
-        process.join()
-
-
-def ask_on(url: str, pid: int, begun: Event, over: Event, times: multiprocessing.Queue[list[_Times]]) -> None:
-    """Ask until told to stop: milliseconds of each answer, and of CPU time that the gateway spent meanwhile."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-    taken = []
-    while not over.is_set():
-        start, spent = time.perf_counter(), _cpu_ms(pid)
-        connection.request("GET", "/healthz")
-        connection.getresponse().read()
-        taken.append(((time.perf_counter() - start) * 1000, _cpu_ms(pid) - spent))
-        begun.set()
-        time.sleep(0.02)
-    times.put(taken)
-
-
-def _cpu_ms(pid: int) -> float:
-    """CPU time of a process so far, of all its threads."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e6
 
 
 if __name__ == "__main__":

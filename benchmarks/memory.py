@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
+from gateways.peers import litellm
 from support import machine
 from support.gateway import READY_MODEL, bare_gateway, gateway
 from support.leavers import Requests, send, written
-from support.litellm import litellm
 from support.nginx import LARGE, SMALL, proxy, upstream
 from support.table import show
 from support.wrk import CONNECTIONS
@@ -66,8 +66,8 @@ def _at_rest(folder: Path, core: int, behind: str, *, with_litellm: bool) -> lis
         bare.register("tei", f"{behind}/tei/{SMALL}")
         rows.append(("gateway without a local model", bare.process.pss_mb()))
     if with_litellm:
-        with litellm(folder / "litellm", core, behind) as (_, peer):
-            rows.append(("LiteLLM, no database", peer.pss_mb()))
+        with litellm(folder / "litellm", core, behind) as peer:
+            rows.append(("LiteLLM, no database", peer.process.pss_mb()))
     return rows
 
 

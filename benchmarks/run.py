@@ -24,34 +24,37 @@ class Benchmark(NamedTuple):
     what: str
     quick: tuple[str, ...] = ("--quick",)
     """What makes it a quick look."""
-    has_peer: bool = True
+    has_litellm: bool = False
     """Whether it can measure LiteLLM too."""
+    only_named: bool = False
+    """Whether it runs only if it is named, as it takes many minutes."""
 
 
 BENCHMARKS = {
     "g1": Benchmark("cost.py", "CPU time of an embedding request, beside nginx"),
     "g2": Benchmark("chat.py", "G2 and G4: chat, whole and streamed, beside nginx"),
-    "leaving": Benchmark("leaving.py", "how soon a client that leaves is felt upstream", has_peer=False),
-    "g5": Benchmark("memory.py", "memory, and its growth while clients leave"),
-    "failed": Benchmark("failed_replies.py", "memory and /healthz while exchanges fail", has_peer=False),
-    "g6": Benchmark("start.py", "cold start and idle CPU"),
-    "g8": Benchmark("size.py", "installed size"),
+    "leaving": Benchmark("leaving.py", "how soon a client that leaves is felt upstream"),
+    "g5": Benchmark("memory.py", "memory, and its growth while clients leave", has_litellm=True),
+    "failed": Benchmark("failed_replies.py", "memory and /healthz while exchanges fail"),
+    "g6": Benchmark("start.py", "cold start and idle CPU", has_litellm=True),
+    "g8": Benchmark("size.py", "installed size", has_litellm=True),
     "g9": Benchmark(
         "embed_here.py",
         "local embeddings (and G10, bf16) beside sentence-transformers and fastembed",
         ("--rounds", "1", "--scale", "0.3"),
-        has_peer=False,
     ),
-    "g11": Benchmark(
-        "crowd_here.py", "64 clients of a local model", ("--rounds", "1", "--seconds", "2"), has_peer=False
-    ),
+    "g11": Benchmark("crowd_here.py", "64 clients of a local model", ("--rounds", "1", "--seconds", "2")),
     "neighbours": Benchmark(
-        "neighbours_here.py", "a short call to a local model beside heavy ones of other keys", has_peer=False
+        "neighbours_here.py", "a short call to a local model beside heavy ones of other keys"
     ),
-    "g12": Benchmark("chunking.py", "chunking, MB/s", ("--rounds", "3"), has_peer=False),
-    "g13": Benchmark("coalesce.py", "what joining small calls saves and brings", (), has_peer=False),
-    "g14": Benchmark("bulk.py", "a bulk job, beside a bare loop", has_peer=False),
-    "g14-memory": Benchmark("bulk_memory.py", "memory of a bulk job of 200,000 rows", has_peer=False),
+    "g12": Benchmark("chunking.py", "chunking, MB/s", ("--rounds", "3")),
+    "g13": Benchmark("coalesce.py", "what joining small calls saves and brings", ()),
+    "vectors": Benchmark("vector_cache.py", "the vector cache on disk, beside SQLite"),
+    "codec": Benchmark("vector_codec.py", "floats to JSON, back, and to int8, compiled and pure"),
+    "walls": Benchmark("walls.py", "what the limit of requests in flight costs"),
+    "g14": Benchmark("bulk.py", "a bulk job, beside a bare loop"),
+    "g14-memory": Benchmark("bulk_memory.py", "memory of a bulk job of 200,000 rows"),
+    "growth": Benchmark("growth.py", "cost against the size of an installation", only_named=True),
 }
 
 
@@ -71,7 +74,7 @@ def main() -> None:
     start = time.monotonic()
     failed = [
         name
-        for name in options.names or BENCHMARKS
+        for name in options.names or [name for name, one in BENCHMARKS.items() if not one.only_named]
         if not _run(BENCHMARKS[name], quick=options.quick, with_litellm=options.with_litellm)
     ]
     print(f"{time.monotonic() - start:.0f} s in all")
@@ -83,7 +86,7 @@ def _run(benchmark: Benchmark, *, quick: bool, with_litellm: bool) -> bool:
     command = [sys.executable, str(_HERE / benchmark.program)]
     if quick:
         command += benchmark.quick
-    if with_litellm and benchmark.has_peer:
+    if with_litellm and benchmark.has_litellm:
         command.append("--with-litellm")
     return subprocess.run(command, check=False).returncode == 0
 

@@ -28,8 +28,8 @@ from support.table import show
 
 from hubgate.core.quantization import VectorFormat, quantize
 from hubgate.core.vectors import floats
-from hubgate.domain.calls import Encoding, OutputDtype, Vectors
-from hubgate.domain.endpoint import Precision
+from hubgate.domain.calls import Encoding, Vectors
+from hubgate.domain.endpoint import OutputDtype, Precision
 from hubgate.runtime.process import worker_command
 from hubgate.runtime.protocol import Embedded, EmbedTexts
 from hubgate.runtime.supervisor import LocalModel

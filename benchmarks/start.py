@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from statistics import median
 
+from gateways.peers import litellm
 from support import machine
 from support.gateway import READY_MODEL, gateway
-from support.litellm import litellm
 from support.table import show
 
 _IDLE_SECONDS = 10

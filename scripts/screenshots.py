@@ -17,6 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support"), str(ROOT / "tests" / "guides")]
 from guide_world import HOSTED, TOKEN, GuideHub  # noqa: E402
 from lookalikes import LookAlike, lookalike  # noqa: E402
+from lookalikes.endpoints.deploying_gateway import (  # noqa: E402
+    at_once,
+    deploy,
+    deploying_gateway,
+    deploying_site,
+)
+from lookalikes.endpoints.world import E5  # noqa: E402
 from running_gateway import RunningGateway  # noqa: E402
 from screen import CHROMIUM, LOCALES, chromium, screen  # noqa: E402
 from smaller_png import smaller  # noqa: E402
@@ -52,20 +59,43 @@ def main() -> int:
         return 1
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
-        gateway, server = furnished(Path(folder), running)
-        pictures = pictures_of(server)
+        gateway, server = furnished(Path(folder) / "furnished", running)
+        deploying = with_deployments(Path(folder) / "deploying", running)
         browser = running.enter_context(chromium())
         blank = browser.new_page()
         for language in LOCALES:
-            with screen(browser, gateway, language=language, width=WIDTH) as opened:
-                opened.sign_in()
-                for name, picture in pictures.items():
-                    opened.go(picture.path)
-                    picture.prepare(opened.page)
-                    png = smaller(taken(opened.page, picture.above), blank)
-                    (IMAGES / f"{name}.{language}.png").write_bytes(png)
-                    print(f"docs/images/{name}.{language}.png: {len(png) / 1024:.0f} KB")
+            for one, pictures in ((gateway, pictures_of(server)), (deploying, DEPLOYMENT_PICTURES)):
+                with screen(browser, one, language=language, width=WIDTH) as opened:
+                    opened.sign_in()
+                    for name, picture in pictures.items():
+                        opened.go(picture.path)
+                        picture.prepare(opened.page)
+                        png = smaller(taken(opened.page, picture.above), blank)
+                        (IMAGES / f"{name}.{language}.png").write_bytes(png)
+                        print(f"docs/images/{name}.{language}.png: {len(png) / 1024:.0f} KB")
     return 0
+
+
+DEPLOYMENT_PICTURES = {
+    "plan": Picture(
+        f"deployments/plan?connection=hf&model={E5}&name=small&hardware=aws+us-east-1+intel-spr/x2",
+        lambda page: page.locator("aside button").wait_for(),
+        "aside .card",
+    ),
+    "deployments": Picture("deployments", lambda page: page.locator("tbody tr").nth(1).wait_for(), "table"),
+}
+
+
+def with_deployments(folder: Path, running: ExitStack) -> RunningGateway:
+    """A gateway with two Inference Endpoints that it created: one runs, one is paused outside its hours."""
+    site = running.enter_context(deploying_site(at_once))
+    gateway = running.enter_context(deploying_gateway(folder, site))
+    deploy(gateway, "daily")
+    deploy(gateway, "nightly", max_replicas=2)
+    gateway.request("POST", "/api/deployments/acme/nightly/pause")
+    hours = {"wake": "schedule", "wake_hours": "mon-fri 08:00-18:00 Europe/Berlin"}
+    gateway.request("PATCH", "/api/endpoints/nightly", hours)
+    return gateway
 
 
 def pictures_of(server: LookAlike) -> dict[str, Picture]:

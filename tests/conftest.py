@@ -46,6 +46,30 @@ pytest_plugins = [
 ]
 
 
+LONG = {"clients", "console", "deploy", "guides", "jobs", "on_ray", "packaging", "process"}
+"""Folders with tests that take many seconds."""
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let no long test begin near the end, when the other workers would wait for it.
+
+    xdist's `worksteal` gives each worker a part of the list. In each part, long tests are spread over the first half.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    long = [item for item in items if LONG & {*item.path.parts}]
+    short = [item for item in items if not LONG & {*item.path.parts}]
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        first, rest = long[worker::workers], short[worker::workers]
+        places = [(0.5 * place / len(first), item) for place, item in enumerate(first)]
+        places += [(place / len(rest), item) for place, item in enumerate(rest)]
+        ordered += [item for _, item in sorted(places, key=lambda placed: placed[0])]
+    items[:] = ordered
+
+
 @pytest.fixture
 def kind() -> str:
     """Of the database: a module whose tests also run on PostgreSQL overrides it."""

@@ -11,7 +11,7 @@ import sys
 import urllib.request
 
 import numpy as np
-import ray  # type: ignore[import-not-found]  # in an environment of its own
+import ray  # in an environment of its own
 
 TEXTS, AT_ONCE = 32, 8
 

@@ -8,13 +8,14 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from support.loopback import Reply, ask, free_port, wait_for
 from support.processes import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 PROGRAM = Path(sys.executable).with_name("hubgate")
 READY_MODEL = "all-minilm-l6-v2"
@@ -63,8 +64,13 @@ class Gate:
 
 
 @contextmanager
-def gateway(folder: Path, core: int | None, *, cached: bool = True) -> Iterator[Gate]:
-    """`hubgate serve`; on a new home it loads its ready model, `all-minilm-l6-v2`, in a process of its own."""
+def gateway(
+    folder: Path, core: int | None, *, cached: bool = True, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Gate]:
+    """`hubgate serve`; on a new home it loads its ready model, `all-minilm-l6-v2`, in a process of its own.
+
+    `settings` are environment variables.
+    """
     folder.mkdir(exist_ok=True)
     port, admin_key = free_port(), secrets.token_urlsafe(24)
     env = {
@@ -76,6 +82,7 @@ def gateway(folder: Path, core: int | None, *, cached: bool = True) -> Iterator[
         "HUBGATE_SECRET_KEY_FILE": str(folder / "secret.key"),
         "HF_HUB_OFFLINE": "1",
         **({} if cached else {"HUBGATE_CACHE_BYTES": "0"}),
+        **settings,
     }
     with Process([str(PROGRAM), "serve"], core=core, output=folder / "access.log", env=env) as process:
         url = f"http://127.0.0.1:{port}"

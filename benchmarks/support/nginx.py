@@ -58,7 +58,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location = /health {{ return 200; }}
-        location ~ ^/tei/\\d+/health$ {{ return 200; }}
+        location ~ ^/(tei|vllm)/\\d+/health$ {{ return 200; }}
         location ~ ^/tei/\\d+/info$ {{ default_type application/json; return 200 '{info}'; }}
         location ~ ^/tei/(\\d+)/embed$ {{ content_by_lua_block {{ canned.answer("tei", tonumber(ngx.var[1])) }} }}
         location ~ ^/tei/(\\d+)/v1/embeddings$ {{ content_by_lua_block {{ canned.answer("openai", tonumber(ngx.var[1])) }} }}
@@ -67,6 +67,7 @@ http {{
         location = /llm/v1/chat/completions {{ content_by_lua_block {{ canned.chat() }} }}
         location ~ ^/vllm/\\d+/v1/models$ {{ default_type application/json; return 200 '{models}'; }}
         location ~ ^/vllm/(\\d+)/v1/embeddings$ {{ content_by_lua_block {{ canned.answer("openai", tonumber(ngx.var[1])) }} }}
+        location ~ ^/vllm/\\d+/v1/chat/completions$ {{ content_by_lua_block {{ canned.chat() }} }}
     }}
 }}
 """

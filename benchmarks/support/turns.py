@@ -15,7 +15,6 @@ class Turns(NamedTuple):
     """Of each turn."""
     quick: bool
     """A look, not a measurement."""
-    with_litellm: bool
 
 
 def asked_turns(description: str) -> Turns:
@@ -26,7 +25,6 @@ def asked_turns(description: str) -> Turns:
     )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=int, default=2, help="of each turn")
-    parser.add_argument("--with-litellm", action="store_true", help="install LiteLLM and measure it too")
     given = parser.parse_args()
     rounds, seconds = (2, 1) if given.quick else (given.rounds, given.seconds)
-    return Turns(rounds, seconds, given.quick, given.with_litellm)
+    return Turns(rounds, seconds, given.quick)

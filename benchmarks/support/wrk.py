@@ -23,6 +23,10 @@ _runs = count()
 _SCRIPT = Path(__file__).with_name("load.lua")
 
 
+class FailedLoad(SystemExit):
+    """Requests of a run were refused or broken: it measures nothing. Ends a benchmark that does not expect it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What one run did. A run in which anything failed is no measurement, so there are no errors here."""
@@ -49,5 +53,7 @@ def drive(url: str, headers: Mapping[str, str], body: Path, seconds: int, connec
     ).stdout
     figures = json.loads(next(line for line in told.splitlines() if line.startswith("{")))
     if figures.pop("refused") or figures.pop("broken"):
-        raise SystemExit(f"{url} failed under load:\n{told}")
+        raise FailedLoad(f"{url} failed under load:\n{told}")
+    if not figures["requests"]:
+        raise FailedLoad(f"{url} answered nothing within {seconds} s")
     return Load(**figures)

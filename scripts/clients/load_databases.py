@@ -2,6 +2,7 @@
 
 Each load is killed twice and started again; then every row and vector is compared. `HUBGATE_LOAD_ROWS` sets the size.
 """
+# ruff: noqa: N802 - the methods of a handler
 
 from __future__ import annotations
 
@@ -11,11 +12,9 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from pymilvus import MilvusClient
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from postgres.server import PostgresServer, short_folder
+from servers.vector_databases import JsonHandler, qdrant_collection, serving
 
 ROWS = int(os.environ.get("HUBGATE_LOAD_ROWS", "20000"))
 DIMENSIONS = 384
@@ -172,17 +172,15 @@ def qdrant(points: dict[str, Any]) -> Iterator[str]:
     """One collection, by Qdrant's documented API. Every tenth request is answered 429."""
     state: dict[str, Any] = {"collection": None, "requests": 0}
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             if state["collection"] is None:
                 self.answer({"status": {"error": "Not found: Collection doesn't exist!"}, "time": 0.0}, 404)
                 return
-            self.answer({"result": described(state["collection"]), "status": "ok", "time": 0.0})
+            self.answer({"result": qdrant_collection(state["collection"]), "status": "ok", "time": 0.0})
 
         def do_PUT(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.body())
             state["requests"] += 1
             if "points" not in body:
                 state["collection"] = body["vectors"]
@@ -195,46 +193,8 @@ def qdrant(points: dict[str, Any]) -> Iterator[str]:
                     {"result": {"operation_id": 1, "status": "completed"}, "status": "ok", "time": 0.0}
                 )
 
-        def answer(self, value: Any, status: int = 200) -> None:
-            content = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"qdrant://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-
-
-def described(vectors: Any) -> dict[str, Any]:
-    """A collection as Qdrant describes it."""
-    return {
-        "status": "green",
-        "optimizer_status": "ok",
-        "indexed_vectors_count": 0,
-        "points_count": 0,
-        "segments_count": 1,
-        "config": {
-            "params": {"vectors": vectors, "shard_number": 1, "replication_factor": 1},
-            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
-            "optimizer_config": {
-                "deleted_threshold": 0.2,
-                "vacuum_min_vector_number": 1000,
-                "default_segment_number": 0,
-                "flush_interval_sec": 5,
-            },
-            "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
-        },
-        "payload_schema": {},
-    }
+    with serving(Handler) as address:
+        yield f"qdrant://{address}"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ _MAX_DIGITS = 19
 _MAX_SHOWN = 60
 _MAX_NAME = 63
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
+_OBJECT_STORES = {"s3", "gs", "az", "abfs", "abfss"}
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 _VALKEY_SCHEMES = {"unix"} | {
@@ -78,6 +79,8 @@ class Settings:
     """Seconds."""
     files_folder: Path | None = None
     """For the files of batches; `None`: a folder in the home."""
+    files_url: str | None = None
+    """Of a folder in an object store that has these files."""
     files_max_bytes: int = 512 * 1024 * 1024
     """Of one uploaded file."""
     files_total_bytes: int = 10 * 1024 * 1024 * 1024
@@ -85,6 +88,8 @@ class Settings:
     webhook_url: str | None = field(default=None, repr=False)
     """It may contain a password."""
     webhook_secret: str | None = field(default=None, repr=False)
+    shared_models: Path | None = None
+    """The folder of the local models that several workers share. The command line sets it."""
 
     @property
     def gate(self) -> str:
@@ -105,11 +110,11 @@ class Settings:
 
     @property
     def vectors(self) -> Path:
-        return self.home / "vectors.db"
+        return self.home / "vectors"
 
     @property
     def files(self) -> Path:
-        """The folder for the files of batches."""
+        """The folder for the files of batches, or for copies of those in the object store."""
         return self.files_folder or self.home / "files"
 
     @property
@@ -159,7 +164,8 @@ class Settings:
             local_lanes=_integer(env, "HUBGATE_LOCAL_LANES", 0, 0, 64),
             local_idle_seconds=_integer(env, "HUBGATE_LOCAL_IDLE_SECONDS", 0, 0, 1 << 30),
             drain_delay=_integer(env, "HUBGATE_DRAIN_DELAY", 0, 0, 3600),
-            files_folder=Path(folder).expanduser() if (folder := env.get("HUBGATE_FILES")) else None,
+            files_folder=_files_folder(env),
+            files_url=_files_url(env),
             files_max_bytes=_integer(env, "HUBGATE_FILES_MAX_BYTES", 512 * 1024 * 1024, 1024, 1 << 50),
             files_total_bytes=_integer(env, "HUBGATE_FILES_TOTAL_BYTES", 10 * 1024**3, 1024, 1 << 60),
             files_days=_integer(env, "HUBGATE_FILES_DAYS", 30, 1, 3650),
@@ -182,6 +188,27 @@ def _path(env: Mapping[str, str], name: str, base: str, below_home: str, below_b
         raise InvalidSetting(
             f"The home folder in {_shown(folder)} cannot be determined: set {name} to an absolute path."
         ) from None
+
+
+def _files_folder(env: Mapping[str, str]) -> Path | None:
+    folder = env.get("HUBGATE_FILES")
+    return Path(folder).expanduser() if folder and "://" not in folder else None
+
+
+def _files_url(env: Mapping[str, str]) -> str | None:
+    url = env.get("HUBGATE_FILES", "")
+    if "://" not in url:
+        return None
+    scheme, _, place = url.partition("://")
+    if scheme not in _OBJECT_STORES or not place.strip("/"):
+        raise InvalidSetting(
+            "HUBGATE_FILES must be a folder, or the URL of one in an object store: s3://BUCKET/FOLDER, gs://, az:// or abfs://."
+        )
+    if "@" in place.partition("/")[0] and scheme != "abfss":
+        raise InvalidSetting(
+            "HUBGATE_FILES must not contain credentials: use the variables of the store, such as AWS_ACCESS_KEY_ID."
+        )
+    return url.rstrip("/")
 
 
 def _shown(value: str) -> str:

@@ -10,14 +10,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hubgate.core.traffic.leases import SharedLeases
+from hubgate.core.traffic.notices import SharedNotices
 from hubgate.core.traffic.slots import SharedLimits
-from hubgate.domain.cluster_ports import Permits
+from hubgate.domain.batches import Objects
+from hubgate.domain.cluster_ports import KeyMinutes, LeaseServer, NoticeBoard, Permits
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
 from hubgate.service.batches.batches import Batches
-from hubgate.service.batches.files import Files, FilesFolder
+from hubgate.service.batches.files import Files
+from hubgate.service.batches.folder import FilesFolder
 from hubgate.service.batches.webhook import Webhook
 from hubgate.service.cluster.following import Applier
 from hubgate.service.cluster.gates import Gates
@@ -36,18 +40,16 @@ from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
 from hubgate.service.shared_values import SharedValues
 from hubgate.service.usage import Usage
-from hubgate.settings import Settings
+from hubgate.settings import InvalidSetting, Settings
+from hubgate.store.lock import gateway_id
 from hubgate.store.store import SqlStore
-from hubgate.store.vectors.file import DiskVectorCache
+from hubgate.store.vectors.disk import DiskVectorCache
 from hubgate.upstreams.hub.client import HubClient, open_hub
 from hubgate.upstreams.hub.tokenizers import TokenizerFiles
 from hubgate.upstreams.sources import ModelSources
 from hubgate.upstreams.webhook import WebhookPost
 from hubgate.web.app import create_app
 from hubgate.web.http.asgi import AsgiApp
-
-if TYPE_CHECKING:
-    from hubgate.store.valkey.connection import ValkeyConnection
 
 READY_ENDPOINT = Endpoint(
     name="all-minilm-l6-v2",
@@ -91,14 +93,14 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         is_gateway = serving or gates is None
         access, new_key = await Access.load(store, settings.admin_key, shared=shared, is_gateway=is_gateway)
         sources = ModelSources(settings)
-        memory = _open_vector_cache(settings, store)
+        memory = _open_vector_cache(settings, store, serving=serving)
         if memory:
             closing.push_async_callback(memory.close)
         counters = await _open_counters(settings, store)
-        shared_limits = await closing.enter_async_context(_shared_limits(settings, access, serving=serving))
+        traffic = await closing.enter_async_context(_shared_traffic(settings, access, serving=serving))
         ledger = await Ledger.load(store, time.monotonic)
         closing.push_async_callback(ledger.close)
-        pipelines = _pipelines(settings, store, memory, counters, ledger=ledger, shared_limits=shared_limits)
+        pipelines = _pipelines(settings, store, memory, counters, ledger=ledger, traffic=traffic)
         gateway = Gateway(store, sources, pipelines, counters, gates)
         closing.push_async_callback(gateway.usage.flush)
         closing.push_async_callback(access.flush)
@@ -106,8 +108,9 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
         deployer, follower, guard = open_deployments(store, gateway, hub, settings)
-        meter = _meter(settings, gateway, sources, shared_limits, memory, guard=guard)
+        meter = _meter(settings, gateway, sources, traffic.limits, memory, guard=guard)
         await gateway.stored.load()
+        await gateway.aliases.follow()
         batches = _batches(settings, store, access)
         closing.push_async_callback(batches.close)
         closing.push_async_callback(_cancel, asyncio.create_task(_flush(access, gateway.usage)))
@@ -161,7 +164,7 @@ def _applier(
     counters: TokenizerFiles,
 ) -> Applier:
     own_cache = None if settings.cache_url else memory  # a shared one is cleared once for all
-    return Applier(access, gateway.connections, gateway.stored, own_cache, counters.share)
+    return Applier(access, gateway, own_cache, counters.share)
 
 
 async def _open_gates(settings: Settings, store: SqlStore, *, serving: bool) -> Gates | None:
@@ -173,7 +176,8 @@ async def _open_gates(settings: Settings, store: SqlStore, *, serving: bool) -> 
 
 
 def _batches(settings: Settings, store: SqlStore, access: Access) -> Batches:
-    folder = FilesFolder(settings.files, settings.files_total_bytes)
+    objects = _objects(settings.files_url) if settings.files_url else None
+    folder = FilesFolder(settings.files, settings.files_total_bytes, objects)
     files = Files(store.batches, folder, max_bytes=settings.files_max_bytes, days=settings.files_days)
     webhook = None
     if settings.webhook_url:
@@ -190,6 +194,24 @@ def _batches(settings: Settings, store: SqlStore, access: Access) -> Batches:
     )
 
 
+def _objects(url: str) -> Objects:
+    """The object store with the files of batches.
+
+    Raises:
+        InvalidSetting: it cannot be used.
+    """
+    try:
+        from hubgate.store.cluster.objects import ObjectStorage  # noqa: PLC0415 - part of an extra
+    except ModuleNotFoundError:
+        raise InvalidSetting(
+            "HUBGATE_FILES is in an object store, which needs obstore. Install hubgate[objects]."
+        ) from None
+    try:
+        return ObjectStorage(url)
+    except OSError as error:
+        raise InvalidSetting(f"HUBGATE_FILES cannot be used: {error.strerror}.") from error
+
+
 async def _open_counters(settings: Settings, store: SqlStore) -> TokenizerFiles:
     counters = TokenizerFiles(
         settings.tokenizers,
@@ -201,55 +223,91 @@ async def _open_counters(settings: Settings, store: SqlStore) -> TokenizerFiles:
     return counters
 
 
+@dataclass(frozen=True, slots=True)
+class _SharedTraffic:
+    """What the gateways of a database share about the traffic to models' servers, if there are several."""
+
+    limits: SharedLimits | None = None
+    notices: SharedNotices | None = None
+    leases: SharedLeases | None = None
+
+
 @asynccontextmanager
-async def _shared_limits(
+async def _shared_traffic(
     settings: Settings, access: Access, *, serving: bool
-) -> AsyncIterator[SharedLimits | None]:
-    """The rate limits of all gateways together, if they share a database. With Valkey, also those of keys."""
+) -> AsyncIterator[_SharedTraffic]:
+    """Shared if gateways share a database."""
     if not serving or settings.database_url is None:
-        yield None
+        yield _SharedTraffic()
         return
     async with AsyncExitStack() as closing:
-        permits, server = _permits(settings, settings.database_url, closing)
-        gateway = secrets.token_hex(8)
-        shared = SharedLimits(permits, server, gateway, shares=settings.shares_alone, clock=time.monotonic)
-        closing.push_async_callback(shared.close)
-        if settings.valkey_url is not None:
-            keys = _share_key_limits(settings.valkey_url, access, shared)
-            closing.push_async_callback(keys.close)
-        await shared.start()
-        yield shared
+        server = _open_server(settings, settings.database_url, closing)
+        gateway, clock = gateway_id(settings.home), time.monotonic
+        limits = SharedLimits(server.permits, server.name, gateway, shares=settings.shares_alone, clock=clock)
+        closing.push_async_callback(limits.close)
+        notices = SharedNotices(server.notices, secrets.token_hex(8), clock)
+        closing.push_async_callback(notices.close)
+        leases = SharedLeases(server.leases, limits, secrets.token_hex(8))
+        closing.push_async_callback(leases.close)
+        access.limits.share(server.key_minutes, lambda: limits.contact.gateways)
+        await limits.start()
+        await notices.start()
+        leases.start()
+        yield _SharedTraffic(limits, notices, leases)
 
 
-def _permits(settings: Settings, database_url: str, closing: AsyncExitStack) -> tuple[Permits, str]:
-    """The server by which rate limits are shared, and its name. Their drivers are optional."""
+@dataclass(frozen=True, slots=True)
+class _SharedServer:
+    """The server by which gateways share their traffic. Its driver is optional."""
+
+    name: str
+    permits: Permits
+    notices: NoticeBoard
+    leases: LeaseServer
+    key_minutes: KeyMinutes
+
+
+def _open_server(settings: Settings, database_url: str, closing: AsyncExitStack) -> _SharedServer:
     if settings.valkey_url is not None:
         from hubgate.store.valkey.connection import ValkeyConnection  # noqa: PLC0415
+        from hubgate.store.valkey.leases import ValkeyLeases  # noqa: PLC0415
+        from hubgate.store.valkey.minutes import ValkeyKeyMinutes  # noqa: PLC0415
+        from hubgate.store.valkey.notices import ValkeyNotices  # noqa: PLC0415
         from hubgate.store.valkey.permits import ValkeyPermits  # noqa: PLC0415
 
         connection = ValkeyConnection(settings.valkey_url, "HUBGATE_VALKEY_URL")
-        closing.push_async_callback(connection.close)
-        return ValkeyPermits(connection), f"the Valkey server {connection.name}"
+        quick = ValkeyConnection(settings.valkey_url, "HUBGATE_VALKEY_URL", patience=_KEY_LIMIT_SECONDS)
+        for each in (connection, quick):
+            closing.push_async_callback(each.close)
+        return _SharedServer(
+            f"the Valkey server {connection.name}",
+            ValkeyPermits(connection),
+            ValkeyNotices(connection),
+            ValkeyLeases(connection),
+            ValkeyKeyMinutes(quick),
+        )
+    from hubgate.store.cluster.postgres_leases import PostgresLeases  # noqa: PLC0415
+    from hubgate.store.cluster.postgres_link import PostgresLink  # noqa: PLC0415
+    from hubgate.store.cluster.postgres_minutes import PostgresKeyMinutes  # noqa: PLC0415
+    from hubgate.store.cluster.postgres_notices import PostgresNotices  # noqa: PLC0415
     from hubgate.store.cluster.postgres_permits import PostgresPermits  # noqa: PLC0415
     from hubgate.store.database import PATIENCE  # noqa: PLC0415
     from hubgate.store.postgres import PostgresDatabase  # noqa: PLC0415
 
     database = PostgresDatabase(database_url, PATIENCE)
-    permits = PostgresPermits(database)
-    closing.push_async_callback(permits.close)
-    return permits, f"the PostgreSQL database {database.name}"
+    link, quick_link = PostgresLink(database), PostgresLink(database, _KEY_LIMIT_SECONDS)
+    for one in (link, quick_link):
+        closing.push_async_callback(one.close)
+    return _SharedServer(
+        f"the PostgreSQL database {database.name}",
+        PostgresPermits(link),
+        PostgresNotices(link),
+        PostgresLeases(link),
+        PostgresKeyMinutes(quick_link),
+    )
 
 
-def _share_key_limits(url: str, access: Access, shared: SharedLimits) -> ValkeyConnection:
-    from hubgate.store.valkey.connection import ValkeyConnection  # noqa: PLC0415 - its driver is optional
-    from hubgate.store.valkey.minutes import ValkeyKeyMinutes  # noqa: PLC0415
-
-    connection = ValkeyConnection(url, "HUBGATE_VALKEY_URL", patience=_KEY_LIMIT_SECONDS)
-    access.limits.share(ValkeyKeyMinutes(connection), lambda: shared.contact.gateways)
-    return connection
-
-
-def _open_vector_cache(settings: Settings, store: SqlStore) -> VectorMemory | None:
+def _open_vector_cache(settings: Settings, store: SqlStore, *, serving: bool) -> VectorMemory | None:
     if not settings.cache_bytes:
         return None
     if settings.cache_url:
@@ -261,6 +319,8 @@ def _open_vector_cache(settings: Settings, store: SqlStore) -> VectorMemory | No
         return memory
     disk = DiskVectorCache(settings.vectors, settings.cache_bytes)
     store.when_full(disk.free_space)
+    if serving:
+        disk.load()
     return VectorMemory(disk)
 
 
@@ -277,17 +337,6 @@ def open_deployments(
         registry=gateway.registry,
         audit=store.audit,
     )
-    deployer = Deployer(
-        api=api,
-        planner=Planner(api, hub, accounts, store.plan_secret),
-        accounts=accounts,
-        store=store.deployments,
-        registry=gateway.registry,
-        audit=store.audit,
-        budget=budget,
-        costs=store.guard,
-        on_change=follower.wake,
-    )
     guard = CostGuard(
         api=api,
         accounts=accounts,
@@ -299,6 +348,18 @@ def open_deployments(
         follow=follower.wake,
         shared=settings.database_url is not None,
     )
+    deployer = Deployer(
+        api=api,
+        planner=Planner(api, hub, accounts, store.plan_secret),
+        accounts=accounts,
+        store=store.deployments,
+        registry=gateway.registry,
+        audit=store.audit,
+        budget=budget,
+        costs=store.guard,
+        guard=guard,
+        on_change=follower.wake,
+    )
     return deployer, follower, guard
 
 
@@ -309,14 +370,16 @@ def _pipelines(
     counters: TokenizerFiles,
     *,
     ledger: Ledger,
-    shared_limits: SharedLimits | None,
+    traffic: _SharedTraffic,
 ) -> Pipelines:
     return Pipelines(
         memory.cache if memory else None,
         time.monotonic,
         counters,
         ledger,
-        shared_limits,
+        traffic.limits,
+        notices=traffic.notices,
+        leases=traffic.leases,
         max_reply_bytes=settings.max_reply_bytes,
         cache_secret=store.cache_secret,
     )

@@ -179,7 +179,7 @@ def test_ctrl_c_exits_with_130_and_without_output(tmp_path: Path) -> None:
         assert waiting.stdout.readline() == "\n"
         assert "utf16" in waiting.stdout.readline()
         waiting.send_signal(signal.SIGINT)
-        _, err = waiting.communicate(timeout=60)
+        _, err = waiting.communicate(timeout=240)
     assert waiting.returncode == 130
     assert "Traceback" not in err
 
@@ -215,7 +215,7 @@ def test_output_that_cannot_be_written_is_not_blamed_on_the_gateway(
             stdout=out,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
     assert (ran.returncode, ran.stderr) == (1, told)
@@ -228,7 +228,7 @@ def test_characters_unknown_to_the_terminal_are_escaped() -> None:
         env={"PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     assert "Usage: " in ran.stdout

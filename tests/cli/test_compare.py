@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from hubgate.jobs.comparison import Vectors, compare
+from hubgate.service.inference.comparison import Vectors, compare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,3 +90,36 @@ def test_bad_arguments_are_explained(hubgate: Command, gateway: RunningGateway, 
 def test_no_home_is_created(hubgate: Command, texts: Path, settings: Settings) -> None:
     assert "There is no gateway" in hubgate("compare", "old", "new", "--texts", str(texts)).err
     assert not settings.home.exists()
+
+
+def test_one_endpoint_is_compared_with_its_cut_vectors(
+    hubgate: Command, gateway: RunningGateway, texts: Path
+) -> None:
+    gateway.add("words", dimensions=64)
+    command = ("compare", "words", "words", "--texts", str(texts), "--dimensions")
+    ended = hubgate(*command, "8")
+    assert (ended.status, ended.err) == (0, "")
+    assert [line.split()[2] for line in ended.out.splitlines()[1:3]] == ["64", "8"]
+    assert "Embed all texts with the new endpoint" in ended.out
+    assert "first result stays first  100%" in hubgate(*command, "64").out
+    assert "have fewer than 65 dimensions" in hubgate(*command, "65").err
+
+
+def test_the_local_model_is_compared_with_its_cut_vectors(
+    hubgate: Command, local_gateway: RunningGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few dimensions, all-MiniLM-L6-v2 still finds what a question is about, but orders the rest differently."""
+    monkeypatch.setenv("HUBGATE_HOME", str(local_gateway.settings.home))
+    subjects = ("A harbour", "The bakery", "An old bridge", "The school", "A hospital", "The library")
+    facts = ("opens at dawn", "is closed in winter", "was built by monks", "needs a new roof")
+    texts, queries = tmp_path / "texts.jsonl", tmp_path / "queries.jsonl"
+    texts.write_text("".join(f'{{"text": "{one} {fact}."}}\n' for one in subjects for fact in facts))
+    queries.write_text("".join(f'{{"text": "When is {one.lower()} shut?"}}\n' for one in subjects))
+    name = "all-minilm-l6-v2"
+    command = ("compare", name, name, "--texts", str(texts), "--queries", str(queries), "--dimensions")
+    ended = hubgate(*command, "32")
+    assert (ended.status, ended.err) == (0, "")
+    assert [line.split()[2] for line in ended.out.splitlines()[1:3]] == ["384", "32"]
+    found = re.search(r"the same among the first 10\s+([\d.]+)", ended.out)
+    assert found is not None, ended.out
+    assert 4 < float(found[1]) < 10

@@ -90,7 +90,7 @@ def test_add_prompts_for_the_token(gateway: RunningGateway, hubgate: Command) ->
             input=TOKEN + "\n",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             start_new_session=True,
             check=True,
         )

@@ -121,7 +121,7 @@ def test_the_javascript_client_generates_embeds_and_chats(
         ),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -143,7 +143,7 @@ def npm_client() -> str:
         quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save"]
         command = [npm, "install", "--prefix", str(NPM_FOLDER), *quiet, NPM_PACKAGE]
         try:
-            subprocess.run(command, capture_output=True, timeout=60, check=True)
+            subprocess.run(command, capture_output=True, timeout=240, check=True)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
             pytest.skip(f"{NPM_PACKAGE} cannot be had from npm.")
     return node

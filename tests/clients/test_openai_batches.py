@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -10,13 +11,11 @@ import pytest
 from batch_files import batch_input, create_batch, lines_of, texts, wait_for_end
 from lookalikes import lookalike
 from models import gateway_with
-from running_gateway import eventually
+from running_gateway import RunningGateway, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from running_gateway import RunningGateway
 
     from hubgate.settings import Settings
 
@@ -247,3 +246,30 @@ def test_batches_chat_complete_and_rerank(settings: Settings) -> None:
         done = wait_for_end(client, create_batch(client, batch_input([rank], "/v1/rerank"), "/v1/rerank"))
         ranks = lines_of(client, done.output_file_id)[0]["response"]["body"]["results"]
         assert [rank["index"] for rank in ranks] == [1, 0]
+
+
+def test_files_in_an_object_store_are_at_every_gateway(settings: Settings, tmp_path: Path) -> None:
+    """The gateways here share a database by turns: the second has another folder for copies, which is empty."""
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    settings = replace(settings, files_url=f"file://{bucket}")
+    with RunningGateway(settings) as gateway:
+        gateway.add("words", dimensions=8)
+        with client_of(gateway) as client:
+            batch = wait_for_end(client, create_batch(client, batch_input(texts(20))))
+        key = gateway.admin_key
+    assert batch.status == "completed"
+    settings = replace(settings, files_folder=tmp_path / "copies")
+    with RunningGateway(settings) as gateway, client_of(gateway, key) as client:
+        ids = [line["custom_id"] for line in lines_of(client, batch.output_file_id)]
+        assert ids == [f"r{n}" for n in range(20)]
+        again = client.batches.create(
+            input_file_id=batch.input_file_id, endpoint="/v1/embeddings", completion_window="24h"
+        )
+        done = wait_for_end(client, again)
+        assert done.status == "completed"
+        for file_id in (batch.input_file_id, batch.output_file_id, done.output_file_id):
+            assert file_id is not None
+            assert client.files.delete(file_id).deleted
+    left = [path.name for path in bucket.rglob("*") if path.is_file()]
+    assert left == [".folder"], "parts and files are gone"

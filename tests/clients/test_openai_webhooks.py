@@ -59,12 +59,12 @@ def test_the_client_verifies_the_message_at_the_end(
             gateway.add("words", dimensions=8)
             with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.admin_key) as client:
                 done = wait_for_end(client, create_batch(client, batch_input(texts(2))))
-                body, headers = received.get(timeout=30)
+                body, headers = received.get(timeout=240)
                 event = client.webhooks.unwrap(body, headers, secret=secret)
                 assert isinstance(event, BatchCompletedWebhookEvent)
                 assert event.data.id == done.id
                 failed = wait_for_end(client, create_batch(client, b"{"))
-                body, headers = received.get(timeout=30)
+                body, headers = received.get(timeout=240)
                 event = client.webhooks.unwrap(body, headers, secret=secret)
                 assert isinstance(event, BatchFailedWebhookEvent)
                 assert event.data.id == failed.id

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from msgspec.structs import fields, replace
 from scripted_upstream import ScriptedUpstream, embed, vector
 from virtual_time import run
 
 from hubgate.core.cache import CacheStep, MemoryCache
-from hubgate.domain.calls import CachedVector, Embed, Encoding, InputType, Tokenize, Tokens, Vectors
+from hubgate.domain.calls import CachedVector, Embed, Encoding, Tokenize, Tokens, Vectors
+from hubgate.domain.endpoint import InputType
 from hubgate.domain.errors import StoreFailed
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from virtual_time import now, run
 from hubgate.core.generation import GenerationPipeline
 from hubgate.core.queue.generation_queue import GenerationQueue
 from hubgate.core.traffic.circuit_breaker import CircuitBreaker
+from hubgate.core.traffic.concurrency import ConcurrencyLimit
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.retry import Retrier
 from hubgate.domain.calls import Chat, Complete, Context, Generated, Quota, WireFormat
@@ -86,7 +87,9 @@ class Line:
 
     def __post_init__(self) -> None:
         self.limiter = RateLimiter(self.requests_per_minute, clock=now)
-        self.queue = GenerationQueue(self.limiter, max_in_flight=self.at_once, clock=now)
+        self.queue = GenerationQueue(
+            self.limiter, places=ConcurrencyLimit(self.at_once, clock=now), clock=now
+        )
         self.retrier = Retrier(self.limiter, patient=self.patient, clock=now, chance=lambda: 1.0)
         self.writing = GenerationPipeline(
             self.model,

@@ -1,14 +1,20 @@
-"""Small payloads are processed on the event loop, large ones in a thread."""
+"""Small payloads are processed on the event loop, large ones in a thread, long lists in slices."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import weakref
+from time import perf_counter
+from typing import TYPE_CHECKING
 
 import pytest
 
-from hubgate.core.off_loop import LARGE_BYTES, off_loop, total
+from hubgate.core.off_loop import LARGE_BYTES, SLICE_SECONDS, in_slices, off_loop, total
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Thing:
@@ -46,3 +52,26 @@ async def test_releases_arguments_without_garbage_collection() -> None:
 
 def test_total_sums_item_sizes() -> None:
     assert total([b"ab", b"", b"c"]) == 3
+
+
+async def test_the_event_loop_runs_between_the_slices() -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def parts() -> Iterator[tuple[int, int]]:
+        for number in range(5):
+            until = perf_counter() + 2 * SLICE_SECONDS
+            while perf_counter() < until:
+                pass
+            yield number, turns
+
+    counting = asyncio.create_task(count_turns())
+    done = await in_slices(parts())
+    counting.cancel()
+    assert [number for number, _ in done] == [0, 1, 2, 3, 4]
+    assert [seen for _, seen in done] == [0, 1, 2, 3, 4]

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from hubgate.core.prompts import PrefixStep, family_prefixes, prefixes_from_prompts
-from hubgate.domain.calls import Call, Embed, Encoding, InputType, Result, Tokenize, Tokens, Vectors
+from hubgate.domain.calls import Call, Embed, Encoding, Result, Tokenize, Tokens, Vectors
+from hubgate.domain.endpoint import InputType
 
 E5 = family_prefixes("intfloat/multilingual-e5-small")
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from hubgate.core.quantization import RANGE, VectorFormat, quantize, quantized_length
 from hubgate.core.vectors import f32
-from hubgate.domain.calls import Encoding, OutputDtype, Vectors
+from hubgate.domain.calls import Encoding, Vectors
+from hubgate.domain.endpoint import OutputDtype
 from hubgate.domain.errors import InvalidRequest
 
 NUMPY = {

@@ -47,4 +47,4 @@ def nginx_before(urls: Sequence[str], folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(240)

@@ -20,6 +20,7 @@ class SteadyLoad:
         urls: the callers are divided among them.
         callers: how many.
         keep_alive: whether each caller keeps its connection for its next call.
+        pause: seconds between two calls of a caller.
         reconnects: whether a caller whose connection is refused tries the next URL: nothing was sent, so nothing is lost.
     """
 
@@ -32,6 +33,7 @@ class SteadyLoad:
         callers: int = 8,
         keep_alive: bool = True,
         reconnects: bool = False,
+        pause: float = 0.0,
     ) -> None:
         self._urls = urls
         self._headers = {"Authorization": f"Bearer {key}"}
@@ -39,6 +41,7 @@ class SteadyLoad:
         self._callers = callers
         self._keep_alive = keep_alive
         self._reconnects = reconnects
+        self._pause = pause
         self.answered = [0] * callers
         """Successful calls of each caller."""
         self.failures: list[str] = []
@@ -51,7 +54,7 @@ class SteadyLoad:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(60)
+        self._thread.join(240)
 
     def wait_for(self, more: int) -> None:
         """Wait until each caller has `more` calls answered."""
@@ -84,3 +87,5 @@ class SteadyLoad:
                 await asyncio.sleep(0.01)
             except aiohttp.ClientError as error:
                 self.failures.append(repr(error))
+            if self._pause:
+                await asyncio.sleep(self._pause)

@@ -39,7 +39,7 @@ def tool(name: str) -> str:
 def helm(*arguments: str, **values: str) -> subprocess.CompletedProcess[str]:
     options = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
     return subprocess.run(
-        [tool("helm"), *arguments, *options], capture_output=True, text=True, timeout=60, check=False
+        [tool("helm"), *arguments, *options], capture_output=True, text=True, timeout=240, check=False
     )
 
 
@@ -138,7 +138,7 @@ def test_objects_match_the_schemas_of_kubernetes(version: str, tmp_path: Path) -
             [validator, "--strict", "-k", version, file],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

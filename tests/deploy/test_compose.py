@@ -29,7 +29,7 @@ def errors_of(compose: object) -> str:
         input=json.dumps(compose),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     return done.stdout.strip()

@@ -54,7 +54,7 @@ def check_stream(url: str, key: str, server: LookAlike) -> None:
     chat = {"model": "writer", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(chat).encode(), headers)
-    with urllib.request.urlopen(request, timeout=60) as reply:
+    with urllib.request.urlopen(request, timeout=240) as reply:
         assert reply.readline().startswith(b"data: {")
         server.heal()
         reply.read()

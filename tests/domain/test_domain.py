@@ -5,8 +5,7 @@ import pickle
 
 import pytest
 
-from hubgate.domain.calls import InputType
-from hubgate.domain.endpoint import Endpoint, Source, Target, Task
+from hubgate.domain.endpoint import Endpoint, InputType, Source, Target, Task
 from hubgate.domain.errors import (
     Cause,
     EndpointNotFound,

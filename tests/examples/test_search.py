@@ -87,6 +87,6 @@ def search(gateway: RunningGateway, *arguments: str | Path, **env: str) -> subpr
         env=os.environ | {"HUBGATE_URL": gateway.url, "HUBGATE_KEY": gateway.admin_key} | env,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )

@@ -51,7 +51,7 @@ class Servers:
         self.console = ConsoleClient(self.gateway)
         self.console.sign_in()
         self._cookie = "; ".join(f"{name}={value}" for name, value in self.console.cookies.items())
-        self._connection = http.client.HTTPConnection(self.gateway.url.removeprefix("http://"), timeout=60)
+        self._connection = http.client.HTTPConnection(self.gateway.url.removeprefix("http://"), timeout=240)
         stack.callback(self._connection.close)
 
     def send(self, request: Request) -> tuple[int, str]:

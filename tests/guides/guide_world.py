@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from guide_pages import ROOT
 from lookalikes import lookalike
 from lookalikes.deployments import DeploymentsApi, deployment
-from lookalikes.hub_api import HubApi
+from lookalikes.hub_api import MANAGER_TOKEN, WHOAMI, HubApi
 from lookalikes.model import Answer
 
 if TYPE_CHECKING:
@@ -30,14 +31,18 @@ if TYPE_CHECKING:
 TOKEN = "hf_MadeUpForTheGuide"
 HOSTED, EMBEDDER, RERANKER = "Qwen/Qwen3-8B", "intfloat/e5-small-v2", "BAAI/bge-reranker-v2-m3"
 GATE = "http://127.0.0.1:8080"
-_STARTS_WITHIN = 60.0
+_STARTS_WITHIN = 240.0
 
 
 class GuideHub(HubApi):
-    """A Hub with the guide's model as its only hosted one."""
+    """A Hub with the guide's model as its only hosted one, and whose token may do everything."""
 
     def reply(self, seen: Seen) -> Answer:
         """The model's page, or the reply of any look-alike of the Hub."""
+        if seen.token == TOKEN and seen.path == "/api/whoami-v2":
+            return Answer(200, WHOAMI[MANAGER_TOKEN] | {"name": "YOUR_NAME"})
+        if seen.token == TOKEN:
+            seen = replace(seen, token=MANAGER_TOKEN)
         if seen.path != f"/api/models/{HOSTED}":
             return super().reply(seen)
         serving = {"provider": "together", "task": "conversational", "status": "live", "providerId": HOSTED}
@@ -61,7 +66,7 @@ class World:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
@@ -105,7 +110,7 @@ class World:
             yield output
         finally:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
+            process.wait(240)
             rest.join()
             process.stdout.close()
 
@@ -115,7 +120,8 @@ def world(folder: Path) -> Iterator[World]:
     """Hugging Face, three Inference Endpoints, and a fresh checkout."""
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "Makefile").symlink_to(ROOT / "Makefile")
-    hub, deployments = GuideHub(), DeploymentsApi()
+    # An Inference Endpoint starts in a second.
+    hub, deployments = GuideHub(), DeploymentsApi(lambda: time.monotonic() * 100)
     with ExitStack() as running:
         for site in (hub, deployments):
             running.enter_context(site.running())
@@ -124,14 +130,17 @@ def world(folder: Path) -> Iterator[World]:
         ranker = running.enter_context(lookalike("tei", name=RERANKER, kind="reranker", key=TOKEN))
         writer = running.enter_context(lookalike("tgi", name=HOSTED, kind="llm", key=TOKEN))
         deployments.items = {"YOUR_NAME": [deployment("ranker", url=ranker.url, repository=RERANKER)]}
+        deployments.servers[EMBEDDER] = embedder.url
         env = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ} | {
             "HOME": str(folder / "home"),
             "HUBGATE_PORT": "0",
             "HF_ENDPOINT": hub.url,
             "HUBGATE_ROUTER_URL": router.url,
             "HUBGATE_ENDPOINTS_API_URL": f"{deployments.url}/v2",
+            "HUBGATE_ENDPOINTS_CATALOG_URL": f"{deployments.url}/api/v1/catalog",
         }
-        hosts = "".join(f" --host {host}" for host in ("huggingface", embedder.url, ranker.url, writer.url))
+        servers = (embedder.url, ranker.url, writer.url, deployments.url)
+        hosts = "".join(f" --host {host}" for host in ("huggingface", *servers))
         yield World(
             folder,
             env,

@@ -36,6 +36,7 @@ COMMANDS = {
     "key create guide": '"embedding":[',
     "connection add": "Added chat: chat_completion, ",
     "--namespace": "Added writer: completion, ",
+    "deploy create": "Registered small.",
     "--local": "384 dimensions",
     "edit e5": "requests_per_minute: 300",
     "key create dify": "hg_",
@@ -85,7 +86,7 @@ def send(reader: World, request: str, key: str) -> None:
     method, path = first.split()
     headers = {"Authorization": f"ApiKey {key}", "Content-Type": "application/json"}
     asked = urllib.request.Request(f"{reader.written[GATE]}/{path}", body.encode(), headers, method=method)
-    with urllib.request.urlopen(asked, timeout=60) as answer:
+    with urllib.request.urlopen(asked, timeout=240) as answer:
         assert json.load(answer)["service"] == "hugging_face"
 
 
@@ -96,7 +97,7 @@ def printed(snippets: list[str]) -> str:
         input=json.dumps(snippets),
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -25,7 +25,7 @@ def test_readme_snippets_print_the_same_vector(local_gateway: RunningGateway) ->
         code = block.text.replace("http://127.0.0.1:8080", local_gateway.url)
         code = code.replace("YOUR_HUBGATE_KEY", local_gateway.admin_key)
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False
         )
         assert done.returncode == 0, done.stderr
         printed.append(json.loads(done.stdout))

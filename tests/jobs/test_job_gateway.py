@@ -76,11 +76,11 @@ def test_waits_for_a_gateway_that_is_starting(settings: Settings) -> None:
         with HomeLock(settings.home) as lock:
             began.set()
             lock.announce("http://127.0.0.1:1")
-            announced.wait(60)
+            announced.wait(240)
 
     starting = threading.Thread(target=start)
     starting.start()
-    began.wait(60)
+    began.wait(240)
     try:
         with ensure_gateway(settings) as own:
             assert not own

@@ -403,7 +403,7 @@ def test_parquet_error_without_pyarrow_names_the_package(tmp_path: Path, source:
         env={**os.environ, "HUBGATE_HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert ran.returncode == 1

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hubgate.domain.calls import OutputDtype
+from hubgate.domain.endpoint import OutputDtype
 from hubgate.files import atomic_write
 from hubgate.jobs.formats import make_sink
 from hubgate.jobs.manifest import Manifest, Record, read_totals

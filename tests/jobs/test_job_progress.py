@@ -121,7 +121,7 @@ async def test_status_lines_are_printed_periodically_without_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = ""
-    async with asyncio.timeout(20), show_progress(at(5), None, every=0.0):
+    async with asyncio.timeout(240), show_progress(at(5), None, every=0.0):
         while said.count("\n") < 2:
             await asyncio.sleep(0)
             said += capsys.readouterr().err
@@ -133,7 +133,7 @@ async def test_waiting_reason_is_printed_once_per_interval_without_a_terminal(
 ) -> None:
     progress = at()
     progress.waiting_for = "The gate does not run any more."
-    async with asyncio.timeout(20), show_progress(progress, None, every=0.0, waiting=math.inf):
+    async with asyncio.timeout(240), show_progress(progress, None, every=0.0, waiting=math.inf):
         for _ in range(50):
             await asyncio.sleep(0)
         assert capsys.readouterr().err == "0 rows; waiting: The gate does not run any more.\n"
@@ -146,7 +146,7 @@ async def test_waiting_reason_is_printed_once_per_interval_without_a_terminal(
             await asyncio.sleep(0)
         assert capsys.readouterr().err.count("0 rows, 0/s") > 1
     progress.waiting_for = "The gate does not run any more."
-    async with asyncio.timeout(20), show_progress(progress, None, every=0.0, waiting=0.0):
+    async with asyncio.timeout(240), show_progress(progress, None, every=0.0, waiting=0.0):
         for _ in range(50):
             await asyncio.sleep(0)
     assert capsys.readouterr().err.count("waiting: The gate does not run any more.") > 1
@@ -180,6 +180,6 @@ def test_terminal_shows_a_progress_bar() -> None:
     subprocess.run(
         [sys.executable, "-c", _IN_A_TERMINAL],
         env={**os.environ, "COLUMNS": "200", "TERM": "xterm"},
-        timeout=60,
+        timeout=240,
         check=True,
     )

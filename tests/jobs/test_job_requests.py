@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hubgate.domain.records import Key
 from hubgate.web.http.request_context import BULK_PATIENCE, RequestContext
+from hubgate.web.openai.routes import FACE
 
 if TYPE_CHECKING:
     from scripted_gateway import ScriptedGateway
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 
 def test_bulk_request_has_lower_priority_and_a_longer_deadline() -> None:
     key = Key(id="k", name="k", digest=b"", created_at=0.0)
-    asks = RequestContext("id", 100.0, key=key, bulk=True).call_context()
+    asks = RequestContext("id", 100.0, FACE, key=key, bulk=True).call_context()
     assert (asks.bulk, asks.deadline) == (True, 100.0 + BULK_PATIENCE)
-    asks = RequestContext("id", 100.0, key=key).call_context()
+    asks = RequestContext("id", 100.0, FACE, key=key).call_context()
     assert (asks.bulk, asks.deadline) == (False, None)
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import model_script
 import pytest
 from model_script import Script, one_each, refused, run, task, vector
 
@@ -99,7 +100,7 @@ async def test_completed_requests_are_kept_though_an_earlier_one_failed(source: 
 
     script = Script(answer)
     work = asyncio.create_task(run(task(source, output), script))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         while JobFolder(output).totals().rows < 7:  # noqa: ASYNC110 - what is waited for is on disk
             await asyncio.sleep(0)
     work.cancel()
@@ -399,10 +400,10 @@ def test_full_disk_stops_the_job_with_one_line_and_loses_nothing(tmp_path: Path,
     ran = subprocess.run(
         # -B: under the limit Python would leave truncated .pyc files behind, which break every later import.
         [sys.executable, "-B", "-c", _ON_A_SMALL_DISK, str(source), str(output)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(model_script.__file__).parent)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     assert ran.stderr == ""

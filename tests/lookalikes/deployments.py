@@ -311,7 +311,7 @@ def _carried_out(hosted: Hosted, action: str) -> Answer:
 
 def _forwarded(seen: Seen, server: str) -> Answer:
     parts = urlsplit(server)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=20)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=240)
     headers = {name: value for name, value in seen.headers.items() if name not in {"host", "connection"}}
     try:
         connection.request(seen.method, parts.path or "/", seen.body, headers)

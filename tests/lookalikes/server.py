@@ -104,6 +104,10 @@ class LookAlike:
         self._fault = None
         self.release()
 
+    def slow_down(self, seconds: float) -> None:
+        """Reply with this delay from now on."""
+        self._seconds = seconds
+
     def hurry(self) -> None:
         """Reply without delay from now on."""
         self._seconds = 0.0
@@ -112,7 +116,7 @@ class LookAlike:
         """Let hanging requests continue."""
         self._loop.call_soon_threadsafe(self._released.set)
 
-    def wait_until(self, condition: Callable[[LookAlike], bool], seconds: float = 20) -> None:
+    def wait_until(self, condition: Callable[[LookAlike], bool], seconds: float = 240) -> None:
         """Block until something is true of the server. In a coroutine: `await asyncio.to_thread(...)`."""
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self), seconds):
@@ -230,14 +234,14 @@ class LookAlike:
             target=self._loop.run_until_complete, args=(self._serve(started, stop, tls),), daemon=True
         )
         thread.start()
-        if not started.wait(20):
+        if not started.wait(240):
             raise TimeoutError("the look-alike did not start")
         try:
             yield self
         finally:
             self.release()
             self._loop.call_soon_threadsafe(stop.set)
-            thread.join(20)
+            thread.join(240)
             self._loop.close()
 
 

@@ -63,17 +63,19 @@ class Databases:
 
     def _create(self, template: str) -> str:
         name = f"hubgate_test_{secrets.token_hex(6)}"
+        # A connection pooler may still be connected to the template.
+        self._execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", template)
         self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return name
 
     def _drop(self, name: str) -> None:
         self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def _execute(self, command: str) -> None:
+    def _execute(self, command: str, *values: str) -> None:
         import psycopg  # not at the top: this is a plugin of every test
 
         with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute(command.encode())
+            connection.execute(command.encode(), values)
 
     def _of(self, name: str) -> str:
         path, _, query = self._url.partition("?")
@@ -129,7 +131,7 @@ def _shared_server(shared: Path) -> str:
                     stderr=log,
                     check=True,
                 )
-            end = time.monotonic() + 100
+            end = time.monotonic() + 240
             while not ready.exists():
                 assert time.monotonic() < end, (shared / "watcher.log").read_text()
                 time.sleep(0.02)

@@ -55,6 +55,10 @@ class PostgresServer:
             return f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         return f"postgresql://postgres@/postgres?host={self._folder}"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server, and create its data first if there is none."""
         self._folder.chmod(0o777)
@@ -72,7 +76,7 @@ class PostgresServer:
                 stderr=log,
                 **self._as_user,
             )
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while not _answers(self.url):
             assert self._process.poll() is None, (self._folder / "log").read_text()
             assert time.monotonic() < end, "PostgreSQL did not start"
@@ -82,16 +86,26 @@ class PostgresServer:
         """Kill it without notice, and wait until its processes have noticed."""
         children = _children(self._process.pid)
         self._process.kill()
-        self._process.wait(60)
-        end = time.monotonic() + 60
+        self._process.wait(240)
+        end = time.monotonic() + 240
         while any(_runs(child) for child in children):
             assert time.monotonic() < end, "a process of PostgreSQL did not stop"
             time.sleep(0.02)
 
+    def freeze(self) -> None:
+        """Stop all its processes without closing connections, until `thaw`."""
+        for process in (self._process.pid, *_children(self._process.pid)):
+            os.kill(process, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for process in (*_children(self._process.pid), self._process.pid):
+            os.kill(process, signal.SIGCONT)
+
     def stop(self) -> None:
         if self._process.poll() is None:
+            self.thaw()
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(60)
+            self._process.wait(240)
 
     def _create(self) -> None:
         arguments = ("--username=postgres", "--auth=trust", "--encoding=utf8", "--no-locale", "--no-sync")

@@ -53,7 +53,7 @@ def pasted(line: str, gateway: GatewayProcess) -> str:
     """What the line prints in a shell; where there is no curl, what it asks is asked otherwise."""
     if shutil.which("curl"):
         return subprocess.run(
-            ["sh", "-c", line], capture_output=True, text=True, timeout=60, check=True
+            ["sh", "-c", line], capture_output=True, text=True, timeout=240, check=True
         ).stdout
     _, _, url, _, key, _, _, _, body = shlex.split(line)
     assert url.startswith(gateway.url)

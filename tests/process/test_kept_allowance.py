@@ -10,8 +10,9 @@ import pytest
 from lookalikes import lookalike
 
 if TYPE_CHECKING:
-    from gateway_process import GatewayProcess, Home, Reply
+    from gateway_process import GatewayProcess, Home
     from lookalikes import LookAlike
+    from running_gateway import Reply
 
 
 def add(home: Home, gateway: GatewayProcess, server: LookAlike, per_minute: int) -> None:

@@ -60,6 +60,17 @@ async def leave(gateway: RunningGateway, request: bytes, after: float) -> None:
         await writer.wait_closed()
 
 
+async def leave_while_served(gateway: RunningGateway, request: bytes, model: LookAlike) -> None:
+    """Ask, and go without a word when the server is at work on it."""
+    before = len(model.posts)
+    _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(gateway.url).port)
+    writer.write(request)
+    await asyncio.to_thread(eventually, lambda: len(model.posts) > before)
+    writer.transport.abort()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
 def sockets() -> int:
     """Open sockets of this process, in which gateway and server run."""
     count = 0
@@ -102,12 +113,12 @@ def test_thousand_clients_that_disconnect_at_random_leak_nothing(
 
 
 def test_abandoned_stream_ends_at_the_server(gateway: RunningGateway, model: LookAlike) -> None:
-    asyncio.run(leave(gateway, chat(gateway, stream=True), 0.05))
-    model.wait_until(lambda server: server.abandoned == 1 and server.streams == 0)
+    asyncio.run(leave_while_served(gateway, chat(gateway, stream=True), model))
+    eventually(lambda: model.abandoned == 1 and model.streams == 0)
 
 
 def test_abandoned_call_is_cancelled_not_failed(gateway: RunningGateway, model: LookAlike) -> None:
-    asyncio.run(leave(gateway, chat(gateway, stream=True), 0.05))
+    asyncio.run(leave_while_served(gateway, chat(gateway, stream=True), model))
     model.wait_until(lambda server: server.abandoned == 1)
 
     def row() -> dict[str, int]:
@@ -123,6 +134,6 @@ def test_abandoned_call_ends_at_the_server(settings: Settings) -> None:
     with lookalike("vllm", kind="llm") as model, RunningGateway(settings) as gateway:
         gateway.add("llm", url=model.url, task="chat_completion")
         model.fail("hang", method="POST")
-        asyncio.run(leave(gateway, chat(gateway, stream=False), 0.2))
+        asyncio.run(leave_while_served(gateway, chat(gateway, stream=False), model))
         model.wait_until(lambda server: server.abandoned == 1)
         model.heal()

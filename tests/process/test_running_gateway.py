@@ -9,12 +9,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from gateway_process import GatewayProcess, Home, Reply
+from gateway_process import GatewayProcess, Home
 from lookalikes import LookAlike, lookalike
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
+
+    from running_gateway import Reply
 
 TOKEN = "hf_" + "t0ken" * 6
 OTHER_ICU = """
@@ -82,7 +84,7 @@ def test_killed_gateway_leaves_no_lock_and_loses_nothing(home: Home) -> None:
             server.wait_until(lambda s: bool(s.posts) and "never answered" in s.posts[-1].texts)
             gateway.signal(signal.SIGKILL)
             assert gateway.wait() == -signal.SIGKILL
-            assert isinstance(asking.exception(60), OSError)
+            assert isinstance(asking.exception(240), OSError)
         server.heal()
         listed = home.run("list")
         assert (listed.status, listed.err) == (0, "")
@@ -97,7 +99,7 @@ def test_call_in_flight_is_answered_before_the_gateway_stops(home: Home) -> None
         gateway.signal(signal.SIGTERM)
         gateway.wait_for("stopping")
         server.heal()
-        assert asking.result(60).status == 200
+        assert asking.result(240).status == 200
         assert gateway.wait() == 0
 
 
@@ -116,7 +118,7 @@ def test_second_signal_aborts_all_calls(home: Home, tmp_path: Path) -> None:
         gateway.wait_for("stopping")
         gateway.signal(signal.SIGINT)
         assert gateway.wait() == 0
-        reply = call.result(60)
+        reply = call.result(240)
         assert (reply.status, reply.json()["error"]["code"]) == (503, "gate_stopping")
         assert "Traceback" not in gateway.output
 
@@ -174,14 +176,57 @@ def test_startup_errors_are_reported_in_one_line(home: Home) -> None:
             assert told.err.count("\n") == 1
 
 
-def test_help_imports_nothing_heavy() -> None:
-    heavy = {"aiohttp", "alembic", "asyncio", "cryptography", "huggingface_hub", "icu", "msgspec", "numpy"}
-    heavy |= {"openvino", "regex", "rich", "sqlalchemy", "starlette", "urllib.request", "uvicorn"}
-    program = (
-        "import json, sys; from hubgate.cli import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: print(json.dumps(sorted(sys.modules)))"
-    )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    *_, modules = ran.stdout.splitlines()
-    assert heavy & set(json.loads(modules)) == set()
+HEAVY = {
+    "aiohttp",
+    "alembic",
+    "asyncio",
+    "cryptography",
+    "huggingface_hub",
+    "icu",
+    "msgspec",
+    "numpy",
+    "openvino",
+}
+HEAVY |= {"pyarrow", "pydantic", "regex", "sqlalchemy", "starlette", "uvicorn"}
+IMPORTS = """\
+import json, sys
+from hubgate.cli import main
+try: main(sys.argv[1:])
+except SystemExit: pass
+{then}
+print("\\n" + json.dumps(sorted(sys.modules)))
+"""
+
+
+def imported(env: dict[str, str], *arguments: str, then: str = "") -> set[str]:
+    """The modules of a process that has run a command."""
+    program = [sys.executable, "-c", IMPORTS.format(then=then), *arguments]
+    ran = subprocess.run(program, env=env, capture_output=True, text=True, check=True)
+    return set(json.loads(ran.stdout.splitlines()[-1]))
+
+
+def test_help_imports_nothing_heavy(home: Home) -> None:
+    assert imported(home.env, "--help") & (HEAVY | {"rich", "urllib.request"}) == set()
+
+
+def test_command_imports_nothing_heavy_if_a_gateway_runs(home: Home) -> None:
+    with home.serve():
+        modules = imported(home.env, "key", "list")
+    assert "urllib.request" in modules
+    assert modules & (HEAVY - {"msgspec"}) == set()
+
+
+def test_gateway_imports_only_what_it_uses(tmp_path: Path) -> None:
+    modules = imported(Home(tmp_path).env, "add", "words", "--fake", then="import hubgate.cli.server.serve")
+    unused = {"alembic", "huggingface_hub", "jinja2", "numpy", "obstore", "openvino", "psycopg", "pyarrow"}
+    unused |= {
+        "hiredis",
+        "psycopg_binary",
+        "pydantic",
+        "redis",
+        "rich",
+        "sqlalchemy.dialects.postgresql",
+        "tokenizers",
+    }
+    assert {"sqlalchemy.dialects.sqlite", "starlette", "uvicorn"} <= modules
+    assert modules & unused == set()

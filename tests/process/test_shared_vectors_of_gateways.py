@@ -60,7 +60,7 @@ def test_text_embedded_at_one_gateway_is_not_embedded_again_at_another(
         assert f"shared 127.0.0.1:{valkey.port}, " in " ".join(homes[0].run("cache", "stats").out.split())
         counted = two.request("GET", "/metrics", key=key).body.decode()
         assert re.search(r'hubgate_stored_vectors_hits_total\{place="shared"\} [1-9]', counted)
-        assert not (tmp_path / "one" / "data" / "vectors.db").exists()
+        assert not (tmp_path / "one" / "data" / "vectors").exists()
         valkey.kill()
         for number in range(5):
             assert one.embed("e5", f"later {number}", key=key).status == 200

@@ -121,7 +121,7 @@ class _Meeting:
         self._met = met
 
     def run(self, rows: Sequence[ModelInput]) -> list[Array]:
-        self._met.wait(20)
+        self._met.wait(240)
         return self._lane.run(rows)
 
 
@@ -141,7 +141,7 @@ def test_one_large_call_uses_every_lane(folder: TinyModelFolder) -> None:
         gateway.write(encode_frame(embed_request(*texts)(1)))
         gateway.flush()
         for _ in model.lanes:  # both have taken all there is, or one waits in vain for the other
-            assert waiting.both.acquire(timeout=30)
+            assert waiting.both.acquire(timeout=240)
         gateway.close()
         serving.join()
     assert not met.broken

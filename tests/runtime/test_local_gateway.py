@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from console_client import ConsoleClient
 from tiny_model import write_causal_ranker, write_cross_encoder
+
+from hubgate.runtime.machine import multiplies_int8
 
 if TYPE_CHECKING:
     from running_gateway import RunningGateway
@@ -52,6 +55,30 @@ def test_embedding_models_and_rerankers_run_side_by_side(gateway: RunningGateway
     if sys.platform == "linux":
         assert 'hubgate_local_model_bytes{model="mpnet"' in metrics
         assert 'hubgate_local_model_bytes{model="pairs"' in metrics
+
+
+def test_int8_shows_its_self_test_and_shares_no_vectors_with_f32(gateway: RunningGateway) -> None:
+    vectors = []
+    for name, precision in (("exact", "f32"), ("small", "int8")):
+        shown = gateway.add(name, source="local", model=str(DATA / "mpnet"), precision=precision)
+        assert shown["facts"]["precision"] == precision
+        body = {"model": name, "input": TEXTS}
+        replies = [gateway.request("POST", "/v1/embeddings", body).json() for _ in range(2)]
+        assert replies[0]["data"] == replies[1]["data"]
+        vectors.append([row["embedding"] for row in replies[0]["data"]])
+    assert vectors[0] != vectors[1]
+    assert vectors[0] == [pytest.approx(row, abs=0.1) for row in vectors[1]]
+
+    figure = shown["facts"]["precision_self_test"]
+    assert 0.999 <= figure < 1
+    info = gateway.request("GET", "/hf/small/info").json()
+    assert (info["model_dtype"], info["hubgate"]["precision_self_test"]) == ("int8", figure)
+    assert "precision_self_test" not in gateway.request("GET", "/hf/exact/info").json()["hubgate"]
+    console = ConsoleClient(gateway)
+    console.sign_in()
+    assert f"Self-test against f32 {figure}" in console.get("/ui/models/small/overview").words
+    slow = any("saves memory but no time" in warning for warning in shown["facts"].get("warnings", ()))
+    assert slow is not multiplies_int8()
 
 
 def test_reranker_of_random_weights_is_refused(gateway: RunningGateway) -> None:

@@ -39,7 +39,7 @@ class LoadBalancer:
                     host = next(hosts)
                     answers.append((f"{self.command} {self.path}", host))
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                gateway = http.client.HTTPConnection(host, timeout=60)
+                gateway = http.client.HTTPConnection(host, timeout=240)
                 gateway.request(self.command, self.path, body, dict(self.headers))
                 reply = gateway.getresponse()
                 content = reply.read()

@@ -32,6 +32,11 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def _reply(value: object) -> int | bytes:
+    """As Valkey turns what a script returns into a reply."""
+    return value.encode() if isinstance(value, str) else int(value)  # type: ignore[call-overload]
+
+
 @dataclass
 class LuaValkey:
     """The server. Its time is that of the loop and `offset`."""
@@ -60,11 +65,15 @@ class LuaValkey:
         self.sets.clear()
         self.run_id += 1
 
-    def connection(self, is_cut: Callable[[], bool] = lambda: False) -> LuaConnection:
-        """A gateway's connection, as long as it is not cut."""
-        return LuaConnection(self, is_cut)
+    def connection(
+        self,
+        is_cut: Callable[[], bool] = lambda: False,
+        arrives: Callable[[], float | None] = lambda: None,
+    ) -> LuaConnection:
+        """A gateway's connection. While it is cut there are no replies; `arrives` is when a message does nevertheless."""
+        return LuaConnection(self, is_cut, arrives)
 
-    def execute(self, script: Script, keys: Sequence[bytes], arguments: Sequence[object]) -> list[int]:
+    def execute(self, script: Script, keys: Sequence[bytes], arguments: Sequence[object]) -> list[Any]:
         self.questions += 1
         run = self._scripts.get(script.digest)
         if run is None:
@@ -73,7 +82,7 @@ class LuaValkey:
             )
         filled = [str(self.run_id) if each is RUN_ID else _text(each) for each in arguments]
         reply = run(self._lua.table_from([key.decode() for key in keys]), self._lua.table_from(filled))
-        return [int(reply[number]) for number in range(1, len(reply) + 1)]
+        return [_reply(reply[number]) for number in range(1, len(reply) + 1)]
 
     def remove(self, key: str, member: str) -> list[int]:
         return [int(self.sets.get(key, {}).pop(member, None) is not None)]
@@ -124,28 +133,33 @@ class LuaValkey:
 class LuaConnection:
     """What hubgate's parts on Valkey need of `hubgate.store.valkey.connection.ValkeyConnection`."""
 
-    def __init__(self, server: LuaValkey, is_cut: Callable[[], bool]) -> None:
+    def __init__(
+        self, server: LuaValkey, is_cut: Callable[[], bool], arrives: Callable[[], float | None]
+    ) -> None:
         self._server = server
         self._is_cut = is_cut
+        self._arrives = arrives
 
-    async def run(self, script: Script, keys: Sequence[bytes], *arguments: object) -> list[int]:
+    async def run(self, script: Script, keys: Sequence[bytes], *arguments: object) -> list[Any]:
         return await self._exchange(lambda: self._server.execute(script, keys, arguments))
 
     async def command(self, name: str, key: bytes, member: str) -> None:
         assert name == "ZREM"
         await self._exchange(lambda: self._server.remove(key.decode(), member))
 
-    async def _exchange(self, execute: Callable[[], list[int]]) -> list[int]:
+    async def _exchange(self, execute: Callable[[], list[Any]]) -> list[Any]:
         """A message that was sent arrives, even if nobody waits for the reply any more."""
         server = self._server
         if self._is_cut():
+            if (at := self._arrives()) is not None:
+                asyncio.get_running_loop().call_at(at, execute)
             await asyncio.sleep(PATIENCE)
             raise StoreFailed("The Valkey server did not answer in time.")
         loop = asyncio.get_running_loop()
-        reply: asyncio.Future[list[int]] = loop.create_future()
+        reply: asyncio.Future[list[Any]] = loop.create_future()
         is_lost = server.chance.random() < server.lost_replies
 
-        def receive(answer: list[int]) -> None:
+        def receive(answer: list[Any]) -> None:
             if not is_lost and not reply.done():
                 reply.set_result(answer)
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from gateway_process import Reply
     from postgres.databases import Databases
+    from running_gateway import Reply
 
 EDITED = ("requests_per_minute", "burst", "tokens_per_minute")
 """One field for each gateway, so that all edits can be found afterwards."""

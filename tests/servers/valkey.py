@@ -58,7 +58,7 @@ class ValkeyServer:
             self._process = subprocess.Popen(
                 [_program(), *self._options, *own, *where], cwd=self._folder, stdout=log, stderr=log
             )
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while not _listens(self.port):
             assert self._process.poll() is None, (self._folder / "log").read_text()
             assert time.monotonic() < end, "Valkey did not start"
@@ -68,7 +68,7 @@ class ValkeyServer:
         """Kill it without notice. Frozen or not, it loses all data."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(60)
+            self._process.wait(240)
             self._process = None
 
     def freeze(self) -> None:
@@ -77,6 +77,16 @@ class ValkeyServer:
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
+
+    def scripts_run(self) -> int:
+        """How many scripts the server has executed since it started; 0 if it is not there."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 5) as sock, sock.makefile("rb") as lines:
+                sock.sendall(b"INFO commandstats\r\n")
+                found = [line for line in iter(lines.readline, b"\r\n") if line.startswith(b"cmdstat_eval")]
+        except OSError:
+            return 0
+        return sum(int(line.partition(b"calls=")[2].partition(b",")[0]) for line in found)
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

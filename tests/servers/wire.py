@@ -25,6 +25,8 @@ class Wire:
         self.port = 0
         self.connections = 0
         """Accepted until now."""
+        self.delay = 0.0
+        """Seconds that bytes take in each direction."""
         self._target = target
         self._tls = tls
         self._writers: set[asyncio.StreamWriter] = set()
@@ -58,7 +60,7 @@ class Wire:
         self._do(self._mend())
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(240)
 
     async def _cut(self) -> None:
         if self._server is not None:
@@ -89,6 +91,9 @@ class Wire:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self._flows.wait()
+                if self.delay:
+                    self._loop.call_later(self.delay, writer.write, data)
+                    continue
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

@@ -46,7 +46,7 @@ def _state(
     gateway: ScriptedGateway, endpoint: Endpoint, pipeline: Pipeline, unready: str | None = None
 ) -> State:
     said = {endpoint.name: unready} if unready else {}
-    return state_of(gateway.service, endpoint, {endpoint.name: pipeline}, said)
+    return state_of(gateway.service, endpoint, pipeline, said)
 
 
 def _opened(endpoint: Endpoint, model: _Model) -> Pipeline:
@@ -58,9 +58,9 @@ async def test_running_model_shows_how_much_of_its_rate_limit_is_used(
 ) -> None:
     endpoint = dedicated(requests_per_minute=4)
     pipeline = _opened(endpoint, _Model())
-    assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, used=0.0)
+    assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, concurrency_limit=8, used=0.0)
     await pipeline.answer(CALL)
-    assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, used=0.25)
+    assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, concurrency_limit=8, used=0.25)
 
 
 async def test_queued_call_shows_the_wait_for_the_rate_limit(scripted: ScriptedGateway) -> None:
@@ -110,14 +110,16 @@ async def test_states_known_without_calling_a_server_are_shown(scripted: Scripte
 
 def test_state_of_several_gateways_has_sums_and_the_worst_kind() -> None:
     replicas = [ReplicaState(name="a", requests=2), ReplicaState(name="b", in_flight=1, requests=1)]
-    own = State(waiting=1, in_flight=2, used=0.75, replicas=replicas)
+    own = State(waiting=1, in_flight=2, concurrency_limit=16, used=0.75, replicas=replicas)
     failed = [
         ReplicaState(name="a", kind=Kind.FAILING, cause=Cause.OVERLOADED, message="Full.", requests=3),
         ReplicaState(name="of-before-a-change", requests=9),
     ]
     parts = {
         "gate-1": own,
-        "gate-2": State(kind=Kind.WAITING, seconds=7, waiting=4, used=0.5, replicas=failed),
+        "gate-2": State(
+            kind=Kind.WAITING, seconds=7, waiting=4, concurrency_limit=4, used=0.5, replicas=failed
+        ),
         "gate-3": State(kind=Kind.PAUSED, cause=Cause.PAUSED),
     }
     assert merge(own, parts) == State(
@@ -126,6 +128,7 @@ def test_state_of_several_gateways_has_sums_and_the_worst_kind() -> None:
         seconds=7,
         waiting=5,
         in_flight=2,
+        concurrency_limit=20,
         used=1.0,
         replicas=(
             ReplicaState(name="a", kind=Kind.FAILING, cause=Cause.OVERLOADED, message="Full.", requests=5),

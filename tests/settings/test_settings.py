@@ -16,7 +16,7 @@ def test_empty_environment_gives_documented_defaults() -> None:
     assert settings.keys_in_path is False
     assert settings.admin_key is None
     assert settings.database == settings.home / "hubgate.db"
-    assert settings.vectors == settings.home / "vectors.db"
+    assert settings.vectors == settings.home / "vectors"
     assert settings.cache_bytes == 1 << 30
 
 
@@ -83,6 +83,19 @@ def test_reads_every_variable() -> None:
     assert settings.valkey_url == "valkeys://:hidden@valkey.example:6380/1"
     assert settings.cache_url == "redis+sentinel://one,two/main"
     assert "hidden" not in repr(settings)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/files", "gs://bucket", "abfss://container@account/files"])
+def test_files_can_be_in_an_object_store(url: str) -> None:
+    settings = Settings.from_env({"HUBGATE_HOME": "/data", "HUBGATE_FILES": f"{url}/"})
+    assert (settings.files_url, settings.files) == (url, Path("/data/files"))
+
+
+@pytest.mark.parametrize("url", ["ftp://host/files", "s3://", "s3://KEY:secret@bucket/files"])
+def test_refuses_other_urls_for_files(url: str) -> None:
+    with pytest.raises(InvalidSetting, match="HUBGATE_FILES") as refused:
+        Settings.from_env({"HUBGATE_FILES": url})
+    assert "KEY:secret" not in str(refused.value)
 
 
 def test_total_body_limit_is_at_least_the_single_body_limit() -> None:

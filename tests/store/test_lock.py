@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.lock import HomeLock, home_error, running_gateway
+from hubgate.store.lock import HomeLock, gateway_id, home_error, running_gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ def test_other_processes_find_the_gateway_and_cannot_start_a_second(tmp_path: Pa
 
 def test_stopped_gateway_releases_lock_and_removes_announcement(tmp_path: Path) -> None:
     with other_process(tmp_path) as (process, _):
-        process.communicate("end\n", timeout=60)
+        process.communicate("end\n", timeout=240)
         assert process.returncode == 0
     assert not (tmp_path / "gate.json").exists()
     assert running_gateway(tmp_path) is None
@@ -81,7 +81,7 @@ def test_stopped_gateway_releases_lock_and_removes_announcement(tmp_path: Path) 
 def test_ignores_files_left_by_a_killed_gateway(tmp_path: Path) -> None:
     with other_process(tmp_path) as (process, _):
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(60)
+        process.wait(240)
     assert (tmp_path / "gate.json").exists()
     assert running_gateway(tmp_path) is None
     with HomeLock(tmp_path) as lock:
@@ -164,3 +164,13 @@ def test_inaccessible_announcement_raises_store_error(tmp_path: Path) -> None:
             lock.announce(URL)
         with pytest.raises(StoreFailed, match="cannot be used"):
             running_gateway(tmp_path)
+
+
+def test_gateway_keeps_its_id_in_its_home_and_a_copy_on_another_machine_gets_a_new_one(
+    tmp_path: Path,
+) -> None:
+    first = gateway_id(tmp_path)
+    assert gateway_id(tmp_path) == first
+    (tmp_path / "gate.id").write_text(f"{first} another-host")
+    assert gateway_id(tmp_path) != first
+    assert gateway_id(tmp_path / "not there") != gateway_id(tmp_path / "not there")

@@ -25,6 +25,7 @@ from hubgate.domain.records import DAY, HOUR, Slot, Tally, UsageQuery
 from hubgate.service.keys.access import Access
 from hubgate.settings import InvalidSetting, Settings
 from hubgate.store.database import Database
+from hubgate.store.postgres import BoundedConnection
 from hubgate.store.store import SqlStore
 from hubgate.store.tables import REVISION, audit, metadata, notes
 from hubgate.store.usage import KEPT_HOURS, SqlUsage
@@ -148,7 +149,7 @@ async def test_deadlocked_transaction_is_run_again(migrated_url: str) -> None:
                     update(notes).where(notes.c.name == name).values(value=notes.c.value + "x")
                 )
                 if name == first and len(tries) == 1:
-                    both_have_one.wait(30)
+                    both_have_one.wait(240)
 
         return work
 
@@ -244,6 +245,14 @@ async def test_lost_connection_fails_one_transaction_at_most(migrated_url: str) 
             await database.do(write_and_lose)
         assert failed.value.retryable
         assert await database.do(names) == ["a"]
+
+
+def test_server_that_does_not_answer_breaks_the_connection(migrated_url: str) -> None:
+    with BoundedConnection.connect(migrated_url) as connection:
+        connection.answer_seconds = 0.2
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT pg_sleep(60)")
+        assert connection.closed
 
 
 async def test_unreachable_server_is_retryable() -> None:

@@ -131,7 +131,7 @@ def test_concurrent_processes_share_one_key_file(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    ids = {process.communicate(timeout=60)[0] for process in started}
+    ids = {process.communicate(timeout=240)[0] for process in started}
     assert len(ids) == 1
     assert ids != {""}
 

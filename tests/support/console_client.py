@@ -54,10 +54,17 @@ class ConsoleClient:
         sent = {"csrf": self.csrf, **(form or {})}
         return self._ask("POST", path, urlencode(sent).encode(), headers)
 
+    def upload(self, path: str, name: str, content: bytes) -> Page:
+        """Send a form with a file, and the session's CSRF token."""
+        head = f'--cut\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n{self.csrf}\r\n'
+        head += f'--cut\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+        body = head.encode() + content + b"\r\n--cut--\r\n"
+        return self._ask("POST", path, body, {"content-type": "multipart/form-data; boundary=cut"})
+
     @contextmanager
     def asking(self, path: str, form: dict[str, str]) -> Iterator[None]:
         """Send a form, and disconnect at the end of the context without reading the reply."""
-        connection = http.client.HTTPConnection(urlsplit(self.gateway.url).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(self.gateway.url).netloc, timeout=240)
         try:
             connection.request("POST", path, urlencode({"csrf": self.csrf, **form}), self._cookies())
             yield
@@ -74,7 +81,7 @@ class ConsoleClient:
     def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Page:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= self._cookies()
-        connection = http.client.HTTPConnection(urlsplit(self.gateway.url).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(self.gateway.url).netloc, timeout=240)
         try:
             connection.request(method, path, body, sent)
             answer = connection.getresponse()

@@ -10,33 +10,24 @@ import shutil
 import subprocess
 import sys
 import threading
-import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import pytest
 from commands import CommandResult
+from running_gateway import send
 
 if TYPE_CHECKING:
     import signal
-    from email.message import Message
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import IO
 
+    from running_gateway import Reply
+
 HUBGATE = (sys.executable, "-m", "hubgate")
-_TIMEOUT_SECONDS = 60.0
+_TIMEOUT_SECONDS = 240.0
 _ADMIN_KEY = secrets.token_urlsafe(24)
-
-
-class Reply(NamedTuple):
-    """An HTTP response."""
-
-    status: int
-    body: bytes
-    headers: Message
-
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 class Home:
@@ -49,6 +40,8 @@ class Home:
 
     def __init__(self, folder: Path, admin_key: str = "") -> None:
         self.admin_key = admin_key
+        self.patience = _TIMEOUT_SECONDS
+        """Seconds for what its gateway is waited for."""
         removed = ("HUBGATE_", "HF_", "XDG_")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
         self.env |= {
@@ -71,25 +64,35 @@ class Home:
         )
         return CommandResult(completed.returncode, completed.stdout, completed.stderr)
 
-    def serve(self, **env: str) -> GatewayProcess:
+    def serve(self, *options: str, **env: str) -> GatewayProcess:
         """Run `hubgate serve` while the context is open."""
-        return GatewayProcess(self.env | env)
+        return GatewayProcess(self.env | env, options, self.patience)
 
 
 class GatewayProcess:
-    """`hubgate serve`, running while its context is open."""
+    """`hubgate serve`, running while its context is open.
+
+    Args:
+        env: its environment.
+        options: of the command.
+        patience: seconds for what is waited for.
+    """
 
     url: str
 
-    def __init__(self, env: dict[str, str]) -> None:
+    def __init__(
+        self, env: dict[str, str], options: Sequence[str] = (), patience: float = _TIMEOUT_SECONDS
+    ) -> None:
         self._env = env
+        self._patience = patience
+        self._options = options
         self._lines: list[str] = []
         self._more = threading.Condition()
         self._open = 2
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [*HUBGATE, "serve"],
+            [*HUBGATE, "serve", *self._options],
             env=self._env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -129,7 +132,7 @@ class GatewayProcess:
             return found is not None or not self._open
 
         with self._more:
-            self._more.wait_for(matches, _TIMEOUT_SECONDS)
+            self._more.wait_for(matches, self._patience)
         assert found is not None, f"never printed {pattern!r}:\n{self.output}"
         return found
 
@@ -138,7 +141,7 @@ class GatewayProcess:
 
     def wait(self) -> int:
         """Wait until the process exits and all its output is read, and return its status."""
-        status = self._process.wait(_TIMEOUT_SECONDS)
+        status = self._process.wait(self._patience)
         for reader in self._readers:
             reader.join()
         return status
@@ -148,13 +151,7 @@ class GatewayProcess:
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         payload = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, payload, headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as reply:
-                return Reply(reply.status, reply.read(), reply.headers)
-        except urllib.error.HTTPError as error:
-            with error:
-                return Reply(error.code, error.read(), error.headers)
+        return send(urllib.request.Request(self.url + path, payload, headers, method=method))
 
     def embed(self, model: str, text: str, *, key: str) -> Reply:
         return self.request("POST", "/v1/embeddings", {"model": model, "input": text}, key=key)

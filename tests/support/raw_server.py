@@ -36,7 +36,9 @@ async def raw_server(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIter
     finally:
         server.close()
         for writer in writers:
-            writer.transport.abort()
+            # asyncio raises this if the transport sent the rest of its buffer and then closed (CPython 3.11).
+            with contextlib.suppress(AttributeError):
+                writer.transport.abort()
         for task in tasks:
             if task is not None:
                 task.cancel()

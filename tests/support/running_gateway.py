@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import uvloop
 
+from hubgate.cli.server.draining import DrainingServer
 from hubgate.cli.server.serve import serve
 from hubgate.settings import Settings
 from hubgate.store.store import SqlStore
@@ -48,6 +49,16 @@ class Reply(NamedTuple):
         return json.loads(self.body)
 
 
+def send(request: urllib.request.Request) -> Reply:
+    """Send a request. An HTTP error is a reply too."""
+    try:
+        with urllib.request.urlopen(request, timeout=240) as response:
+            return Reply(response.status, response.headers, response.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Reply(error.code, error.headers, error.read())
+
+
 _folder = tempfile.TemporaryDirectory()  # removed when the process ends
 
 
@@ -73,7 +84,7 @@ def copy_migrated(settings: Settings) -> None:
     shutil.copytree(migrated().secret_key_file.parent, settings.secret_key_file.parent, dirs_exist_ok=True)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 240.0) -> None:
     """Wait until a condition outside this thread is true."""
     end = time.monotonic() + seconds
     while not condition():
@@ -99,7 +110,7 @@ class RunningGateway:
     def __enter__(self) -> Self:
         copy_migrated(self.settings)
         self._thread.start()
-        self._started.wait(60)
+        self._started.wait(240)
         if self._failure is not None:
             self._thread.join()
             raise self._failure
@@ -107,14 +118,14 @@ class RunningGateway:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join(60)
+        self._thread.join(240)
         assert not self._thread.is_alive(), "the gateway did not stop"
         if self._failure is not None:
             raise self._failure
 
     def settle(self) -> None:
         """Wait until the local models are loaded."""
-        asyncio.run_coroutine_threadsafe(self.service.startup.settled(), self._loop).result(60)
+        asyncio.run_coroutine_threadsafe(self.service.startup.settled(), self._loop).result(240)
         assert self.service.startup.unready() == {}
 
     def request(
@@ -130,13 +141,7 @@ class RunningGateway:
         payload = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
         sent = {"content-type": "application/json", "authorization": f"Bearer {key or self.admin_key}"}
         sent.update(headers or {})
-        request = urllib.request.Request(self.url + path, payload, sent, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return Reply(response.status, response.headers, response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return Reply(error.code, error.headers, error.read())
+        return send(urllib.request.Request(self.url + path, payload, sent, method=method))
 
     def add(self, name: str = "fake", **form: object) -> dict[str, Any]:
         """Register an endpoint, a fake one unless the form says otherwise."""
@@ -167,6 +172,8 @@ class RunningGateway:
     def _on_start(self, url: str, application: Application, server: uvicorn.Server) -> None:
         self._loop = asyncio.get_running_loop()
         self._server = server
+        assert isinstance(server, DrainingServer)
+        server.handshake_seconds = 0.0  # at the end nobody connects any more
         self.url = url
         self.app = application.app
         self.service = application.gateway

@@ -61,7 +61,7 @@ class Screen:
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", self._on_request)
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(240_000)
 
     def go(self, path: str) -> None:
         """Open a page of the console and wait until it is loaded."""

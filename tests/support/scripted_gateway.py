@@ -17,7 +17,8 @@ from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.domain.hub import ModelPrompts
 from hubgate.service.batches.batches import Batches
-from hubgate.service.batches.files import Files, FilesFolder
+from hubgate.service.batches.files import Files
+from hubgate.service.batches.folder import FilesFolder
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.keys.access import Access

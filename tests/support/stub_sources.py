@@ -40,7 +40,7 @@ def local(name: str = "minilm") -> Endpoint:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Run the event loop until the condition is true."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0)
 

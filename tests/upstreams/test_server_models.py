@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from lookalikes import LookAlike, lookalike
+from msgspec import structs
 
 from hubgate.domain.calls import Chat, Complete, WireFormat
 from hubgate.domain.endpoint import Endpoint, Engine, Source, Target, Task
@@ -386,7 +387,7 @@ async def test_hold_time_is_sent_as_scale_up_timeout(sources: ModelSources) -> N
     with lookalike("vllm", kind="llm") as server:
         writer = await opened(sources, server)
         call = chat()
-        await writer.generate(replace(call, context=replace(call.context, hold=42.9)))
+        await writer.generate(structs.replace(call, context=structs.replace(call.context, hold=42.9)))
         assert server.posts[-1].headers["x-scale-up-timeout"] == "42"
         await writer.generate(call)
         assert "x-scale-up-timeout" not in server.posts[-1].headers

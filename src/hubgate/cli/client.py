@@ -20,6 +20,7 @@ from hubgate.settings import LOOPBACK, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hubgate.store.lock import RunningGateway
     from hubgate.web.http.asgi import Message, Scope
 
     _Take = Callable[[bytes], object]
@@ -28,9 +29,12 @@ _CHUNK_BYTES = 65_536
 _AS_COMMANDS = {
     "GET /v1/models": "`hubgate list`",
     "GET /api/connections": "`hubgate connection list`",
+    "GET /api/aliases": "`hubgate alias list`",
 }
 """Routes that error messages refer to, and the command for each."""
 _TIMEOUT = 4000.0  # registering a model may include its download
+_PAGE = 1000
+"""The largest of `/api`."""
 
 
 class NoHome(Enum):
@@ -52,17 +56,52 @@ class CommandFailed(Exception):
         self.cause = cause
 
 
-def api(method: str, path: str, body: object = None, *, no_home: NoHome = NoHome.FAIL) -> Any:
-    """Send a request to the gateway of this home; returns the decoded reply.
+def api(
+    method: str,
+    path: str,
+    body: object = None,
+    *,
+    no_home: NoHome = NoHome.FAIL,
+    gateway: RunningGateway | None = None,
+) -> Any:
+    """Send a request to the gateway of this home, or to another; returns the decoded reply.
 
     Raises:
         CommandFailed: the gateway returned an error, did not respond, or does not exist.
     """
     parts: list[bytes] = []
     payload = b"" if body is None else json.dumps(body).encode()
-    _send(method, path, payload, parts.append, no_home)
+    _send(method, path, payload, parts.append, no_home, gateway)
     reply = b"".join(parts)
     return json.loads(reply) if reply else None
+
+
+def api_list(path: str, name: str, cursor: str) -> Iterator[Any]:
+    """The items of a list of the gateway of this home, in pages.
+
+    Without a running gateway all at once, because each request would open the database again.
+
+    Args:
+        path: the route.
+        name: the field of its reply that has the items.
+        cursor: the field of an item that `after` refers to.
+
+    Raises:
+        CommandFailed: see `api`.
+    """
+    from hubgate.store.lock import running_gateway
+
+    gateway = running_gateway(Settings.from_env().home)
+    if gateway is None:
+        yield from api("GET", path)[name]
+        return
+    after = ""
+    while True:
+        page = api("GET", f"{path}?limit={_PAGE}{after}", gateway=gateway)[name]
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = f"&after={quote(page[-1][cursor], safe='')}"
 
 
 def print_text(path: str) -> None:
@@ -113,7 +152,14 @@ def require_home(settings: Settings) -> None:
         )
 
 
-def _send(method: str, path: str, payload: bytes, take: _Take, no_home: NoHome) -> None:
+def _send(
+    method: str,
+    path: str,
+    payload: bytes,
+    take: _Take,
+    no_home: NoHome,
+    gateway: RunningGateway | None = None,
+) -> None:
     """Send a request and pass on its reply in chunks.
 
     Raises:
@@ -122,7 +168,7 @@ def _send(method: str, path: str, payload: bytes, take: _Take, no_home: NoHome) 
     from hubgate.store.lock import running_gateway
 
     settings = Settings.from_env()
-    gate = running_gateway(settings.home)
+    gate = gateway or running_gateway(settings.home)
     if gate is not None:
         status, failure = _over_http(gate.url + path, gate.key, method, payload, take)
     else:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from hubgate.jobs.comparison import Comparison
+    from hubgate.service.inference.comparison import Comparison
 
 _TEXTS_PER_REQUEST = 64
 _EXAMPLES, _EXAMPLE_TEXTS, _EXAMPLE_CHARACTERS = 3, 3, 70
@@ -34,19 +34,36 @@ class _Embedded(NamedTuple):
     """Of the texts."""
     are_exact: bool
 
+    def cut(self, dimensions: int) -> _Embedded:
+        """The first numbers of each vector."""
+        size = 4 * dimensions
+        if any(len(vector) < size for vector in self.texts):
+            raise CommandFailed(f"The vectors have fewer than {dimensions} dimensions.")
+        return self._replace(
+            model={**self.model, "dimensions": dimensions},
+            texts=[vector[:size] for vector in self.texts],
+            queries=[vector[:size] for vector in self.queries],
+        )
+
 
 def compare_command(
-    old: Annotated[str, Argument(metavar="OLD", help="The endpoint that is used today.")],
-    new: Annotated[str, Argument(metavar="NEW", help="The endpoint that may replace it.")],
-    texts: Annotated[Path, Option(help=f"{_PARQUET_OR}, as they are searched.")],
+    old: Annotated[str, Argument(metavar="OLD", help="The current endpoint.")],
+    new: Annotated[str, Argument(metavar="NEW", help="The endpoint to compare it with.")],
+    texts: Annotated[Path, Option(help=f"{_PARQUET_OR}: the texts as your search indexes them.")],
     queries: Annotated[
         Path | None, Option(help=f"{_PARQUET_OR}. Without it, some of the texts are the queries.")
     ] = None,
     text_field: Annotated[str, Option(help="The field of both files to embed.")] = "text",
-    limit: Annotated[int, Option(help="Use the first texts only.", min=2)] = 5000,
-    query_limit: Annotated[int, Option(help="Use the first queries only.", min=1)] = 500,
+    limit: Annotated[int, Option(help="Use at most this number of texts, from the start.", min=2)] = 5000,
+    query_limit: Annotated[
+        int, Option(help="Use at most this number of queries, from the start.", min=1)
+    ] = 500,
+    dimensions: Annotated[
+        int | None,
+        Option(help="Truncate the vectors of NEW to this number of dimensions; NEW can be OLD.", min=1),
+    ] = None,
     price_per_million_tokens: Annotated[
-        float | None, Option(help="Show what embedding the texts by NEW costs at this price.", min=0.0)
+        float | None, Option(help="Show the cost of embedding the texts with NEW at this price.", min=0.0)
     ] = None,
 ) -> None:
     """Compare how two embedding endpoints rank the same texts."""
@@ -55,7 +72,7 @@ def compare_command(
     import asyncio
 
     from hubgate.cli.jobs.gateway import ensure_gateway
-    from hubgate.jobs.comparison import Vectors, compare
+    from hubgate.service.inference.comparison import Vectors, compare
 
     settings = Settings.from_env()
     require_home(settings)
@@ -68,10 +85,12 @@ def compare_command(
     chosen = [] if asked else [*range(0, len(corpus), -(-len(corpus) // query_limit))]
     with ensure_gateway(settings):
         before, now = asyncio.run(_embed_by_both(settings.home, (old, new), corpus, asked))
+    if dimensions is not None:
+        now = now.cut(dimensions)
     comparison = compare(
         Vectors(before.texts, before.queries, chosen), Vectors(now.texts, now.queries, chosen)
     )
-    _print_models({old: before, new: now})
+    _print_models([(old, before), (new, now)])
     _print_changes(comparison, now, len(corpus), price_per_million_tokens)
     _print_examples(comparison, corpus, asked or [corpus[position] for position in chosen])
 
@@ -110,11 +129,8 @@ async def _embed(home: Path, name: str, texts: Sequence[str], queries: Sequence[
     return _Embedded(model, vectors["document"], vectors["query"], tokens, are_exact)
 
 
-def _print_models(sides: Mapping[str, _Embedded]) -> None:
-    rows = [
-        (name, side.model["model"], side.model["dimensions"], f"{side.tokens:,}")
-        for name, side in sides.items()
-    ]
+def _print_models(sides: Sequence[tuple[str, _Embedded]]) -> None:
+    rows = [(name, side.model["model"], side.model["dimensions"], f"{side.tokens:,}") for name, side in sides]
     print_table(("endpoint", "model", "dimensions", "tokens of the texts"), rows)
 
 
@@ -152,8 +168,7 @@ def _print_changes(comparison: Comparison, now: _Embedded, texts: int, price: fl
 
 def _print_examples(comparison: Comparison, texts: Sequence[str], queries: Sequence[str]) -> None:
     """The queries whose results change most."""
-    changed = [ranking for ranking in comparison.rankings if ranking.old != ranking.new]
-    for ranking in sorted(changed, key=lambda one: (one.shared, -one.first_now))[:_EXAMPLES]:
+    for ranking in comparison.most_changed(_EXAMPLES):
         print(f"\n{_short(queries[ranking.query])}")
         for name, found in (("old", ranking.old), ("new", ranking.new)):
             for place, position in enumerate(found[:_EXAMPLE_TEXTS], 1):

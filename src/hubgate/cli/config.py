@@ -35,12 +35,21 @@ def apply_config(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete anything not in this file, in the sections that it has.")
     ] = False,
+    accept_new_vectors: Annotated[
+        bool,
+        typer.Option(
+            "--accept-new-vectors",
+            help="Move aliases even to vectors that cannot be compared with those before.",
+        ),
+    ] = False,
 ) -> None:
     """Apply a configuration; its ${NAME} references are read from the environment."""
     text = _read(file)
     names = set(_REFERENCE.findall(text))
     secrets = {name: value for name in sorted(names) if (value := os.environ.get(name))}
     form = {"yaml": text, "secrets": secrets, "dry_run": dry_run, "prune": prune}
+    if accept_new_vectors:  # a running gateway may be older than the field
+        form["accept_new_vectors"] = True
     reply = api("POST", "/api/config", form, no_home=NoHome.TEMPORARY if dry_run else NoHome.CREATE)
     for step in reply["steps"]:
         _print_step(step)

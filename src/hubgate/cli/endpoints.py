@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from typer import Argument, Option
 
-from hubgate.cli.client import CommandFailed, NoHome, api, segment
+from hubgate.cli.client import CommandFailed, NoHome, api, api_list, segment
 from hubgate.cli.options import (
     Name,
     endpoint_options,
@@ -162,7 +162,7 @@ def list_endpoints() -> None:
                 endpoint.get("dimensions"),
                 " ".join(endpoint.get("urls", ())) or endpoint.get("url") or endpoint.get("model"),
             )
-            for endpoint in api("GET", "/api/endpoints")["endpoints"]
+            for endpoint in api_list("/api/endpoints", "endpoints", "name")
         ],
     )
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hubgate.cli.client import CommandFailed, NoHome, api, segment
+from hubgate.cli.client import CommandFailed, NoHome, api, api_list, segment
 from hubgate.cli.options import given
 from hubgate.cli.printing import format_time, print_table
-from hubgate.domain.calls import InputType
+from hubgate.domain.endpoint import InputType
 
 app = typer.Typer(help="Gateway keys: who can call the gateway.", no_args_is_help=True)
 
@@ -121,7 +121,7 @@ def list_keys() -> None:
                 format_time(key["expires_at"]),
                 format_time(key["last_used_at"]),
             )
-            for key in api("GET", "/api/keys")["keys"]
+            for key in api_list("/api/keys", "keys", "id")
         ],
     )
 

@@ -62,6 +62,8 @@ def print_endpoint(shown: Mapping[str, Any]) -> None:
     for gateway, part in shown.get("gateways", {}).items():
         described = " ".join(filter(None, (part["state"], part.get("cause"))))
         numbers = f"{part['queued_calls']} queued, {part['in_flight']} in flight"
+        if limit := part.get("concurrency_limit"):
+            numbers += f" (limit {limit})"
         print_fields({"gateway": f"{gateway}  {described}, {numbers}"})
     _print_warnings(shown)
 

@@ -7,11 +7,12 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import cast
 
-from hubgate.core.results import fill_text_counts, utf8_size
+from msgspec.structs import replace
+
+from hubgate.core.results import fill_text_counts, utf8_sizes
 from hubgate.core.single_flight import Flight, SingleFlight
 from hubgate.core.vectors import json_to_f32
 from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
@@ -57,8 +58,10 @@ class CacheStep:
         if not isinstance(call, Embed) or not call.cached:
             return await self._handler(call)
         keys = self._keys(call)
-        known = dict(await self._cache.get_many(list(dict.fromkeys(keys))))
-        missing = {key: text for key, text in zip(keys, call.texts, strict=True) if key not in known}
+        missing = dict(zip(keys, call.texts, strict=True))
+        known = await self._cache.get_many(list(missing))
+        if known:
+            missing = {key: text for key, text in missing.items() if key not in known}
         self.hits += len(keys) - len(missing)
         if not missing:
             return _assemble([known[key] for key in keys])
@@ -69,9 +72,15 @@ class CacheStep:
         answered, fresh = await self._request(request, missing)
         if request is call:
             return answered
-        known |= fresh
+        known = {**known, **fresh}
         whole = _assemble([known[key] for key in keys])
         return replace(whole, warnings=answered.warnings, waited=answered.waited)
+
+    async def are_known(self, call: Embed) -> Sequence[bool]:
+        """Whether the vector of each text is cached."""
+        keys = self._keys(call)
+        known = await self._cache.get_many(list(dict.fromkeys(keys)))
+        return [key in known for key in keys]
 
     async def _request(
         self, request: Embed, keys: Iterable[bytes]
@@ -91,7 +100,7 @@ class CacheStep:
         self,
         call: Embed,
         keys: Sequence[bytes],
-        known: dict[bytes, CachedVector],
+        known: Mapping[bytes, CachedVector],
         missing: Mapping[bytes, str],
         awaited: Mapping[bytes, Flight],
     ) -> Vectors:
@@ -105,7 +114,7 @@ class CacheStep:
         lost = {key: missing[key] for key in awaited if key not in found}
         if lost:
             answers.append(await self._request(replace(call, texts=list(lost.values())), lost))
-        known |= found
+        known = {**known, **found}
         for _, fresh in answers:
             known |= fresh
         return replace(
@@ -116,10 +125,10 @@ class CacheStep:
 
     def _keys(self, call: Embed) -> list[bytes]:
         """A digest for each text. The JSON array before the text delimits itself, so keys are unambiguous."""
-        prefix = self._prefix(call.options)
+        new_digest = self._prefix(call.options).copy
         keys = []
         for text in call.texts:
-            digest = prefix.copy()
+            digest = new_digest()
             digest.update(text.encode("utf-8", "surrogatepass"))
             keys.append(digest.digest())
         return keys
@@ -130,7 +139,7 @@ class CacheStep:
 
 
 def _entries(vectors: Vectors, texts: Sequence[str]) -> list[CachedVector]:
-    known = fill_text_counts(vectors, list(map(utf8_size, texts)))
+    known = fill_text_counts(vectors, utf8_sizes(texts))
     tokens: Sequence[int | None] = known.text_tokens or [None] * len(texts)
     flags: Sequence[bool | None] = known.text_truncated or [None] * len(texts)
     return [
@@ -174,19 +183,23 @@ class MemoryCache:
         return len(self._vectors)
 
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
-        found = {key: self._vectors[key] for key in keys if key in self._vectors}
+        kept = self._vectors
+        found = {key: kept[key] for key in keys if key in kept}
         for key in found:
-            self._vectors.move_to_end(key)
+            kept.move_to_end(key)
         if self._backing and len(found) < len(keys):
             try:
-                backed = await self._backing.get_many([key for key in keys if key not in found])
+                backed = await self._backing.get_many(
+                    [key for key in keys if key not in found] if found else keys
+                )
             except StoreFailed as error:
                 _logger.warning("the vector cache cannot be read: %s", error)
             else:
-                self._keep(backed)
-                found |= backed
+                if backed:
+                    self._keep(backed)
+                    found |= backed
             # Others may have been stored meanwhile.
-            found |= {key: self._vectors[key] for key in keys if key in self._vectors and key not in found}
+            found |= {key: kept[key] for key in keys if key in kept and key not in found}
         return found
 
     async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
@@ -204,14 +217,13 @@ class MemoryCache:
         self.bytes = 0
 
     def _keep(self, vectors: Mapping[bytes, CachedVector]) -> None:
+        kept, size = self._vectors, self.bytes
         for key, vector in vectors.items():
-            former = self._vectors.pop(key, None)
-            self.bytes -= _size(former) if former else 0
-            self._vectors[key] = vector
-            self.bytes += _size(vector)
-        while self.bytes > self._max_bytes:
-            self.bytes -= _size(self._vectors.popitem(last=False)[1])
-
-
-def _size(entry: CachedVector) -> int:
-    return len(entry.vector) + _OVERHEAD
+            former = kept.pop(key, None)
+            if former is not None:
+                size -= len(former.vector) + _OVERHEAD
+            kept[key] = vector
+            size += len(vector.vector) + _OVERHEAD
+        while size > self._max_bytes:
+            size -= len(kept.popitem(last=False)[1].vector) + _OVERHEAD
+        self.bytes = size

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from hubgate.core.errors import deadline_exceeded
 from hubgate.core.queue.generation_queue import GenerationQueue
@@ -15,6 +15,7 @@ from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.circuit_breaker import CircuitBreaker
 from hubgate.core.traffic.rate_limiter import sending_under
 from hubgate.core.traffic.retry import Retrier
+from hubgate.core.traffic.timers import TimeLimit, Timers
 from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat
 from hubgate.domain.ports import Clock, Events, TextGenerator
 
@@ -49,6 +50,7 @@ class GenerationPipeline:
         self._breaker = breaker
         self._default_timeout = default_timeout
         self._clock = clock
+        self._timers = Timers(clock)
 
     async def generate(self, call: GenerationCall) -> Generated:
         """Generate the whole text.
@@ -56,7 +58,7 @@ class GenerationPipeline:
         Raises:
             HubgateError: it cannot be generated.
         """
-        tokens, deadline = self._begin(call)
+        tokens, deadline = await self._begin(call)
         slot = await self._queue.acquire(call.context, tokens, deadline)
         try:
             with sending_under(slot.permit):
@@ -71,7 +73,7 @@ class GenerationPipeline:
         Raises:
             HubgateError: the stream cannot begin.
         """
-        tokens, deadline = self._begin(call)
+        tokens, deadline = await self._begin(call)
         slot = await self._queue.acquire(call.context, tokens, deadline)
         try:
             with sending_under(slot.permit):
@@ -81,8 +83,9 @@ class GenerationPipeline:
             raise
         return ManagedStream(events, slot.release, waited=slot.waited)
 
-    def _begin(self, call: GenerationCall) -> tuple[int, float]:
-        self._breaker.check(call.context.caller)
+    async def _begin(self, call: GenerationCall) -> tuple[int, float]:
+        if agreement := self._breaker.check(call.context.caller):
+            await agreement
         deadline = call.context.deadline
         return _prompt_tokens(call), self._clock() + self._default_timeout if deadline is None else deadline
 
@@ -93,12 +96,12 @@ class GenerationPipeline:
         tokens: int,
         deadline: float,
     ) -> R:
-        async def with_retries(call: GenerationCall) -> R:
-            return await self._retrier.run(send, call, tokens, deadline)
+        def with_retries(call: GenerationCall) -> Awaitable[R]:
+            return self._retrier.run(send, call, tokens, deadline)
 
         started = self._clock()
         try:
-            async with asyncio.timeout(deadline - started):
+            with TimeLimit(self._timers, deadline):
                 return await self._breaker.watch(with_retries, call)
         except TimeoutError:
             raise deadline_exceeded(self._clock() - started, in_queue=False) from None

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from collections.abc import Coroutine
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+from msgspec.structs import replace
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import f32, floats, in_encoding, l2_normalize
@@ -74,11 +77,13 @@ class ShortenStep:
         row = _row(model)
         self._centered = row is not None and row.centered
 
-    async def __call__(self, call: Call) -> Result:
+    def __call__(self, call: Call) -> Coroutine[Any, Any, Result]:
         """Raises InvalidRequest: the model was not trained for shorter vectors, or not for this size."""
         if not isinstance(call, Embed) or call.dimensions is None or self._dimensions is None:
-            return await self._handler(call)
-        size = call.dimensions
+            return self._handler(call)
+        return self._answer_shortened(call, call.dimensions)
+
+    async def _answer_shortened(self, call: Embed, size: int) -> Result:
         if size != self._dimensions and size not in self._sizes:
             raise self._invalid_size(size)
         result = await self._handler(replace(call, dimensions=None))
@@ -129,6 +134,7 @@ def shorter_sizes(model: str | None, dimensions: int) -> Sizes:
     return tuple(size for size in row.sizes if size < dimensions)
 
 
+@lru_cache(256)  # many endpoints run the same few models
 def _row(model: str | None) -> _Row | None:
     name = (model or "").rstrip("/").rsplit("/", 1)[-1].lower()
     return next((row for row in _TABLE if re.fullmatch(row.pattern + _PACKAGING, name)), None)

@@ -7,12 +7,13 @@ table, and the operator's settings over both. Rows without prefixes are models t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from hubgate.domain.calls import Call, Embed, InputType, Result
-from hubgate.domain.endpoint import PrefixSource
+from msgspec.structs import replace
+
+from hubgate.domain.calls import Call, Embed, Result
+from hubgate.domain.endpoint import InputType, PrefixSource
 from hubgate.domain.ports import Handler
 
 _SENTENCE = "Represent this sentence for searching relevant passages: "
@@ -174,11 +175,11 @@ class PrefixStep:
         self._default = default
         self._known = tuple(filter(None, (default, *prefixes.values())))
 
-    async def __call__(self, call: Call) -> Result:
+    def __call__(self, call: Call) -> Coroutine[Any, Any, Result]:
         if isinstance(call, Embed) and call.prompt_name is None and (call.input_type or self._default):
             # The input type has no further effect: without it, calls with equal texts can be joined and cached.
             call = replace(call, texts=self.add_prefixes(call.texts, call.input_type), input_type=None)
-        return await self._handler(call)
+        return self._handler(call)
 
     def add_prefixes(self, texts: Sequence[str], kind: InputType | None) -> Sequence[str]:
         """The texts as the model reads them."""

@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 import orjson
 
+from hubgate.core import vector_codec
 from hubgate.core.off_loop import total
 from hubgate.core.vectors import f32_to_base64, floats, in_encoding
-from hubgate.domain.calls import Encoding, OutputDtype, Vectors
+from hubgate.domain.calls import Encoding, Vectors
+from hubgate.domain.endpoint import OutputDtype
 from hubgate.domain.errors import Cause, InvalidRequest
 
 RANGE = 5.0
@@ -24,10 +26,7 @@ _SIGNED = frozenset({OutputDtype.INT8, OutputDtype.BINARY})
 _BYTES = frozenset({OutputDtype.INT8, OutputDtype.UINT8})
 _PACKED = frozenset({OutputDtype.BINARY, OutputDtype.UBINARY})
 _MAX_INT8 = 127
-_ROUND = 1.5 * 2**23
-"""The single-precision sum of this and a small number ends in the nearest integer, in two's complement."""
 _FLIP_SIGN = bytes(byte ^ 0x80 for byte in range(256))
-_SIGN_EXTENSION = bytes(0xFF if byte & 0x80 else 0 for byte in range(256))
 _DIGIT_OF_SIGN = bytes(ord("0") if byte & 0x80 else ord("1") for byte in range(256))
 
 
@@ -101,12 +100,7 @@ def _int8(item: bytes) -> bytes:
     if not length:
         return bytes(len(numbers))
     scale = _MAX_INT8 * math.sqrt(len(numbers)) / (RANGE * length)
-    summed = struct.pack(f"<{len(numbers)}f", *[number * scale + _ROUND for number in numbers])
-    low = summed[::4]
-    if low.translate(_SIGN_EXTENSION) == summed[1::4] and 0x80 not in low:
-        return low
-    clipped = (max(-_MAX_INT8, min(_MAX_INT8, round(number * scale))) for number in numbers)
-    return struct.pack(f"{len(numbers)}b", *clipped)
+    return vector_codec.int8(item, scale)
 
 
 def _uint8(item: bytes) -> bytes:

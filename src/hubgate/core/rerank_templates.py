@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from hubgate.domain.calls import Call, Rerank, Result
 from hubgate.domain.errors import InvalidRequest

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate, chain
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import Encoding, ItemResult, Vectors
@@ -20,6 +21,11 @@ P = TypeVar("P", bound=ItemResult)
 def utf8_size(text: str) -> int:
     """The size of a text in UTF-8, from which its token count is estimated."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def utf8_sizes(texts: Sequence[str]) -> list[int]:
+    """`utf8_size` of each text."""
+    return list(map(len if all(map(str.isascii, texts)) else utf8_size, texts))
 
 
 def estimate_tokens(size: int, *, texts: int) -> int:
@@ -38,6 +44,8 @@ def fill_text_counts(vectors: Vectors, weights: Sequence[int]) -> Vectors:
         tokens, exact = _divided(vectors.tokens, weights), exact and len(weights) == 1
     if flags is None and vectors.truncated in {0, len(weights)}:
         flags = [bool(vectors.truncated)] * len(weights)
+    if tokens is vectors.text_tokens and flags is vectors.text_truncated:
+        return vectors
     return replace(vectors, text_tokens=tokens, exact=exact, text_truncated=flags)
 
 

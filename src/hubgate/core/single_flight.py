@@ -57,8 +57,7 @@ class SingleFlight:
     def begin(self, context: Context, keys: Iterable[bytes]) -> Flight:
         """From now on, other calls find the flight. `end` must follow."""
         flight = Flight(context)
-        for key in keys:
-            self._flights[key] = flight
+        self._flights.update(dict.fromkeys(keys, flight))
         return flight
 
     def end(self, flight: Flight, keys: Iterable[bytes], vectors: Mapping[bytes, CachedVector]) -> None:

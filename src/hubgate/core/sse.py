@@ -42,7 +42,7 @@ class SseParser:
         pieces = self._pieces
         if not pieces and chunk[:6] == b"data: " and chunk[-2:] == b"\n\n" and not self.done:
             payloads = chunk[6:-2].split(b"\n\ndata: ")
-            if chunk.count(b"\n") == 2 * len(payloads):
+            if b"\n" not in b"".join(payloads):
                 self._first = False
                 return self._until_done(payloads)
         if b"\n\n" not in chunk and not (pieces and pieces[-1].endswith(b"\n") and chunk.startswith(b"\n")):

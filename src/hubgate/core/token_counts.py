@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from hubgate.domain.calls import Call, Embed, Result, Vectors
 from hubgate.domain.ports import Counter, Handler

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hubgate.core.errors import wrong_count
-from hubgate.core.vectors import check_range, dimensions, is_finite, is_flat, not_a_number
-from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
+from hubgate.core.vectors import dimensions
+from hubgate.domain.calls import Call, Embed, Result, Vectors
 from hubgate.domain.errors import Cause, EndpointChanged, UpstreamUnreadable
 from hubgate.domain.ports import Handler
 
@@ -37,26 +37,15 @@ class VectorGuard:
         if len(vectors.items) != len(call.texts):
             raise wrong_count(len(vectors.items), len(call.texts))
         expected = call.dimensions or self._dimensions
-        seen = {vectors.dimensions} if vectors.dimensions is not None else _inspect(vectors)
+        if vectors.dimensions is None:
+            seen = {dimensions(item, vectors.encoding) for item in vectors.items}
+        else:
+            seen = {vectors.dimensions}
         for found in seen:
             if expected is not None and found != expected:
                 raise (
                     _wrong_dimensions(found, expected) if call.dimensions else _model_changed(found, expected)
                 )
-
-
-def _inspect(vectors: Vectors) -> set[int]:
-    """The dimensions of the vectors.
-
-    Raises:
-        UpstreamUnreadable: a number is not finite.
-    """
-    for item in vectors.items:
-        if not (is_finite(item) if vectors.encoding is Encoding.F32 else is_flat(item.strip())):
-            raise not_a_number()
-        if vectors.encoding is Encoding.JSON:
-            check_range(item)
-    return {dimensions(item, vectors.encoding) for item in vectors.items}
 
 
 def _model_changed(found: int, registered: int) -> EndpointChanged:

@@ -1,71 +1,56 @@
-"""Arithmetic on the bytes of vectors (`domain.calls.Vectors`). Needs no numpy; only `f32_to_json` uses it if it is there.
+"""Arithmetic on the bytes of vectors (`domain.calls.Vectors`).
 
 A vector is either the bytes of a flat JSON array of numbers, or little-endian float32 ("f32"). The checks of every
-reply (how many numbers, are they finite) create no Python floats; only a conversion does, once.
+reply (how many numbers, are they finite) create no Python floats; only a conversion does, once, and only where
+`vector_codec` is not compiled.
 """
 
 from __future__ import annotations
 
 import binascii
 import math
-import re
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from functools import cache, partial
+from collections.abc import Iterable, Sequence
 from operator import mul
 
 import msgspec
-import orjson
+from msgspec.structs import replace
 
+from hubgate.core import vector_codec
+from hubgate.core.vector_codec.pure import is_finite
 from hubgate.domain.calls import Encoding, Vectors
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 
 _BASE64 = msgspec.json.Decoder(bytes)
 _F32_BYTES = 4
-_NOT_NUMERIC = tuple(b'ulN"{')
-"""Each of null, true, false, NaN, a string and an object contains one of these bytes."""
-_LARGE_EXPONENT = re.compile(rb"e[^-]")
-_LARGE_DIGITS = b"0" * 39
-_EVERY_DIGIT_IS_0 = bytes.maketrans(b"123456789", b"000000000")
 
 
 def dimensions(item: bytes, encoding: Encoding) -> int:
-    """The dimensions of one vector."""
-    if encoding is Encoding.F32:
-        return len(item) // _F32_BYTES
-    return item.count(b",") + 1 if len(item.strip(b"[] \t\r\n")) else 0
-
-
-def is_finite(item: bytes) -> bool:
-    """Whether no number of an f32 vector is NaN or infinite.
-
-    Such a number has all eight exponent bits set, seven of them in its last byte. A vector whose last bytes never have
-    all seven set is finite, which a slice and two searches find without iterating over the numbers.
-    """
-    last = item[3::_F32_BYTES]
-    if 0x7F not in last and 0xFF not in last:
-        return True
-    return all(map(math.isfinite, floats(item)))
-
-
-def is_flat(item: bytes) -> bool:
-    """Whether a JSON value is an array of numbers and nothing else, found without creating floats."""
-    return item[:1] == b"[" and item.find(b"[", 1) < 0 and not any(mark in item for mark in _NOT_NUMERIC)
-
-
-def check_range(item: bytes) -> None:
-    """Check that the numbers of a JSON vector (see `is_flat`) fit into single precision.
-
-    A number that is too large has an exponent that is not negative, or 39 digits in a row. Vectors hardly ever have
-    either, and only those that do are parsed.
+    """The dimensions of one vector, all of whose numbers are checked.
 
     Raises:
-        UpstreamUnreadable: a number is too large.
+        UpstreamUnreadable: a value is not a finite number of single precision.
     """
-    exponent = b"E" in item or (b"e" in item and _LARGE_EXPONENT.search(item))
-    if exponent or _LARGE_DIGITS in item.translate(_EVERY_DIGIT_IS_0):
-        json_to_f32(item)
+    if encoding is Encoding.F32:
+        if not is_finite(item):
+            raise not_a_number()
+        return len(item) // _F32_BYTES
+    found = json_dimensions(item)
+    if found is None:
+        raise not_a_number()
+    return found
+
+
+def json_dimensions(item: bytes) -> int | None:
+    """The dimensions of a JSON value, or `None` if it is not an array of numbers only.
+
+    Raises:
+        UpstreamUnreadable: a number is too large for single precision.
+    """
+    try:
+        return vector_codec.count_json(item)
+    except ValueError as error:
+        raise not_a_number() from error
 
 
 def floats(item: bytes) -> tuple[float, ...]:
@@ -92,26 +77,24 @@ def json_to_f32(item: bytes) -> bytes:
         UpstreamUnreadable: a number is not finite.
     """
     try:
-        return f32(orjson.loads(item))
-    except (orjson.JSONDecodeError, TypeError) as error:
+        return vector_codec.from_json(item)
+    except ValueError as error:
         raise not_a_number() from error
 
 
 def f32_to_json(item: bytes) -> bytes:
     """An f32 vector as JSON. As single precision, its numbers are exactly those of the vector.
 
-    With numpy, they have as few digits as that takes, about 11 characters, and as many as double precision without.
+    They have as few digits as that takes, about 11 characters; without the compiled codec and without numpy, they have
+    as many as double precision.
+
+    Raises:
+        UpstreamUnreadable: a number is not finite.
     """
-    return orjson.dumps(_array_reader()(item), option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-@cache
-def _array_reader() -> Callable[[bytes], object]:
     try:
-        import numpy as np  # noqa: PLC0415 - part of the extra [local], and slow to import
-    except ImportError:
-        return floats
-    return partial(np.frombuffer, dtype=np.float32)
+        return vector_codec.to_json(item)
+    except ValueError as error:
+        raise not_a_number() from error
 
 
 def f32_to_base64(item: bytes) -> bytes:

@@ -5,8 +5,9 @@ Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -148,6 +149,38 @@ class Page(NamedTuple):
     after: str | None = None
     """The id of the last item of the page before."""
     oldest_first: bool = False
+
+
+class StoredObject(NamedTuple):
+    """An object of an object store."""
+
+    name: str
+    size: int
+    changed_at: float
+
+
+class Objects(Protocol):
+    """An object store for the content of files. All methods do blocking I/O and raise `OSError`."""
+
+    def create(self, name: str, content: bytes) -> bytes:
+        """Create an object unless it exists; returns what it contains."""
+        ...
+
+    def put(self, name: str, content: Path | bytes) -> None:
+        """Create or replace an object."""
+        ...
+
+    def get(self, name: str) -> Iterator[bytes]:
+        """The content of an object, in pieces. Raises: FileNotFoundError."""
+        ...
+
+    def list(self, folder: str | None = None) -> Sequence[StoredObject]:
+        """All objects, or those whose names begin with `folder/`."""
+        ...
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete objects, if they exist."""
+        ...
 
 
 class BatchStore(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +40,39 @@ class KeyMinutes(Protocol):
     async def forget(self, key_id: str) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostedNotice:
+    """Something that a gateway has found out about a model's server, and that others should know for a while."""
+
+    name: str
+    """What it is about."""
+    owner: str
+    """Who posted it."""
+    text: str = ""
+    seconds: float
+    """For which it holds, from now on."""
+
+
+class NoticeBoard(Protocol):
+    """Notices that all gateways see, by name. All methods raise `StoreFailed`: no answer within half a second."""
+
+    async def read(self) -> Sequence[PostedNotice]:
+        """Those that hold."""
+        ...
+
+    async def post(self, notice: PostedNotice, *, replace: bool = True) -> float:
+        """Post a notice in place of the one of this name.
+
+        Unless it may `replace` one of another owner: then returns the seconds for which that one holds, and 0 if the
+        notice was posted.
+        """
+        ...
+
+    async def remove(self, name: str, owner: str) -> None:
+        """Remove a notice, if it is still the owner's."""
+        ...
+
+
 class Feed(Protocol):
     """The change feed of a shared database, and its gateways. All methods raise `StoreFailed`."""
 
@@ -56,8 +89,8 @@ class Feed(Protocol):
         """What was changed after a version, if anything was."""
         ...
 
-    def listen(self) -> AsyncIterator[None]:
-        """Yields when it listens, then after each change. It may miss some."""
+    def follow(self, on_change: Callable[[], None]) -> None:
+        """Call this after each change. It may miss some."""
         ...
 
     async def gates(self) -> Sequence[Gate]:
@@ -144,4 +177,33 @@ class Permits(Protocol):
 
     async def leave(self, gateway: str) -> None:
         """Report that a gateway stops. Raises: StoreFailed: as `take`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseQuestion:
+    """A question for a part of a limit that holds at any moment."""
+
+    key: str
+    """Of the limit."""
+    gateway: str
+    limit: int
+    holds: int
+    """What the gateway may hold until it knows the answer."""
+    wants: bool
+    known_gateways: int
+    """As the asking gateway remembers, for a server that does not know which gateways there are."""
+    was_away: bool
+    """Whether the asking gateway was without contact in the last half minute, and so perhaps others, too."""
+    number: int
+    """Grows with each question of this gateway."""
+
+
+class LeaseServer(Protocol):
+    async def lease(self, asked: LeaseQuestion) -> int:
+        """What the gateway may hold for 5 s; -1 if a later question was answered before.
+
+        Raises:
+            StoreFailed: no answer within half a second. It may be leased nevertheless.
+        """
         ...

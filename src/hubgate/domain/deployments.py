@@ -227,6 +227,22 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a model could run on at Inference Endpoints."""
+
+    namespace: str
+    name: str
+    """That the Inference Endpoint would have."""
+    engine: Engine
+    why: str
+    """Why this engine."""
+    fits: tuple[Fit, ...]
+    """All hardware that was considered, cheapest first."""
+    recipes: tuple[Recipe, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What creating an Inference Endpoint would do. Making a plan costs nothing."""
 

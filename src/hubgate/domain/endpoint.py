@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
-from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
 from hubgate.domain.chunking import ChunkFit, ChunkingSettings
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.secret import Secret
@@ -64,15 +63,40 @@ _TASK_OF_PIPELINE_TAG = {
     "conversational": Task.CHAT_COMPLETION,
 }
 """The first entry of each task is the one that is displayed."""
-TASK_OF_CALL: Mapping[type, Task] = {
-    Embed: Task.TEXT_EMBEDDING,
-    SparseEmbed: Task.SPARSE_EMBEDDING,
-    Rerank: Task.RERANK,
-    Complete: Task.COMPLETION,
-    Chat: Task.CHAT_COMPLETION,
-}
-"""Without `Tokenize`, which endpoints of any task may support."""
 GENERATION_TASKS = frozenset({Task.COMPLETION, Task.CHAT_COMPLETION})
+
+
+class InputType(StrEnum):
+    """What a text is used for. Asymmetric models embed documents and queries differently."""
+
+    INGEST = "ingest"
+    SEARCH = "search"
+    CLASSIFICATION = "classification"
+    CLUSTERING = "clustering"
+
+    @classmethod
+    def parse(cls, word: str) -> InputType:
+        """Parse Elasticsearch's names, and `document` and `query`.
+
+        Raises:
+            ValueError: the name is unknown.
+        """
+        folded = word.lower()
+        return cls({"document": "ingest", "query": "search"}.get(folded, folded))
+
+
+class OutputDtype(StrEnum):
+    """The type of the numbers of a vector in a response. Inside hubgate, vectors are always single precision."""
+
+    FLOAT = "float"
+    INT8 = "int8"
+    """A signed byte per dimension."""
+    UINT8 = "uint8"
+    """`int8` plus 128."""
+    BINARY = "binary"
+    """`ubinary` minus 128, as signed bytes."""
+    UBINARY = "ubinary"
+    """A bit per dimension, eight to a byte."""
 
 
 class Source(StrEnum):
@@ -122,11 +146,14 @@ class WakePolicy(StrEnum):
 
 
 class Precision(StrEnum):
-    """The floating-point format a local model computes in."""
+    """The number format a local model computes in."""
 
     F32 = "f32"
     BF16 = "bf16"
     """Up to four times faster on processors that support it."""
+    INT8 = "int8"
+    """8-bit weights of the linear layers, and 8-bit inputs where the processor multiplies them. For embedding models and
+    rerankers."""
     AUTO = "auto"
     """bf16 if the processor supports it and search results stay the same, else f32."""
 
@@ -178,9 +205,13 @@ class Facts:
     token_counts: TokenCounts | None = None
     max_batch_texts: int | None = None
     """The server's limit on texts per request."""
+    max_concurrent_requests: int | None = None
+    """The server's limit on requests in flight, as it reports it; TEI's is on texts."""
     auto_truncate: bool | None = None
     pooling: str | None = None
     precision: str | None = None
+    precision_self_test: float | None = None
+    """With `int8`: the lowest cosine of its vectors to those of f32, or a reranker's largest difference of scores."""
     route: str | None = None
     """The path of the task below the server's URL, if it is not the engine's usual one."""
     prefixes: dict[InputType, str] = field(default_factory=dict)
@@ -253,6 +284,8 @@ class Endpoint:
     requests_per_minute: int = DEFAULT_REQUESTS_PER_MINUTE
     tokens_per_minute: int | None = None
     max_concurrent_requests: int | None = None
+    max_batch_texts: int | None = None
+    """How many texts a request may carry at most, below the server's own limit."""
     burst: int = 1
     """How many requests may be sent at once after a pause. Elasticsearch's limiter allows one."""
     prefixes: dict[InputType, str] | None = None
@@ -284,6 +317,12 @@ class Endpoint:
     def public_model(self) -> str | None:
         """The model's name as callers may see it: never the folder of a local model."""
         return self.facts.model or (None if self.source is Source.LOCAL else self.model)
+
+    @property
+    def model_version(self) -> str | None:
+        """The model's public name and, after an @, its revision, as far as they are known."""
+        model, revision = self.public_model, self.facts.revision
+        return f"{model}@{revision}" if model and revision else model
 
     @property
     def replicas(self) -> tuple[Endpoint, ...]:

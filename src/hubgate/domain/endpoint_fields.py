@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, get_args, get_type_hints
 
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source, Task
 
 _EMBEDDING = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
 _REMOTE = frozenset({Source.ROUTER, Source.DEDICATED})
@@ -115,7 +115,7 @@ FIELDS = (
     ),
     EndpointField(
         name="max_concurrent_requests",
-        help="Max requests in flight, if limited.",
+        help="Max requests in flight. hubgate adapts the number below it.",
         in_rate_limit=True,
         is_cosmetic=True,
     ),
@@ -124,6 +124,13 @@ FIELDS = (
         help="Requests that may be sent together after a pause (default: 1).",
         in_rate_limit=True,
         is_cosmetic=True,
+    ),
+    EndpointField(
+        name="max_batch_texts",
+        help="Max texts per request, if less than the server accepts.",
+        is_cosmetic=True,
+        sources=_REMOTE,
+        tasks=frozenset(Task) - GENERATION_TASKS,
     ),
     EndpointField(
         name="chunking_settings",
@@ -182,7 +189,9 @@ FIELDS = (
         sources=frozenset({Source.DEDICATED}),
     ),
     EndpointField(
-        name="precision", help="For a local model: f32, bf16 or auto.", sources=frozenset({Source.LOCAL})
+        name="precision",
+        help="For a local model: f32, bf16, int8 or auto.",
+        sources=frozenset({Source.LOCAL}),
     ),
 )
 """In the order in which JSON and YAML hold them."""

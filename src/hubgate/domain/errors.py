@@ -12,10 +12,14 @@
     │   ├── NotFound              nothing is served at this path
     │   ├── EndpointNotFound      no endpoint has this name
     │   ├── EndpointExists        the name is taken
+    │   │   └── AliasExists       by an alias
+    │   ├── IsAlias               the name is an alias, but an endpoint is needed
+    │   ├── NewVectors            the alias would lead to vectors that cannot be compared with those before
     │   ├── EndpointConflict      another gateway changed it at the same time
     │   ├── WrongTask             the endpoint serves another task
     │   ├── EndpointDisabled      the endpoint is disabled
     │   ├── InUse                 something else needs it, so it cannot be removed
+    │   │   └── BehindAlias       an alias leads to the endpoint
     │   ├── NotConfirmed          it would cost money, and nobody confirmed the price
     │   ├── BodyTooLarge          the request body is too large
     │   └── BodyTooSlow           the request body did not arrive in time
@@ -42,6 +46,7 @@ wrong), a `remedy` (what to do), `retryable` and `retry_after` (seconds). None c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar
 
@@ -62,6 +67,7 @@ class Cause(StrEnum):
     DISABLED = "disabled"
     IN_USE = "in_use"
     NOT_CONFIRMED = "not_confirmed"
+    NEW_VECTORS = "new_vectors"
     PRICE_CHANGED = "price_changed"
     OVER_BUDGET = "over_budget"
     KEY_LIMIT = "key_limit"
@@ -186,6 +192,26 @@ class EndpointExists(CallerError):
         self.name = name
 
 
+class AliasExists(EndpointExists):
+    def __init__(self, name: str, endpoint: str) -> None:
+        super().__init__(name)
+        self.message = f"[{name}] is an alias of endpoint [{endpoint}]."
+        self.remedy = "Choose another name, or remove the alias first."
+
+
+class IsAlias(CallerError):
+    default_cause = Cause.INVALID_REQUEST
+
+    def __init__(self, name: str, endpoint: str) -> None:
+        super().__init__(
+            f"[{name}] is an alias of endpoint [{endpoint}].", remedy="Use the name of the endpoint."
+        )
+
+
+class NewVectors(CallerError):
+    default_cause = Cause.NEW_VECTORS
+
+
 class EndpointConflict(CallerError):
     default_cause = Cause.CONFLICT
     default_retryable = True
@@ -222,6 +248,14 @@ class EndpointDisabled(CallerError):
 
 class InUse(CallerError):
     default_cause = Cause.IN_USE
+
+
+class BehindAlias(InUse):
+    def __init__(self, endpoint: str, aliases: Sequence[str]) -> None:
+        super().__init__(
+            f"Endpoint [{endpoint}] is behind the alias{'es' if aliases[1:] else ''} {', '.join(aliases)}.",
+            remedy="Move or remove the aliases first.",
+        )
 
 
 class NotConfirmed(CallerError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias
@@ -14,6 +14,7 @@ from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelPrompts, ModelSearch
 from hubgate.domain.records import (
+    Alias,
     Change,
     Connection,
     Key,
@@ -26,10 +27,13 @@ from hubgate.domain.secret import Secret
 
 
 class Handler(Protocol):
-    """Handles calls about texts. Every step of a pipeline is one."""
+    """Handles calls about texts. Every step of a pipeline is one.
 
-    async def __call__(self, call: Call) -> Result:
-        """Raises: HubgateError."""
+    A step that only changes calls returns the coroutine of the next one, so that it adds none of its own.
+    """
+
+    def __call__(self, call: Call) -> Coroutine[Any, Any, Result]:
+        """Raises: HubgateError, when it is awaited."""
         ...
 
 
@@ -205,14 +209,6 @@ class Hub(Protocol):
         """
         ...
 
-    async def resume(self, namespace: str, name: str, token: Secret) -> Deployment:
-        """Resume a paused Inference Endpoint; returns its new state.
-
-        Raises:
-            InvalidRequest: a name is invalid.
-        """
-        ...
-
     async def close(self) -> None: ...
 
 
@@ -302,6 +298,26 @@ class ConnectionStore(Protocol):
     async def remove(self, name: str) -> None: ...
 
 
+class AliasStore(Protocol):
+    """Stored aliases. All methods raise `StoreFailed`."""
+
+    async def all(self) -> Sequence[Alias]:
+        """All aliases, sorted by name."""
+        ...
+
+    async def put(self, alias: Alias, former: str | None) -> None:
+        """Add an alias, or move it from the endpoint `former`.
+
+        Raises:
+            EndpointNotFound: its endpoint does not exist.
+            EndpointExists: an endpoint has its name.
+            EndpointConflict: it was added, moved or removed meanwhile.
+        """
+        ...
+
+    async def remove(self, name: str) -> None: ...
+
+
 class UsageStore(Protocol):
     """Stored usage. All methods are atomic and raise `StoreFailed`."""
 
@@ -343,6 +359,9 @@ class Store(Notes, Protocol):
 
     @property
     def connections(self) -> ConnectionStore: ...
+
+    @property
+    def aliases(self) -> AliasStore: ...
 
     @property
     def feed(self) -> Feed: ...

@@ -1,4 +1,4 @@
-"""What hubgate stores besides endpoints: keys, connections (named tokens), usage, audit log, change feed, gateways.
+"""What hubgate stores besides endpoints: keys, connections (named tokens), aliases, usage, audit log, change feed, gateways.
 
 Times are seconds since the epoch.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from hubgate.domain.calls import InputType
+from hubgate.domain.endpoint import InputType
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE
 
@@ -81,6 +81,15 @@ class Connection:
         if self.token is None or HUGGING_FACE not in self.hosts:
             return None
         return next(iter(self.token.each()), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name that applications use for an endpoint, and that can be moved to another one."""
+
+    name: str
+    endpoint: str
+    moved_at: float
 
 
 class Slot(NamedTuple):
@@ -221,6 +230,7 @@ class Kind(StrEnum):
     ENDPOINT = "endpoint"
     CONNECTION = "connection"
     KEY = "key"
+    ALIAS = "alias"
     CACHE = "cache"
     """The vector cache was cleared."""
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from hubgate.domain.calls import OutputDtype
+from hubgate.domain.endpoint import OutputDtype
 from hubgate.domain.errors import Cause
 from hubgate.files import atomic_write, is_locked, take_lock
 from hubgate.jobs.manifest import Totals, read_totals

@@ -52,6 +52,15 @@ def check_output(path: Path, columns: Columns, *, chunked: bool) -> None:
         raise unusable_input(
             f"The folder {path.parent} does not exist.", "Create it, or choose another output."
         )
+    check_kept(columns, chunked=chunked)
+
+
+def check_kept(columns: Columns, *, chunked: bool) -> None:
+    """Check that no field to copy has the name of a column of the output.
+
+    Raises:
+        JobStopped: one has.
+    """
     reserved = _OUTPUT_COLUMNS | _CHUNK_COLUMNS if chunked else _OUTPUT_COLUMNS
     if duplicates := sorted(reserved.intersection(columns.keep)):
         raise unusable_input(

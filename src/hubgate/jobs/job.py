@@ -79,7 +79,7 @@ class Job:
                     cause=Cause.INVALID_REQUEST,
                 )
             return source, False
-        _compare_task(plan.task, self.task)
+        compare_tasks(plan.task, self.task)
         compare_identity(plan.input, source.identity())
         is_done = folder.last_state().status is Status.DONE
         if is_done and not has_output:  # the output was deleted: make it again
@@ -178,7 +178,12 @@ def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, HubgateError) else "Internal error in hubgate."
 
 
-def _compare_task(then: Task, now: Task) -> None:
+def compare_tasks(then: Task, now: Task) -> None:
+    """Check that a task is the one that the job started with.
+
+    Raises:
+        JobStopped: it is not; the message says what differs.
+    """
     for name in Task.__struct_fields__:
         before, after = getattr(then, name), getattr(now, name)
         if before != after:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal
 
 import orjson
 
 from hubgate.core.quantization import quantized_to_json
 from hubgate.core.vectors import f32_to_json
-from hubgate.domain.calls import OutputDtype
+from hubgate.domain.endpoint import OutputDtype
 from hubgate.jobs.inputs import MAX_TEXT_BYTES, InputFingerprint, no_such_field
 from hubgate.jobs.rows import (
     Columns,
@@ -33,20 +33,21 @@ _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 class JsonlSource:
-    """A row per line, numbered by line from 0. Empty lines are skipped."""
+    """A file on this machine: a row per line, numbered by line from 0. Empty lines are skipped."""
 
     def __init__(self, path: Path, columns: Columns, *, max_bytes: int = MAX_TEXT_BYTES) -> None:
         self._path = path
         self._columns = columns
-        self._max_bytes = max_bytes
+        self._reader = LineReader(columns, max_bytes=max_bytes)
         self._fingerprint = InputFingerprint(path)
         self._lines = self._bytes = 0
         self.check = self._fingerprint.check
-        self._check_fields()
+        with path.open("rb") as file:
+            self._reader.check_fields(file, str(path))
 
     @property
     def layout(self) -> tuple[Literal["int", "text"], Mapping[str, Any]]:
-        return "int" if self._columns.id is None else "text", dict.fromkeys(self._columns.keep)
+        return jsonl_layout(self._columns)
 
     @property
     def expected_rows(self) -> int | None:
@@ -59,17 +60,31 @@ class JsonlSource:
     def rows(self) -> Iterator[Row | FailedRow]:
         self._lines = self._bytes = 0
         with self._path.open("rb") as file:
-            for line, length in self._read(file):
+            for line, length in self._reader.lines(file):
                 number, self._lines = self._lines, self._lines + 1
-                if line is None:
-                    yield _failed(
-                        number, RowFault.TOO_LONG, f"The line is longer than {self._max_bytes} bytes."
-                    )
-                elif line.strip():
-                    yield self._row(number, line)
+                if (row := self._reader.row(number, line)) is not None:
+                    yield row
                 self._bytes += length
 
-    def _read(self, file: BinaryIO) -> Iterator[tuple[bytes | None, int]]:
+
+def jsonl_layout(columns: Columns) -> tuple[Literal["int", "text"], Mapping[str, Any]]:
+    """`Source.layout` of JSON lines."""
+    return "int" if columns.id is None else "text", dict.fromkeys(columns.keep)
+
+
+class LineReader:
+    """Reads lines of a file, and rows from lines.
+
+    Args:
+        columns: that are read.
+        max_bytes: of a line; a longer one is not read into memory.
+    """
+
+    def __init__(self, columns: Columns, *, max_bytes: int = MAX_TEXT_BYTES) -> None:
+        self._columns = columns
+        self._max_bytes = max_bytes
+
+    def lines(self, file: IO[bytes]) -> Iterator[tuple[bytes | None, int]]:
         """Each line, or `None` for one that is too long, and its length in bytes."""
         first = True
         while line := file.readline(self._max_bytes + 1):
@@ -80,7 +95,13 @@ class JsonlSource:
                 yield line.removeprefix(_BOM) if first else line, length
             first = False
 
-    def _check_fields(self) -> None:
+    def row(self, number: int, line: bytes | None) -> Row | FailedRow | None:
+        """The row of a line; `None` for an empty line."""
+        if line is None:
+            return _failed(number, RowFault.TOO_LONG, f"The line is longer than {self._max_bytes} bytes.")
+        return self._row(number, line) if line.strip() else None
+
+    def check_fields(self, file: IO[bytes], name: str) -> None:
         """Check that the text and id fields occur in the first rows: a name that none has is a mistake.
 
         Raises:
@@ -89,18 +110,17 @@ class JsonlSource:
         missing = [self._columns.text, *([self._columns.id] if self._columns.id else [])]
         known: dict[str, None] = {}
         checked = 0
-        with self._path.open("rb") as file:
-            rows = (line for line, _ in self._read(file) if line is None or line.strip())
-            for line in islice(rows, _CHECKED_ROWS):
-                checked += 1
-                fields = _fields(line or b"")
-                known |= dict.fromkeys(fields)
-                missing = [name for name in missing if name not in fields]
-                if not missing:
-                    return
+        rows = (line for line, _ in self.lines(file) if line is None or line.strip())
+        for line in islice(rows, _CHECKED_ROWS):
+            checked += 1
+            fields = _fields(line or b"")
+            known |= dict.fromkeys(fields)
+            missing = [name for name in missing if name not in fields]
+            if not missing:
+                return
         if known:
             none = "No row" if checked < _CHECKED_ROWS else f"None of the first {_CHECKED_ROWS} rows"
-            raise no_such_field(f"{none} of {self._path} has a field [{missing[0]}].", "fields", known)
+            raise no_such_field(f"{none} of {name} has a field [{missing[0]}].", "fields", known)
 
     def _row(self, number: int, line: bytes) -> Row | FailedRow:
         columns = self._columns
@@ -168,7 +188,7 @@ def _is_serializable(kept: tuple[Any, ...]) -> bool:
     return True
 
 
-def _skip_line(file: BinaryIO, start: bytes) -> int:
+def _skip_line(file: IO[bytes], start: bytes) -> int:
     """Skip the rest of a line without holding it; its length in bytes."""
     skipped, part = 0, start
     while part and not part.endswith(b"\n"):

@@ -67,6 +67,12 @@ class Totals(msgspec.Struct):
             self.truncated += sign * record.truncated
             self.unread += sign * record.unread
 
+    def include(self, other: Totals) -> None:
+        """Add the sums of other records."""
+        for name in self.__struct_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, mine and theirs if name == "exact" else mine + theirs)
+
 
 _DECODER = msgspec.json.Decoder(Record)
 

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hubgate.domain.calls import OutputDtype
+from hubgate.domain.endpoint import OutputDtype
 from hubgate.files import flush_to_disk
 from hubgate.jobs.inputs import InputFingerprint, no_such_field, unusable_input
 from hubgate.jobs.rows import (
@@ -47,13 +47,46 @@ _CONVERSION_ERRORS = (ValueError, OverflowError)
 
 
 class ParquetSource:
-    """Reads the rows in small batches."""
+    """A file on this machine."""
 
     def __init__(self, path: Path, columns: Columns) -> None:
-        self._path = path
-        self._columns = columns
         self._fingerprint = InputFingerprint(path)
         self.check = self._fingerprint.check
+        self._table = ParquetTable(str(path), path, columns)
+
+    @property
+    def layout(self) -> tuple[Literal["int", "text"], Mapping[str, Any]]:
+        return self._table.layout
+
+    @property
+    def expected_rows(self) -> int | None:
+        return self._table.size
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": "Parquet", **self._fingerprint.identity()}
+
+    def rows(self) -> Iterator[Row | FailedRow]:
+        return self._table.rows()
+
+
+class ParquetTable:
+    """Reads the rows of a file in small batches, wherever the file is.
+
+    Args:
+        name: of the file, for messages.
+        where: its path.
+        columns: that are read.
+        filesystem: of Arrow; by default that of this machine.
+
+    Raises:
+        JobStopped: it is not a Parquet file, or a column is missing or has the wrong type.
+    """
+
+    def __init__(self, name: str, where: str | Path, columns: Columns, filesystem: Any = None) -> None:
+        self._name = name
+        self._where = where
+        self._filesystem = filesystem
+        self._columns = columns
         try:
             with self._open() as file:
                 self._schema = file.schema_arrow
@@ -61,12 +94,12 @@ class ParquetSource:
                     file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)
                 ]
         except (pa.ArrowException, OSError) as error:
-            raise unusable_input(f"{path} is not a valid Parquet file: {_first_line(error)}.") from error
-        for name in (columns.text, *([columns.id] if columns.id else []), *columns.keep):
-            if name not in self._schema.names:
-                raise no_such_field(f"{path} has no column [{name}].", "columns", self._schema.names)
-            if self._schema.names.count(name) > 1:
-                raise unusable_input(f"{path} has several columns [{name}].", "Rename all but one of them.")
+            raise unusable_input(f"{name} is not a valid Parquet file: {_first_line(error)}.") from error
+        for column in (columns.text, *([columns.id] if columns.id else []), *columns.keep):
+            if column not in self._schema.names:
+                raise no_such_field(f"{name} has no column [{column}].", "columns", self._schema.names)
+            if self._schema.names.count(column) > 1:
+                raise unusable_input(f"{name} has several columns [{column}].", "Rename all but one of them.")
         self._check_type(columns.text, _is_string, "strings")
         if columns.id is not None:
             self._check_type(columns.id, _is_id_type, "integers or strings")
@@ -78,31 +111,55 @@ class ParquetSource:
         return "text" if text else "int", {name: self._schema.field(name).type for name in self._columns.keep}
 
     @property
-    def expected_rows(self) -> int | None:
-        return sum(self._groups, 0)
+    def size(self) -> int:
+        """The number of rows."""
+        return sum(self._groups)
 
-    def identity(self) -> Mapping[str, Any]:
-        return {"kind": "Parquet", **self._fingerprint.identity()}
+    def rows(self, start: int = 0, stop: int | None = None, *, before: int = 0) -> Iterator[Row | FailedRow]:
+        """The rows from `start` to `stop`. In a broken row group, only the rows that cannot be read fail.
 
-    def rows(self) -> Iterator[Row | FailedRow]:
-        """Every row. In a broken row group, only the rows that cannot be read fail."""
+        Args:
+            start: the first row, from 0.
+            stop: the row after the last; `None`: all.
+            before: rows in the files before this one, for the rows' numbers.
+        """
+        stop = self.size if stop is None else stop
         first = 0
         with self._open() as file:
             for group, size in enumerate(self._groups):
-                number, last = first, first + size
-                try:
-                    for batch in file.iter_batches(_READ_ROWS, row_groups=[group], columns=self._wanted()):
-                        yield from self._batch(number, batch)
-                        number += batch.num_rows
-                except (pa.ArrowException, OSError) as error:
-                    message = f"Row group {group} of the file is broken: {_first_line(error)}."
-                    for row in range(number, last):
-                        yield FailedRow(row=row, id=None, cause=RowFault.UNREADABLE, message=message)
-                first = last
+                if first < stop and first + size > start:
+                    yield from self._group(
+                        file, group, range(max(first, start), min(first + size, stop)), first, before
+                    )
+                first += size
+
+    def _group(
+        self, file: pq.ParquetFile, group: int, wanted: range, first: int, before: int
+    ) -> Iterator[Row | FailedRow]:
+        """The wanted rows of a row group, which begins with the row `first`."""
+        number = first
+        try:
+            for batch in file.iter_batches(_READ_ROWS, row_groups=[group], columns=self._wanted()):
+                stop = number + batch.num_rows
+                if stop > wanted.start:
+                    skipped = max(0, wanted.start - number)
+                    number += skipped
+                    yield from self._batch(before + number, batch.slice(skipped, wanted.stop - number))
+                number = stop
+                if number >= wanted.stop:
+                    return
+        except (pa.ArrowException, OSError) as error:
+            message = f"Row group {group} of the file is broken: {_first_line(error)}."
+            for row in range(max(number, wanted.start), wanted.stop):
+                yield FailedRow(row=before + row, id=None, cause=RowFault.UNREADABLE, message=message)
 
     def _open(self) -> pq.ParquetFile:
         return pq.ParquetFile(
-            self._path, buffer_size=_READ_BUFFER, pre_buffer=False, page_checksum_verification=True
+            self._where,
+            filesystem=self._filesystem,
+            buffer_size=_READ_BUFFER,
+            pre_buffer=False,
+            page_checksum_verification=True,
         )
 
     def _wanted(self) -> list[str]:
@@ -133,7 +190,7 @@ class ParquetSource:
     def _check_type(self, name: str, fits: Any, wanted: str) -> None:
         kind = self._schema.field(name).type
         if not fits(kind):
-            raise unusable_input(f"The column [{name}] of {self._path} contains {kind}, not {wanted}.")
+            raise unusable_input(f"The column [{name}] of {self._name} contains {kind}, not {wanted}.")
 
 
 class ParquetSink:
@@ -150,8 +207,13 @@ class ParquetSink:
             writer.write_table(self._table(shard))
         return memoryview(content.getvalue())
 
-    def write(self, file: BinaryIO, shards: Iterable[bytes]) -> None:
-        """Join shards to row groups of a size that reads well."""
+    def write(
+        self,
+        file: BinaryIO,
+        shards: Iterable[bytes | memoryview],
+        metadata: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        """Join shards to row groups of a size that reads well. `metadata` is what the file says about itself."""
         waiting: list[pa.Table] = []
         with self._writer(file) as writer:
             for shard in shards:
@@ -163,6 +225,8 @@ class ParquetSink:
                     flush_to_disk(file)
             if waiting:
                 _write_group(writer, waiting)
+            if metadata:
+                writer.add_key_value_metadata(metadata)
 
     def _table(self, shard: Embedded) -> pa.Table:
         rows, pieces = shard

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, TypeAlias, Type
 import msgspec
 
 from hubgate.core.quantization import quantized_length
-from hubgate.domain.calls import OutputDtype
+from hubgate.domain.endpoint import OutputDtype
 from hubgate.domain.errors import HubgateError
 
 Id: TypeAlias = int | str

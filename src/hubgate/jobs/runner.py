@@ -1,4 +1,4 @@
-"""Runs a job: several shards are requested at once, and each is stored whole or not at all."""
+"""Runs a job on this machine: each shard is stored whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from hubgate.domain.errors import Cause
 from hubgate.domain.ports import Clock
 from hubgate.files import atomic_write
 from hubgate.jobs.folder import JobFolder
-from hubgate.jobs.inputs import input_changed, unusable_input
+from hubgate.jobs.inputs import input_changed
 from hubgate.jobs.manifest import Manifest, Record, Totals
-from hubgate.jobs.retries import EmbeddedRows, RetryingEmbedder
+from hubgate.jobs.requests import ShardRequests
+from hubgate.jobs.retries import RetryingEmbedder
 from hubgate.jobs.rows import Embedded, JobStopped, Layout, Shard, Sink, Source
-from hubgate.jobs.shards import ShardFile, cut_shards
+from hubgate.jobs.shards import ShardFile
 
 T = TypeVar("T")
 _DISK_FULL = {
@@ -55,6 +56,11 @@ class Progress:
         """Count a shard that was answered in this run."""
         self.totals.add(record)
         self._recent.append((self.clock(), record.rows))
+
+    def update(self, totals: Totals) -> None:
+        """Set the totals, as counted elsewhere."""
+        self._recent.append((self.clock(), totals.rows - self.totals.rows))
+        self.totals = totals
 
     @property
     def rate(self) -> float:
@@ -93,7 +99,6 @@ class Runner:
     rows_per_request: int
     concurrency: int
     _shards: ShardFile = field(init=False)
-    _slots: asyncio.Semaphore = field(init=False)
     _reader: ThreadPoolExecutor = field(init=False)
     _writer: ThreadPoolExecutor = field(init=False)
     _answered: dict[int, _Answered] = field(default_factory=dict, init=False)
@@ -103,7 +108,6 @@ class Runner:
 
     def __post_init__(self) -> None:
         self._shards = ShardFile(self.folder.shards)
-        self._slots = asyncio.Semaphore(self.concurrency)
         # One thread writes shards, manifest and output in turn, so that the event loop never waits for the disk.
         self._reader = ThreadPoolExecutor(1, "job-reader")
         self._writer = ThreadPoolExecutor(1, "job-writer")
@@ -115,21 +119,18 @@ class Runner:
             JobStopped: the job cannot continue.
         """
         with self._reader, self._writer:
-            try:
-                await self._embed_all()
-            except BaseExceptionGroup as failures:
-                raise failures.exceptions[0] from None
+            requests = ShardRequests(
+                source=self.source,
+                layout=self.layout,
+                embedder=self.embedder,
+                rows_per_request=self.rows_per_request,
+                concurrency=self.concurrency,
+                is_done=self._is_done,
+                keep=self._keep,
+                reader=self._reader,
+            )
+            self._shard_count = await requests.run()
             await self._finish()
-
-    async def _embed_all(self) -> None:
-        shards = cut_shards(self.source.rows(), self.rows_per_request)
-        async with asyncio.TaskGroup() as requests:
-            while (shard := await self._in(self._reader, partial(self._next, shards))) is not None:
-                self._shard_count += 1
-                self.progress.expected_rows = self.source.expected_rows
-                if not self._is_done(shard):
-                    await self._slots.acquire()
-                    requests.create_task(self._embed(shard))
 
     async def _finish(self) -> None:
         """Write the output, if input and model are still the same."""
@@ -153,20 +154,13 @@ class Runner:
             if (place := self.manifest.done[number].part) is not None:
                 yield self._shards.read(place)
 
-    def _next(self, shards: Iterator[Shard]) -> Shard | None:
-        try:
-            shard = next(shards, None)
-        except OSError as error:
-            raise unusable_input(f"The input cannot be read: {error.strerror or error}.") from error
-        self.source.check()  # after reading, so that what is sent is what the file holds
-        return shard
-
     def _is_done(self, shard: Shard) -> bool:
         """Whether an earlier run has finished this shard.
 
         Raises:
             JobStopped: it has, with other rows.
         """
+        self.progress.expected_rows = self.source.expected_rows
         done = self.manifest.done.get(shard.number)
         if done is None:
             return False
@@ -178,29 +172,11 @@ class Runner:
             return False
         return True
 
-    async def _embed(self, shard: Shard) -> None:
-        try:
-            result = await self.embedder(shard.rows)
-            self._check_vectors(result)
-            record = _record(shard, result)
-            self.progress.add(record)
-            await self._commit(_Answered(record, result.embedded))
-        finally:
-            self._slots.release()
-
-    def _check_vectors(self, result: EmbeddedRows) -> None:
-        size, expected = self.layout.number_bytes, self.layout.length
-        for length in {len(piece.vector) for piece in result.embedded.pieces} - {expected * size}:
-            raise JobStopped(
-                f"The endpoint returned a vector of {length // size} numbers instead of {expected}.",
-                remedy="The model behind it has changed: `hubgate check` shows details.",
-                cause=Cause.DIMENSIONS_CHANGED,
-            )
-
-    async def _commit(self, answered: _Answered) -> None:
+    async def _keep(self, record: Record, embedded: Embedded) -> None:
         """Put a shard on disk. Shards that are answered during a write share the next one."""
-        number = answered.record.shard
-        self._answered[number] = answered
+        self.progress.add(record)
+        number = record.shard
+        self._answered[number] = _Answered(record, embedded)
         async with self._commit_lock:
             if number in self._answered:
                 await self._in(self._writer, partial(self._write, list(self._answered.values())))
@@ -224,23 +200,6 @@ class Runner:
 
     async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
-
-
-def _record(shard: Shard, result: EmbeddedRows) -> Record:
-    unread = [piece.tokens_unread for piece in result.embedded.pieces]
-    known = [tokens for tokens in unread if tokens is not None]
-    return Record(
-        shard=shard.number,
-        digest=shard.digest,
-        rows=shard.size,
-        pieces=len(result.embedded.pieces),
-        tokens=result.tokens,
-        exact=result.exact,
-        part=None,
-        failed=[*shard.failed, *result.failed],
-        truncated=sum(map(bool, known)) if len(known) == len(unread) else None,
-        unread=sum(known),
-    )
 
 
 def check_model(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _MEMORY_INFO = Path("/proc/meminfo")
 _CGROUP_MEMORY = Path("/sys/fs/cgroup")
+_CPU_INFO = Path("/proc/cpuinfo")
+_INT8_INSTRUCTIONS = frozenset({"avx512_vnni", "avx_vnni"})
 _THREADS_OF_A_LANE = 8
 """A batch of about 1,000 tokens keeps no more busy; with more threads, a second batch at the same time gains more."""
 
@@ -50,6 +52,14 @@ def available_memory(info_file: Path = _MEMORY_INFO, group: Path = _CGROUP_MEMOR
         return max(0, min(available, limit - used))
     except (OSError, ValueError):  # no such file, or "max": no limit
         return available
+
+
+def multiplies_int8(info_file: Path = _CPU_INFO) -> bool:
+    """Whether OpenVINO computes `int8` in 8 bits on this processor. It does so on x86 with VNNI only."""
+    try:
+        return not _INT8_INSTRUCTIONS.isdisjoint(info_file.read_text("utf-8").split())
+    except OSError:  # this is not Linux, and so Apple silicon
+        return False
 
 
 def process_memory(pid: int) -> int | None:

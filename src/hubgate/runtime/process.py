@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -54,15 +54,46 @@ def worker_command(
     return [sys.executable, "-P", "-m", "hubgate.runtime.worker", str(folder), *options]
 
 
+def could_not_start(error: OSError) -> RuntimeFailed:
+    return RuntimeFailed(
+        f"The local model's worker could not be started: {error.strerror or error}.",
+        remedy="Check the memory and the process limits of this machine.",
+        cause=Cause.RUNTIME_CRASHED,
+    )
+
+
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Hubgate's environment without its secrets."""
     return {name: value for name, value in environment.items() if not name.startswith(_SECRETS)}
 
 
+class Process(Protocol):
+    """What is used of `asyncio.subprocess.Process`; see also `attaching`."""
+
+    @property
+    def stdin(self) -> asyncio.StreamWriter | None: ...
+
+    @property
+    def stdout(self) -> asyncio.StreamReader | None: ...
+
+    @property
+    def stderr(self) -> asyncio.StreamReader | None: ...
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    async def wait(self) -> int | None: ...
+
+    def kill(self) -> None: ...
+
+
 class WorkerProcess:
     """A started worker. It is never restarted: create another one instead."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self._process = process
         self._stdin = cast("asyncio.StreamWriter", process.stdin)
         self._stdout = cast("asyncio.StreamReader", process.stdout)
@@ -94,11 +125,7 @@ class WorkerProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            raise RuntimeFailed(
-                f"The local model's worker could not be started: {error.strerror}.",
-                remedy="Check the memory and the process limits of this machine.",
-                cause=Cause.RUNTIME_CRASHED,
-            ) from error
+            raise could_not_start(error) from error
         return cls(process)
 
     @property
@@ -200,8 +227,8 @@ class WorkerProcess:
             pass  # the worker has ended
         except msgspec.DecodeError:
             self._kill()  # its output cannot be trusted any more
-        await stderr
         await self._process.wait()
+        await stderr
         self._fail_pending()
 
     def _deliver(self, reply: Reply) -> None:
@@ -246,11 +273,12 @@ class WorkerProcess:
         if self._load_failure is not None:
             return self._load_failure.error()
         status = self._process.returncode
-        how = (
-            f"was ended by {signal.Signals(-status).name}"
-            if status and status < 0
-            else f"ended with status {status}"
-        )
+        if status is None:
+            how = "has ended"
+        elif status < 0:
+            how = f"was ended by {signal.Signals(-status).name}"
+        else:
+            how = f"ended with status {status}"
         output = f". Its last output: {self._last_line}" if self._last_line else ""
         return RuntimeFailed(
             f"The local model's worker {how}{output}.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import msgspec
 
@@ -89,6 +89,8 @@ class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
     width: int
     precision: str
     max_tokens: int
+    self_test: float | None = None
+    """As in `domain.endpoint.Facts.precision_self_test`."""
 
 
 class Embedded(msgspec.Struct, tag="embedded", array_like=True, frozen=True):
@@ -159,6 +161,14 @@ Reply: TypeAlias = Ready | CallReply | TextPiece | Failed
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _encoder = msgspec.msgpack.Encoder()
+
+
+class Replies(Protocol):
+    """Where a worker process writes its replies, one frame at a time."""
+
+    def write(self, frame: bytes, /) -> object: ...
+
+    def flush(self) -> None: ...
 
 
 def encode_frame(message: Request | Reply) -> bytes:

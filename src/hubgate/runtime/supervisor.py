@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
@@ -27,6 +27,7 @@ class LocalModel:
         clock: seconds that never go back.
         command: the command line of the worker.
         idle_seconds: without a call, after which the worker ends; `None` keeps it.
+        start: starts the worker of a command line.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class LocalModel:
         clock: Clock = time.monotonic,
         command: Callable[[Path], Sequence[str]] = worker_command,
         idle_seconds: float | None = None,
+        start: Callable[[Sequence[str]], Awaitable[WorkerProcess]] = WorkerProcess.start,
     ) -> None:
         self._folder = folder
+        self._start_worker = start
         self._clock = clock
         self._command = command
         self._start: asyncio.Task[WorkerProcess] | None = None
@@ -167,7 +170,7 @@ class LocalModel:
 
     async def _load(self) -> WorkerProcess:
         try:
-            worker = await WorkerProcess.start(self._command(self._folder))
+            worker = await self._start_worker(self._command(self._folder))
             await worker.ready()
         except RuntimeFailed as error:
             self._last_error = error

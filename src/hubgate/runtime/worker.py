@@ -30,6 +30,7 @@ from hubgate.runtime.protocol import (
     Failed,
     GenerateText,
     Ready,
+    Replies,
     Reply,
     Request,
     encode_frame,
@@ -40,7 +41,7 @@ from hubgate.runtime.protocol import (
 class Worker:
     """Serves requests with one model until its input ends."""
 
-    def __init__(self, spec: ModelSpec, model: CompiledModel, replies: BinaryIO, waiting: TextQueue) -> None:
+    def __init__(self, spec: ModelSpec, model: CompiledModel, replies: Replies, waiting: TextQueue) -> None:
         self._spec = spec
         self._replies = replies
         self._model = model
@@ -58,7 +59,8 @@ class Worker:
     def serve(self, requests: BinaryIO) -> None:
         """Serve until the requests end. An unexpected failure of any thread ends the process, not only a call."""
         spec = self._spec
-        self.reply(Ready(spec.width, self._model.precision, spec.max_tokens))
+        model = self._model
+        self.reply(Ready(spec.width, model.precision, spec.max_tokens, model.self_test))
         for work in (partial(self._read, requests), self._tokenize):
             threading.Thread(target=self._end_after, args=(work,), daemon=True).start()
         lanes = [
@@ -179,7 +181,7 @@ class _Serves(Protocol):
 
 
 def _load_encoder(
-    folder: Path, precision: Precision, share: CpuShare, replies: BinaryIO, waiting: TextQueue | None
+    folder: Path, precision: Precision, share: CpuShare, replies: Replies, waiting: TextQueue | None
 ) -> Worker:
     spec = read_model_spec(folder)
     model = CompiledModel(spec, precision, share)
@@ -188,7 +190,7 @@ def _load_encoder(
     return Worker(spec, model, replies, waiting)
 
 
-def _load_generator(folder: Path, precision: Precision, share: CpuShare, replies: BinaryIO) -> _Serves:
+def _load_generator(folder: Path, precision: Precision, share: CpuShare, replies: Replies) -> _Serves:
     # Takes a second, which other models need not.
     from hubgate.runtime.generation.spec import read_generation_spec  # noqa: PLC0415
     from hubgate.runtime.generation.worker import GenerationWorker  # noqa: PLC0415
@@ -204,10 +206,29 @@ def main(arguments: Sequence[str], waiting: TextQueue | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=0)
     parser.add_argument("--generate", action="store_true")
+    parser.add_argument("--socket", type=Path)
     given = parser.parse_args(arguments)
+    if given.socket is not None:
+        return _serve_socket(given, waiting)
     # What libraries print goes to stderr: stdout is for frames only.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return _serve(given, os.fdopen(os.dup(sys.stdin.fileno()), "rb"), replies, waiting)
+
+
+def _serve_socket(given: argparse.Namespace, waiting: TextQueue | None) -> int:
+    """Serve every gateway that connects, until none has been connected for a while."""
+    from hubgate.runtime.sharing import SharedPipes, listen  # noqa: PLC0415 - only where gateways share a model
+
+    pipes = SharedPipes(listen(given.socket))
+    pipes.wait_for_gateway()  # which is to hear if the model cannot be loaded
+    try:
+        return _serve(given, pipes.requests, pipes.replies, waiting)
+    finally:
+        pipes.close()
+
+
+def _serve(given: argparse.Namespace, requests: BinaryIO, replies: Replies, waiting: TextQueue | None) -> int:
     share = CpuShare(given.threads, given.lanes)
     try:
         if given.generate:
@@ -219,7 +240,7 @@ def main(arguments: Sequence[str], waiting: TextQueue | None = None) -> int:
         replies.flush()
         return 1
     with contextlib.suppress(BrokenPipeError):  # hubgate has ended
-        worker.serve(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
+        worker.serve(requests)
     return 0
 
 

@@ -16,7 +16,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.keys.credentials import ADMIN
 
-Kind: TypeAlias = Literal["connection", "endpoint", "key"]
+Kind: TypeAlias = Literal["connection", "endpoint", "alias", "key"]
 Action: TypeAlias = Literal["add", "change", "remove"]
 
 
@@ -43,6 +43,8 @@ class DesiredState:
 
     connections: Mapping[str, DesiredConnection] | None = None
     endpoints: Mapping[str, DesiredEndpoint] | None = None
+    aliases: Mapping[str, str] | None = None
+    """The endpoint of each."""
     keys: Mapping[str, Mapping[str, Any]] | None = None
     """Fields of `Key`, from `admin` on."""
 
@@ -70,7 +72,13 @@ class ConfigApplier:
         self._applying = asyncio.Lock()
 
     async def apply(
-        self, desired: DesiredState, *, prune: bool = False, dry_run: bool = False, own_key: str = ""
+        self,
+        desired: DesiredState,
+        *,
+        prune: bool = False,
+        dry_run: bool = False,
+        own_key: str = "",
+        accept_new_vectors: bool = False,
     ) -> Sequence[Step]:
         """Make the changes that lead to the desired state. Idempotent.
 
@@ -79,6 +87,7 @@ class ConfigApplier:
             prune: whether to remove what it does not contain, in the parts that it has.
             dry_run: whether to only return the plan.
             own_key: the id of the caller's key, which is not revoked.
+            accept_new_vectors: whether aliases may be moved to vectors that cannot be compared with those before.
 
         Returns:
             The steps, each with its failure if it failed. A failed step does not stop the others.
@@ -95,18 +104,21 @@ class ConfigApplier:
                 steps = self._plan(desired, prune=prune, own_key=own_key)
                 for step in steps:
                     try:
-                        await self._apply_step(step, desired)
+                        await self._apply_step(step, desired, accept_new_vectors=accept_new_vectors)
                     except HubgateError as error:
                         step.failure = error
                 await self._set_fallbacks(desired, steps)
             return steps
 
-    async def _apply_step(self, step: Step, desired: DesiredState) -> None:
+    async def _apply_step(self, step: Step, desired: DesiredState, *, accept_new_vectors: bool) -> None:
         match step.kind:
             case "connection":
                 await self._apply_connection(step, (desired.connections or {}).get(step.name))
             case "endpoint":
                 await self._apply_endpoint(step, (desired.endpoints or {}).get(step.name))
+            case "alias":
+                endpoint = (desired.aliases or {}).get(step.name)
+                await self._apply_alias(step, endpoint, accept_new_vectors=accept_new_vectors)
             case "key":
                 await self._apply_key(step, (desired.keys or {}).get(step.name))
 
@@ -129,6 +141,12 @@ class ConfigApplier:
             await self._gateway.registry.register(self._without_missing_fallback(draft), new.token)
         else:
             await self._gateway.registry.register_disabled(self._without_missing_fallback(draft), new.token)
+
+    async def _apply_alias(self, step: Step, endpoint: str | None, *, accept_new_vectors: bool) -> None:
+        if endpoint is None:
+            await self._gateway.aliases.remove(step.name)
+        else:
+            await self._gateway.aliases.set(step.name, endpoint, accept_new_vectors=accept_new_vectors)
 
     async def _apply_key(self, step: Step, rights: Mapping[str, Any] | None) -> None:
         if rights is None:
@@ -160,6 +178,7 @@ class ConfigApplier:
         steps = [
             *self._connection_steps(desired.connections or {}),
             *self._endpoint_steps(desired.endpoints or {}),
+            *self._alias_steps(desired.aliases or {}),
             *self._key_steps(desired.keys or {}),
         ]
         if prune:
@@ -195,6 +214,14 @@ class ConfigApplier:
             if changes:
                 yield Step(action="change", kind="endpoint", name=name, changes=changes)
 
+    def _alias_steps(self, desired: Mapping[str, str]) -> Iterable[Step]:
+        current = self._gateway.live.aliases
+        for name, endpoint in desired.items():
+            former = current.get(name)
+            if former != endpoint:
+                action: Action = "add" if former is None else "change"
+                yield Step(action=action, kind="alias", name=name, changes={"endpoint": [former, endpoint]})
+
     def _key_steps(self, desired: Mapping[str, Mapping[str, Any]]) -> Iterable[Step]:
         current = {key.name: key for key in self._access.list()}
         for name, rights in desired.items():
@@ -208,12 +235,13 @@ class ConfigApplier:
                 yield Step(action="change", kind="key", name=name, changes=changes)
 
     def _removals(self, desired: DesiredState, own_key: str) -> Iterable[Step]:
-        """Keys, then endpoints, then connections, so that nothing refers to what is removed."""
+        """Keys, then aliases, endpoints and connections, so that nothing refers to what is removed."""
         kept = {ADMIN, *(desired.keys or ())}
         keys = [key.name for key in self._access.list() if key.id != own_key]
         endpoints = [endpoint.name for endpoint in self._gateway.registry.endpoints()]
         parts: tuple[tuple[Kind, list[str], Iterable[str] | None], ...] = (
             ("key", keys, None if desired.keys is None else kept),
+            ("alias", list(self._gateway.live.aliases), desired.aliases),
             ("endpoint", endpoints, desired.endpoints),
             ("connection", list(self._gateway.connections.by_name), desired.connections),
         )
@@ -233,15 +261,28 @@ class ConfigApplier:
                 )
             if endpoint.fallback is not None and endpoint.fallback not in endpoints:
                 problems.append(f"endpoint {endpoint.name} refers to missing fallback [{endpoint.fallback}]")
+        aliases = _after(steps, "alias", self._gateway.live.aliases)
+        problems += self._alias_problems(desired.aliases or {}, aliases, endpoints)
         current = {key.name: _referenced(key.endpoints, key.default_endpoint) for key in self._access.list()}
         for name, rights in (desired.keys or {}).items():
             referenced = _referenced(rights["endpoints"], rights["default_endpoint"])
-            missing = referenced - endpoints - current.get(name, set())  # a key may outlive its endpoints
+            missing = (
+                referenced - endpoints - aliases - current.get(name, set())
+            )  # a key may outlive its endpoints
             problems += [f"key {name} refers to missing endpoint [{one}]" for one in sorted(missing)]
         messages = [f"{_join(problems)}."] if problems else []
         messages += self._key_problems(desired.keys or {}, steps)
         if messages:
             raise InvalidRequest(" ".join(messages[:20]), remedy="Nothing was changed.")
+
+    def _alias_problems(
+        self, desired: Mapping[str, str], aliases: set[str], endpoints: set[str]
+    ) -> Iterable[str]:
+        for name, endpoint in sorted(({**self._gateway.live.aliases, **desired}).items()):
+            if name in aliases and endpoint not in endpoints:
+                yield f"alias {name} refers to missing endpoint [{endpoint}]"
+            if name in aliases and name in endpoints:
+                yield f"[{name}] is the name of both an alias and an endpoint"
 
     def _key_problems(self, desired: Mapping[str, Mapping[str, Any]], steps: Iterable[Step]) -> Iterable[str]:
         for step in steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from hubgate.core.traffic.rate_limiter import sending_under
@@ -11,7 +12,9 @@ from hubgate.domain.errors import HubgateError
 from hubgate.domain.ports import Counters, Sources, Store
 from hubgate.service.cluster.gates import Gates
 from hubgate.service.inference.inference import Inference
+from hubgate.service.inference.measures import Measures
 from hubgate.service.inference.pipeline import Pipelines
+from hubgate.service.registry.aliases import Aliases
 from hubgate.service.registry.connections import Connections
 from hubgate.service.registry.live_endpoints import LiveEndpoints, needs_startup_check
 from hubgate.service.registry.probe import probe_model
@@ -50,6 +53,7 @@ class Gateway:
         self.live = LiveEndpoints(sources, pipelines, self.startup)
         token_guard = TokenGuard(sources, store.audit)
         self.connections = Connections(store.connections, self.live, token_guard)
+        self.aliases = Aliases(store.aliases, self.live)
         self.stored = StoredEndpoints(store, self.live, self.connections, self.startup)
         self.registry = Registry(
             sources,
@@ -61,6 +65,7 @@ class Gateway:
             startup=self.startup,
         )
         self.inference = Inference(self.live)
+        self.measures = Measures(self.live, self.inference, store.deployments)
         self.pipelines = self.live.pipelines
         self.usage = Usage(store.usage, self.pipelines)
         self.states = States(self)
@@ -69,6 +74,15 @@ class Gateway:
         self.applying_configuration = store.applying_configuration
         self.draining = False
         """Whether it is about to stop: it still answers, but load balancers should send calls elsewhere."""
+
+    def visible(self, may_call: Callable[[str], bool]) -> Sequence[Endpoint]:
+        """The endpoints that a caller may use, then the aliases, each as its endpoint under the alias's name.
+
+        Args:
+            may_call: whether an endpoint or an alias may be called; an alias also may if its endpoint does.
+        """
+        endpoints = [endpoint for endpoint in self.registry.endpoints() if may_call(endpoint.name)]
+        return [*endpoints, *self.aliases.as_endpoints(may_call)]
 
     async def start(self, ready_endpoint: Endpoint | None = None, *, load_models: bool = True) -> None:
         """Start loading local models and checking dedicated endpoints, in the background.

@@ -1,25 +1,24 @@
-"""Prometheus metrics. A request only adds to plain numbers; metric objects are built at each scrape."""
+"""Prometheus metrics. A request only adds to plain numbers; the text is written at each scrape."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-
-from prometheus_client import CollectorRegistry, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 from hubgate import __version__
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.ports import VectorStore
 from hubgate.service.inference.pipeline import Pipeline
+from hubgate.service.prometheus import Family, labels
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_ENDPOINT = ("endpoint",)
-_REPLICA = ("endpoint", "replica")
 MAX_SERIES = 10_000
+OTHER = "(other)"
+"""The endpoint of requests beyond the limit of series. No endpoint can have this name."""
 
 
 @dataclass(slots=True)
@@ -35,9 +34,9 @@ class _Histogram:
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
-    def buckets(self) -> list[tuple[str, float]]:
+    def buckets(self) -> Iterable[tuple[str, int]]:
         """Cumulative counts by upper bound, as Prometheus expects."""
-        return list(zip((*map(str, _SECONDS), "+Inf"), accumulate(self.counts), strict=True))
+        return zip((*map(str, _SECONDS), "+Inf"), accumulate(self.counts), strict=True)
 
 
 @dataclass(slots=True)
@@ -48,12 +47,19 @@ class _Tally:
     truncated: int = 0
     times: _Histogram = field(default_factory=_Histogram)
 
+    def merge(self, other: _Tally) -> None:
+        self.requests += other.requests
+        self.texts += other.texts
+        self.tokens += other.tokens
+        self.truncated += other.truncated
+        self.times.merge(other.times)
+
 
 class Meter:
-    """hubgate's metrics, in a registry of their own. Used on one event loop.
+    """hubgate's metrics. Used on one event loop.
 
-    The number of series is bounded, because endpoints come and go: above it all counters restart, as after a restart of
-    the process.
+    The number of series of requests is bounded. Beyond it, requests of further endpoints are counted under `OTHER`, and
+    the next scrape moves the counts of endpoints that were removed there, which makes room.
     """
 
     def __init__(
@@ -67,35 +73,37 @@ class Meter:
         gateway_name: str = "",
         max_series: int = MAX_SERIES,
     ) -> None:
+        self._pipelines = pipelines
         self._max_series = max_series
-        self.tallies: dict[tuple[str, str, str], _Tally] = {}
+        self._tallies: dict[tuple[str, str, str], _Tally] = {}
         """By face, endpoint and cause."""
-        self.waits: dict[str, _Histogram] = {}
+        self._waits: dict[str, _Histogram] = {}
         """By endpoint."""
-        self.in_flight = 0
-        self.registry = CollectorRegistry()
-        for collector in (
-            _Build(gateway_name),
-            _Requests(self),
-            _Pipelines(pipelines),
-            _Replicas(pipelines),
-            _LocalModels(local_memory),
-            *([_StoredVectors(vectors)] if vectors else []),
-            _Deployments(deployment_dollars),
-        ):
-            self.registry.register(collector)
+        self._in_flight = 0
+        build = labels(gateway=gateway_name, version=__version__)
+        self._sources: list[Callable[[], Iterator[str]]] = [
+            lambda: _gauge("build_info", "The version and the name of the gateway.", [(build, 1)]),
+            self._requests,
+            lambda: _pipeline_lines(pipelines()),
+            lambda: _replica_lines(pipelines()),
+            lambda: _local_model_lines(local_memory()),
+            lambda: _deployment_lines(deployment_dollars()),
+        ]
+        if vectors is not None:
+            self._sources.append(lambda: _stored_vector_lines(vectors))
         if shared_limits is not None:
-            self.registry.register(_Shared(shared_limits))
+            self._sources.append(lambda: _shared_lines(shared_limits))
 
     def watch_feed(self, stale_seconds: Callable[[], float]) -> None:
         """Show how long ago the changes of other gateways were last read."""
-        self.registry.register(_Feed(stale_seconds))
+        words = "Time since the changes of other gateways of the database were last read."
+        self._sources.append(lambda: _gauge("stale_seconds", words, [("", stale_seconds())]))
 
     def started(self) -> None:
-        self.in_flight += 1
+        self._in_flight += 1
 
     def ended(self) -> None:
-        self.in_flight -= 1
+        self._in_flight -= 1
 
     def observe(
         self,
@@ -110,238 +118,183 @@ class Meter:
         waited: float = 0.0,
     ) -> None:
         """Count a finished request. `endpoint` must be the name of a registered endpoint, or empty."""
-        key = (face, endpoint, cause)
-        tally = self.tallies.get(key)
+        tally = self._tallies.get((face, endpoint, cause))
         if tally is None:
-            if len(self.tallies) >= self._max_series:
-                self.tallies.clear()
-                self.waits.clear()
-            tally = self.tallies[key] = _Tally()
+            if len(self._tallies) >= self._max_series:
+                endpoint = OTHER
+            tally = self._tallies.setdefault((face, endpoint, cause), _Tally())
         tally.requests += 1
         tally.texts += texts
         tally.tokens += tokens
         tally.truncated += truncated
         tally.times.add(seconds)
         if waited:
-            self.waits.setdefault(endpoint, _Histogram()).add(waited)
+            self._waits.setdefault(endpoint, _Histogram()).add(waited)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return "".join(self.lines()).encode()
 
+    def lines(self) -> Iterator[str]:
+        """The same in small parts, so that a caller can do other work between them."""
+        for source in self._sources:
+            yield from source()
 
-class _Build(Collector):
-    """Which gateway this is."""
-
-    def __init__(self, gateway_name: str) -> None:
-        self._labels = [__version__, gateway_name]
-
-    def collect(self) -> Iterator[Metric]:
-        build = GaugeMetricFamily(
-            "hubgate_build_info", "The version and the name of the gateway.", labels=("version", "gateway")
-        )
-        build.add_metric(self._labels, 1)
-        yield build
-
-
-class _Requests(Collector):
-    """The meter's own counts."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-
-    def collect(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            "hubgate_requests",
-            "Requests by outcome; cause is ok or the error's cause.",
-            labels=("face", "endpoint", "cause"),
-        )
-        seconds: dict[tuple[str, ...], _Histogram] = {}
-        texts: dict[str, int] = {}
-        tokens: dict[str, int] = {}
-        truncated: dict[str, int] = {}
-        for (face, endpoint, cause), tally in self._meter.tallies.items():
-            requests.add_metric((face, endpoint, cause), tally.requests)
+    def _requests(self) -> Iterator[str]:
+        """The meter's own counts."""
+        if len(self._tallies) >= self._max_series:
+            yield from self._make_room()
+        seconds: dict[tuple[str, str], _Histogram] = {}
+        sums: dict[str, _Tally] = {}
+        counts: list[tuple[str, float]] = []
+        for (face, endpoint, cause), tally in list(self._tallies.items()):
+            counts.append((labels(cause=cause, endpoint=endpoint, face=face), tally.requests))
             seconds.setdefault((face, endpoint), _Histogram()).merge(tally.times)
-            texts[endpoint] = texts.get(endpoint, 0) + tally.texts
-            tokens[endpoint] = tokens.get(endpoint, 0) + tally.tokens
-            truncated[endpoint] = truncated.get(endpoint, 0) + tally.truncated
-        yield requests
-        yield _histogram(
+            total = sums.setdefault(endpoint, _Tally())
+            total.texts += tally.texts
+            total.tokens += tally.tokens
+            total.truncated += tally.truncated
+            yield ""
+        by_endpoint = [(labels(endpoint=endpoint), tally) for endpoint, tally in sums.items()]
+        yield from _counter("requests", "Requests by outcome; cause is ok or the error's cause.", counts)
+        yield from Family(
             "hubgate_request_seconds",
+            "histogram",
             "Time from the request's headers to the end of its response.",
-            ("face", "endpoint"),
-            seconds,
+        ).histogram_lines(
+            (labels(endpoint=endpoint, face=face), times.buckets(), times.total)
+            for (face, endpoint), times in seconds.items()
         )
-        yield _counter("hubgate_texts", "Texts processed.", texts)
-        yield _counter("hubgate_tokens", "Tokens read, if the engine reports them.", tokens)
-        yield _counter(
-            "hubgate_texts_truncated",
+        yield from _counter("texts", "Texts processed.", ((name, one.texts) for name, one in by_endpoint))
+        yield from _counter(
+            "tokens",
+            "Tokens read, if the engine reports them.",
+            ((name, one.tokens) for name, one in by_endpoint),
+        )
+        yield from _counter(
+            "texts_truncated",
             "Texts truncated to the model's limit, if known.",
-            truncated,
+            ((name, one.truncated) for name, one in by_endpoint),
         )
-        yield _histogram(
+        yield from Family(
             "hubgate_queue_seconds",
+            "histogram",
             "Time a call waited in the queue; calls that did not wait are not counted.",
-            _ENDPOINT,
-            {(endpoint,): times for endpoint, times in self._meter.waits.items()},
+        ).histogram_lines(
+            (labels(endpoint=endpoint), times.buckets(), times.total)
+            for endpoint, times in list(self._waits.items())
         )
-        yield GaugeMetricFamily(
-            "hubgate_requests_in_flight", "Requests in flight.", value=self._meter.in_flight
-        )
+        yield from _gauge("requests_in_flight", "Requests in flight.", [("", self._in_flight)])
+
+    def _make_room(self) -> Iterator[str]:
+        """Count the requests of removed endpoints under `OTHER`."""
+        kept = {*self._pipelines(), OTHER, ""}
+        for face, endpoint, cause in list(self._tallies):
+            if endpoint not in kept:
+                other = self._tallies.setdefault((face, OTHER, cause), _Tally())
+                other.merge(self._tallies.pop((face, endpoint, cause)))
+                if waits := self._waits.pop(endpoint, None):
+                    self._waits.setdefault(OTHER, _Histogram()).merge(waits)
+            yield ""
 
 
-def _counter(name: str, words: str, numbers: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(name, words, labels=_ENDPOINT)
-    for endpoint, number in numbers.items():
-        family.add_metric((endpoint,), number)
-    return family
+def _gauge(name: str, words: str, samples: Iterable[tuple[str, float]]) -> Iterator[str]:
+    return Family(f"hubgate_{name}", "gauge", words).lines(samples)
 
 
-def _histogram(
-    name: str, words: str, labels: tuple[str, ...], times: Mapping[tuple[str, ...], _Histogram]
-) -> Metric:
-    family = HistogramMetricFamily(name, words, labels=labels)
-    for values, one in times.items():
-        family.add_metric(values, one.buckets(), one.total)
-    return family
+def _counter(name: str, words: str, samples: Iterable[tuple[str, float]]) -> Iterator[str]:
+    return Family(f"hubgate_{name}_total", "counter", words).lines(samples)
 
 
-class _Pipelines(Collector):
+_Table: TypeAlias = Sequence[
+    tuple[Callable[[str, str, Iterable[tuple[str, float]]], Iterator[str]], str, str, Callable[[Any], float]]
+]
+"""Families: the kind, the name, the help, and what each object has as its value."""
+_OF_QUEUES: _Table = (
+    (_gauge, "queue_texts", "Texts waiting for the rate limit.", attrgetter("queued_texts")),
+    (_gauge, "queue_calls", "Calls waiting for the rate limit.", attrgetter("queued_calls")),
+    (_gauge, "upstream_in_flight", "Requests in flight to the upstream.", attrgetter("in_flight")),
+    (
+        _gauge,
+        "upstream_concurrency_limit",
+        "Requests that may be in flight to the upstream, adapted to it.",
+        attrgetter("limit"),
+    ),
+    (_counter, "upstream_requests", "Requests sent upstream.", attrgetter("requests")),
+    (_counter, "upstream_requests_saved", "Calls that shared another call's request.", attrgetter("shared")),
+)
+_OF_CACHES: _Table = (
+    (_counter, "cache_hits", "Texts found in the cache.", attrgetter("hits")),
+    (_counter, "cache_misses", "Texts not found in the cache.", attrgetter("misses")),
+)
+_OF_REPLICAS: _Table = (
+    (_gauge, "replica_up", "Whether a replica takes calls.", attrgetter("ready")),
+    (_gauge, "replica_in_flight", "Requests in flight to a replica.", attrgetter("in_flight")),
+    (
+        _gauge,
+        "replica_concurrency_limit",
+        "Requests that may be in flight to a replica, adapted to it.",
+        attrgetter("places.limit"),
+    ),
+    (_counter, "replica_requests", "Requests sent to a replica, without retries.", attrgetter("requests")),
+)
+
+
+def _families(table: _Table, named: Sequence[tuple[str, object]]) -> Iterator[str]:
+    """The lines of each family in a table, with one sample for each object."""
+    for family, name, words, value in table:
+        yield from family(name, words, ((label_text, value(one)) for label_text, one in named))
+
+
+def _pipeline_lines(pipelines: Mapping[str, Pipeline]) -> Iterator[str]:
     """The counters of queues and caches."""
-
-    def __init__(self, pipelines: Callable[[], Mapping[str, Pipeline]]) -> None:
-        self._pipelines = pipelines
-
-    def collect(self) -> Iterator[Metric]:
-        waiting = GaugeMetricFamily(
-            "hubgate_queue_texts", "Texts waiting for the rate limit.", labels=_ENDPOINT
-        )
-        calls = GaugeMetricFamily(
-            "hubgate_queue_calls", "Calls waiting for the rate limit.", labels=_ENDPOINT
-        )
-        in_flight = GaugeMetricFamily(
-            "hubgate_upstream_in_flight", "Requests in flight to the upstream.", labels=_ENDPOINT
-        )
-        requests = CounterMetricFamily(
-            "hubgate_upstream_requests", "Requests sent upstream.", labels=_ENDPOINT
-        )
-        shared = CounterMetricFamily(
-            "hubgate_upstream_requests_saved", "Calls that shared another call's request.", labels=_ENDPOINT
-        )
-        hits = CounterMetricFamily("hubgate_cache_hits", "Texts found in the cache.", labels=_ENDPOINT)
-        misses = CounterMetricFamily(
-            "hubgate_cache_misses", "Texts not found in the cache.", labels=_ENDPOINT
-        )
-        for name, pipeline in self._pipelines().items():
-            if queue := pipeline.queue:
-                waiting.add_metric([name], queue.queued_texts)
-                calls.add_metric([name], queue.queued_calls)
-                in_flight.add_metric([name], queue.in_flight)
-                requests.add_metric([name], queue.requests)
-                shared.add_metric([name], queue.shared)
-            if cached := pipeline.cached:
-                hits.add_metric([name], cached.hits)
-                misses.add_metric([name], cached.misses)
-        yield from (waiting, calls, in_flight, requests, shared, hits, misses)
+    named: list[tuple[str, Pipeline]] = []
+    for name, pipeline in pipelines.items():
+        named.append((labels(endpoint=name), pipeline))
+        yield ""
+    queues = [(name, pipeline.queue) for name, pipeline in named if pipeline.queue]
+    caches = [(name, pipeline.cached) for name, pipeline in named if pipeline.cached]
+    yield from _families(_OF_QUEUES, queues)
+    yield from _families(_OF_CACHES, caches)
 
 
-class _Replicas(Collector):
+def _replica_lines(pipelines: Mapping[str, Pipeline]) -> Iterator[str]:
     """The servers of endpoints that have several."""
-
-    def __init__(self, pipelines: Callable[[], Mapping[str, Pipeline]]) -> None:
-        self._pipelines = pipelines
-
-    def collect(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily("hubgate_replica_up", "Whether a replica takes calls.", labels=_REPLICA)
-        in_flight = GaugeMetricFamily(
-            "hubgate_replica_in_flight", "Requests in flight to a replica.", labels=_REPLICA
-        )
-        requests = CounterMetricFamily(
-            "hubgate_replica_requests", "Requests sent to a replica, without retries.", labels=_REPLICA
-        )
-        for name, pipeline in self._pipelines().items():
-            balancer = pipeline.health.balancer if pipeline.health else None
-            for replica in balancer.replicas if balancer else ():
-                labels = [name, replica.name]
-                up.add_metric(labels, replica.ready)
-                in_flight.add_metric(labels, replica.in_flight)
-                requests.add_metric(labels, replica.requests)
-        yield from (up, in_flight, requests)
+    replicas = [
+        (labels(endpoint=name, replica=replica.name), replica)
+        for name, pipeline in pipelines.items()
+        if pipeline.health and pipeline.health.balancer
+        for replica in pipeline.health.balancer.replicas
+    ]
+    yield from _families(_OF_REPLICAS, replicas)
 
 
-class _StoredVectors(Collector):
+def _local_model_lines(memory: Mapping[tuple[str, str], int]) -> Iterator[str]:
+    sizes = [(labels(model=model, precision=precision), size) for (model, precision), size in memory.items()]
+    return _gauge("local_model_bytes", "Memory of a loaded local model's worker.", sizes)
+
+
+def _stored_vector_lines(vectors: VectorStore) -> Iterator[str]:
     """The part of the vector cache behind the memory: on disk or shared."""
-
-    def __init__(self, vectors: VectorStore) -> None:
-        self._vectors = vectors
-
-    def collect(self) -> Iterator[Metric]:
-        words = {
-            "hits": "Texts found in this part of the cache, which were not in memory.",
-            "misses": "Texts not found in this part of the cache.",
-            "dropped": "Vectors that were not written to it.",
-        }
-        for name, number in self._vectors.counts.items():
-            family = CounterMetricFamily(f"hubgate_stored_vectors_{name}", words[name], labels=("place",))
-            family.add_metric([self._vectors.place], number)
-            yield family
+    words = {
+        "hits": "Texts found in this part of the cache, which were not in memory.",
+        "misses": "Texts not found in this part of the cache.",
+        "dropped": "Vectors that were not written to it.",
+    }
+    place = labels(place=vectors.place)
+    for name, number in vectors.counts.items():
+        yield from _counter(f"stored_vectors_{name}", words[name], [(place, number)])
 
 
-class _Feed(Collector):
-    """What is known of other gateways' changes."""
-
-    def __init__(self, stale_seconds: Callable[[], float]) -> None:
-        self._stale_seconds = stale_seconds
-
-    def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(
-            "hubgate_stale_seconds",
-            "Time since the changes of other gateways of the database were last read.",
-            value=self._stale_seconds(),
-        )
+def _shared_lines(limits: SharedLimits) -> Iterator[str]:
+    words = (
+        "Whether the server by which gateways share rate limits is away: this one waits, or uses its share."
+    )
+    return _gauge("alone", words, [("", limits.alone)])
 
 
-class _LocalModels(Collector):
-    """The memory of local models."""
-
-    def __init__(self, memory: Callable[[], Mapping[tuple[str, str], int]]) -> None:
-        self._memory = memory
-
-    def collect(self) -> Iterator[Metric]:
-        loaded = GaugeMetricFamily(
-            "hubgate_local_model_bytes",
-            "Memory of a loaded local model's worker.",
-            labels=("model", "precision"),
-        )
-        for labels, size in self._memory().items():
-            loaded.add_metric(labels, size)
-        yield loaded
-
-
-class _Shared(Collector):
-    """The rate limits that gateways share."""
-
-    def __init__(self, limits: SharedLimits) -> None:
-        self._limits = limits
-
-    def collect(self) -> Iterator[Metric]:
-        words = "Whether the server by which gateways share rate limits is away: this one waits, or uses its share."
-        yield GaugeMetricFamily("hubgate_alone", words, value=self._limits.alone)
-
-
-class _Deployments(Collector):
-    """What Inference Endpoints cost."""
-
-    def __init__(self, dollars: Callable[[], Mapping[str, float]]) -> None:
-        self._dollars = dollars
-
-    def collect(self) -> Iterator[Metric]:
-        spent = CounterMetricFamily(
-            "hubgate_deployment_dollars",
-            "US dollars that an Inference Endpoint cost, estimated from its states.",
-            labels=("deployment",),
-        )
-        for name, dollars in self._dollars().items():
-            spent.add_metric((name,), dollars)
-        yield spent
+def _deployment_lines(dollars: Mapping[str, float]) -> Iterator[str]:
+    words = "US dollars that an Inference Endpoint cost, estimated from its states."
+    return _counter(
+        "deployment_dollars", words, [(labels(deployment=name), one) for name, one in dollars.items()]
+    )

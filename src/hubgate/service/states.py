@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,8 @@ class ReplicaState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     message: str = ""
     """Why it takes no calls."""
     in_flight: int = 0
+    concurrency_limit: int = 0
+    """How many may be in flight now."""
     requests: int = 0
     """Sent since hubgate started or the settings last changed."""
 
@@ -62,6 +64,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Queued calls."""
     in_flight: int = 0
     """Requests that its server has not answered yet."""
+    concurrency_limit: int = 0
+    """The current limit of requests in flight, which adapts to the server; 0 if the endpoint has none."""
     used: float | None = None
     """Share of the rate limit used in this minute; `None` if there is no limit."""
     replicas: Sequence[ReplicaState] = ()
@@ -82,9 +86,7 @@ _KINDS = {
 _DECODER = msgspec.json.Decoder(dict[str, State])
 
 
-def state_of(
-    gateway: Gateway, endpoint: Endpoint, pipelines: Mapping[str, Pipeline], unready: Mapping[str, str]
-) -> State:
+def state_of(gateway: Gateway, endpoint: Endpoint, pipeline: Pipeline, unready: Mapping[str, str]) -> State:
     """The state of an endpoint at this gateway."""
     if not endpoint.enabled:
         return State(kind=Kind.OFF)
@@ -94,10 +96,10 @@ def state_of(
         if reason == LOADING:
             return State(kind=Kind.LOADING)
         return State(kind=Kind.FAILING, cause=Cause.MODEL_UNUSABLE)
-    pipeline = pipelines[endpoint.name]
     state = State(
         waiting=pipeline.queue.queued_calls if pipeline.queue else 0,
         in_flight=pipeline.queue.in_flight if pipeline.queue else 0,
+        concurrency_limit=pipeline.queue.limit if pipeline.queue else 0,
     )
     return state if pipeline.health is None else _remote_state(state, endpoint, pipeline.health)
 
@@ -115,6 +117,7 @@ def merge(own: State, states: Mapping[str, State]) -> State:
         seconds=max(state.seconds for state in states.values()),
         waiting=sum(state.waiting for state in states.values()),
         in_flight=sum(state.in_flight for state in states.values()),
+        concurrency_limit=sum(state.concurrency_limit for state in states.values()),
         used=min(1.0, sum(used)) if used else None,
         replicas=tuple(_merge_replica(replica, states.values()) for replica in own.replicas),
         gateways=states if len(states) > 1 else {},
@@ -132,6 +135,15 @@ class States:
         own = self._own(endpoints)  # before anything is awaited, because then an endpoint may be removed
         reported = await self._reported()
         return [_with_others(endpoint.name, own[endpoint.name], reported) for endpoint in endpoints]
+
+    async def reader(self) -> Callable[[Endpoint], State]:
+        """A function that returns the state of an endpoint that is registered when it is called."""
+        reported, unready = await self._reported(), self._gateway.startup.unready()
+
+        def state(endpoint: Endpoint) -> State:
+            return _with_others(endpoint.name, self._own_state(endpoint, unready), reported)
+
+        return state
 
     def report(self) -> str:
         """The states that are not idle, in JSON for other gateways. They know themselves what is disabled or changed."""
@@ -160,10 +172,12 @@ class States:
         return found
 
     def _own(self, endpoints: Sequence[Endpoint]) -> dict[str, State]:
-        pipelines, unready = self._gateway.pipelines(), self._gateway.startup.unready()
-        return {
-            endpoint.name: state_of(self._gateway, endpoint, pipelines, unready) for endpoint in endpoints
-        }
+        unready = self._gateway.startup.unready()
+        return {endpoint.name: self._own_state(endpoint, unready) for endpoint in endpoints}
+
+    def _own_state(self, endpoint: Endpoint, unready: Mapping[str, str]) -> State:
+        pipeline = self._gateway.live.find(endpoint.name).pipeline
+        return state_of(self._gateway, endpoint, pipeline, unready)
 
 
 def _decode(endpoints: str) -> Mapping[str, State]:
@@ -185,7 +199,7 @@ def _with_others(name: str, own: State, reported: Mapping[str, Mapping[str, Stat
 
 
 def _is_idle(state: State) -> bool:
-    return replace(state, used=None) == State() and not state.used
+    return replace(state, used=None, concurrency_limit=0) == State() and not state.used
 
 
 def _remote_state(state: State, endpoint: Endpoint, health: Health) -> State:
@@ -214,6 +228,7 @@ def _replica_state(replica: Replica) -> ReplicaState:
         cause=error.cause if error else None,
         message=error.message if error else "",
         in_flight=replica.in_flight,
+        concurrency_limit=replica.places.limit,
         requests=replica.requests,
     )
 
@@ -222,4 +237,5 @@ def _merge_replica(own: ReplicaState, states: Iterable[State]) -> ReplicaState:
     parts = [part for state in states for part in state.replicas if part.name == own.name] or [own]
     worst = max(parts, key=lambda part: _ORDER[part.kind])
     in_flight, requests = sum(part.in_flight for part in parts), sum(part.requests for part in parts)
-    return replace(worst, in_flight=in_flight, requests=requests)
+    limit = sum(part.concurrency_limit for part in parts)
+    return replace(worst, in_flight=in_flight, concurrency_limit=limit, requests=requests)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from hubgate.core.off_loop import in_slices
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.ports import UsageStore
 from hubgate.domain.records import HOUR, Slot, Tally, UsageQuery, UsageRow
@@ -23,6 +24,8 @@ PAGE_ROWS = 2_000
 """Rows per page of a streamed report."""
 CANCELLED = "client_left"
 """The cause of a request whose caller disconnected before the response was complete. It does not count as an error."""
+
+_NO_COUNTS = (0, 0, 0, 0)
 
 
 class _Reading(NamedTuple):
@@ -113,7 +116,7 @@ class Usage:
 
     async def _flush(self) -> None:
         async with self._writing:
-            self._read_pipelines()
+            await in_slices(self._read_pipelines())
             await self._store_batch()
             self._batch, self._tallies = self._tallies, {}
             self._batch_number += 1
@@ -169,21 +172,24 @@ class Usage:
             )
         await self.flush()
 
-    def _read_pipelines(self) -> None:
-        """Add what caches and queues counted since the last reading. A new pipeline starts at zero."""
+    def _read_pipelines(self) -> Iterator[None]:
+        """Add what caches and queues counted since the last reading, an endpoint a step. A new pipeline starts at zero."""
         live = self._pipelines()
         hour = int(self._clock()) // HOUR
         for name in {*live, *self._readings}:
             before, pipeline = self._readings.get(name), live.get(name)
-            if before is not None:
-                self._add_difference(hour, name, _counts(before.pipeline), before.counts)
+            counts = _NO_COUNTS if pipeline is None else _counts(pipeline)
+            if before is not None and before.pipeline is pipeline:
+                self._add_difference(hour, name, counts, before.counts)
+            else:
+                if before is not None:
+                    self._add_difference(hour, name, _counts(before.pipeline), before.counts)
+                self._add_difference(hour, name, counts, _NO_COUNTS)
             if pipeline is None:
                 del self._readings[name]
-                continue
-            counts = _counts(pipeline)
-            if before is None or before.pipeline is not pipeline:
-                self._add_difference(hour, name, counts, (0, 0, 0, 0))
-            self._readings[name] = _Reading(pipeline, counts)
+            else:
+                self._readings[name] = _Reading(pipeline, counts)
+            yield
 
     def _add_difference(
         self, hour: int, name: str, now: tuple[int, int, int, int], before: tuple[int, int, int, int]

@@ -8,20 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from enum import IntEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, inspect, text
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from hubgate.domain.errors import DiskFull, InUse, StoreFailed
 from hubgate.store.sqlite import SqliteFile
-from hubgate.store.tables import REVISION
+from hubgate.store.tables import REVISION, create_tables
 
 PATIENCE = 5.0
 """Seconds that a transaction waits for a lock of another program."""
@@ -30,7 +30,6 @@ _TRIES = 5
 """How often a transaction is run that keeps colliding with those of other gateways."""
 _MIGRATING = threading.Lock()
 """Alembic's context belongs to the process, not to a thread."""
-_INSERT: dict[str, Callable[[Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +44,18 @@ class Lock(IntEnum):
     CONFIGURATION = 3
     DEPLOYMENTS = 4
     GUARD = 5
+    NAMES = 6
+    """An endpoint is added or removed, or an alias is changed."""
+
+
+class Link(Protocol):
+    """A connection for short statements beside the transactions, which takes little CPU time."""
+
+    async def ask(self, statement: str, *arguments: str | float | bool) -> Sequence[Sequence[str]]:
+        """Execute a statement with $1 for its first argument; returns its rows as text. Raises: StoreFailed."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 class Backend(Protocol):
@@ -74,11 +85,11 @@ class Backend(Protocol):
         """Wake the gateways that listen, once the transaction is committed. Only if it is shared."""
         ...
 
-    def listen(self) -> AsyncIterator[None]:
-        """Yields when it listens, then whenever another transaction has published. Only if it is shared.
+    def link(self, on_publish: Callable[[], None]) -> Link:
+        """A link that listens. Only if it is shared.
 
-        Raises:
-            StoreFailed: the connection is lost, or cannot be made.
+        Args:
+            on_publish: called when it listens, then after each transaction that has published. It may miss some.
         """
         ...
 
@@ -150,17 +161,17 @@ class Database:
         """Wake the gateways that listen, once the transaction is committed."""
         self._backend.publish(connection)
 
-    def listen(self) -> AsyncIterator[None]:
-        """Yields when it listens, then whenever another transaction has published.
-
-        Raises:
-            StoreFailed: the connection is lost, or cannot be made.
-        """
-        return self._backend.listen()
+    def link(self, on_publish: Callable[[], None]) -> Link:
+        """See `Backend.link`."""
+        return self._backend.link(on_publish)
 
     def try_lock(self, connection: Connection, lock: Lock) -> bool:
         """Take a lock until the end of the transaction, unless another gateway has it."""
         return self._backend.lock(connection, lock, wait=False)
+
+    def lock(self, connection: Connection, lock: Lock) -> None:
+        """Wait for a lock, and hold it until the end of the transaction."""
+        self._backend.lock(connection, lock, wait=True)
 
     @asynccontextmanager
     async def holding(self, lock: Lock, conflict: InUse) -> AsyncIterator[None]:
@@ -226,7 +237,7 @@ def transact(backend: Backend, work: Callable[[Connection], _T]) -> _T:
 
 def insert_or_update(connection: Connection, table: Table) -> Any:
     """An INSERT with `on_conflict_do_update`, which SQLAlchemy has for each dialect separately."""
-    return _INSERT[connection.dialect.name](table)
+    return import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert(table)
 
 
 def stored_revision(connection: Connection) -> str | None:
@@ -264,6 +275,9 @@ def _migrate(backend: Backend, connection: Connection, *, allowed: bool) -> None
             else f"needs a migration from revision {revision[:40]} to {REVISION}"
         )
         raise StoreFailed(f"The database {state}.", remedy="Run `hubgate migrate`.")
+    if revision is None and not backend.is_shared:
+        create_tables(connection)
+        return
     from hubgate.store.migrations import upgrade  # noqa: PLC0415 - importing Alembic takes 0.2 s
 
     with _MIGRATING:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import socket
 import stat
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ _REMEDIES = {
     errno.ENOSPC: "Free some space, or set HUBGATE_HOME to a folder on another disk.",
     errno.EDQUOT: "Free some space, or set HUBGATE_HOME to a folder on another disk.",
 }
-_LOCK, _ANNOUNCEMENT = "gate.lock", "gate.json"
+_LOCK, _ANNOUNCEMENT, _IDENTITY = "gate.lock", "gate.json", "gate.id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +73,13 @@ class HomeLock:
             (self._home / _ANNOUNCEMENT).unlink(missing_ok=True)
         self._free()
 
-    def announce(self, url: str) -> str:
-        """Write the URL and a new admin key for the command line; returns the key.
+    def announce(self, url: str, key: str | None = None) -> str:
+        """Write the URL and an admin key for the command line, by default a new one; returns the key.
 
         Raises:
             StoreFailed: the home cannot be written.
         """
-        running = RunningGateway(url=url, pid=os.getpid(), key=secrets.token_urlsafe(32))
+        running = RunningGateway(url=url, pid=os.getpid(), key=key or secrets.token_urlsafe(32))
         try:
             write_private(self._home / _ANNOUNCEMENT, msgspec.json.encode(running))
         except OSError as error:
@@ -89,6 +90,22 @@ class HomeLock:
         if self._held is not None:
             os.close(self._held)
             self._held = None
+
+
+def gateway_id(home: Path) -> str:
+    """By which other gateways know the one that holds the lock of this home, also after it was killed and restarted.
+
+    The lock proves that the one before is gone. A home that was copied to another machine gets a new id.
+    """
+    host, file = socket.gethostname(), home / _IDENTITY
+    with contextlib.suppress(OSError, ValueError):
+        known, former_host = file.read_text(encoding="utf-8").split()
+        if former_host == host:
+            return known
+    new = secrets.token_hex(8)
+    with contextlib.suppress(OSError):  # then a restart gets another one
+        write_private(file, f"{new} {host}".encode())
+    return new
 
 
 def _refuse_shared(home: Path) -> None:

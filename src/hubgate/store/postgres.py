@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+import math
+import time
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.settings import InvalidSetting
+from hubgate.store.database import PATIENCE, Lock
 
 try:
     import psycopg
@@ -20,8 +23,7 @@ except ImportError as missing:
         remedy='Run: pip install "hubgate[scale]"',
     ) from missing
 
-if TYPE_CHECKING:
-    from hubgate.store.database import Lock
+from hubgate.store.cluster.postgres_link import PostgresLink
 
 _CONNECT: dict[str, Any] = {
     "application_name": "hubgate",
@@ -34,6 +36,10 @@ _CONNECT: dict[str, Any] = {
 }
 """Parameters of the connection that the URL does not set."""
 _STATEMENT_SECONDS = 30
+_ANSWER_SECONDS = _STATEMENT_SECONDS + 5
+"""A server that has not answered a statement by then is frozen: it would have cancelled it."""
+_REST_SECONDS = 5.0
+"""After a server has not answered to a new connection, others fail at once: one thread runs all transactions."""
 _MIGRATION_SECONDS = 120
 """How long a gateway waits while another one migrates."""
 _LOCKS = 0x68756267
@@ -51,7 +57,7 @@ _MISSING = ("does not exist", "Create it with `createdb`, or correct HUBGATE_DAT
 _RESTARTING = ("is starting or stopping", "Try again in a moment.", True)
 _FULL_OF_CLIENTS = (
     "has no connection left",
-    "Raise max_connections of the server, or close other clients. A gateway uses at most four.",
+    "Raise max_connections of the server, or close other clients. A gateway uses at most six.",
     True,
 )
 # The problem, the remedy, and whether a retry may help: by SQLSTATE, or by its first two characters.
@@ -116,6 +122,34 @@ _REFUSALS: tuple[tuple[tuple[str, ...], tuple[str, str, bool]], ...] = (
     ((), ("cannot be reached", _REACH, True)),
 )
 
+_T = TypeVar("_T")
+
+
+class _NoAnswer(psycopg.OperationalError):
+    """A server did not answer in time."""
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """Breaks if the server does not answer in time. TCP does not notice that: the kernel of a frozen server replies."""
+
+    answer_seconds: float = _ANSWER_SECONDS
+
+    def wait(self, gen: Generator[Any, Any, _T], *arguments: Any, **options: Any) -> _T:
+        return super().wait(self._bounded(gen), *arguments, **options)
+
+    def _bounded(self, gen: Generator[Any, Any, _T]) -> Generator[Any, Any, _T]:
+        end = time.monotonic() + self.answer_seconds
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > end:
+                    self.close()
+                    raise _NoAnswer("no answer")
+                wanted = gen.send(ready)
+        except StopIteration as ended:
+            return cast("_T", ended.value)
+
 
 class PostgresDatabase:
     """`hubgate.store.database.Backend` for a database of a PostgreSQL server, which several gateways may share.
@@ -141,6 +175,7 @@ class PostgresDatabase:
             **{name: value for name, value in _CONNECT.items() if name not in given},
         }
         self._name = _name(given)
+        self._rests_until = 0.0
         self.engine = create_engine(
             "postgresql+psycopg://",
             creator=self._connect,
@@ -157,6 +192,7 @@ class PostgresDatabase:
 
         @event.listens_for(self.engine, "begin")
         def _(connection: Connection) -> None:
+            _bounded(connection).answer_seconds = _ANSWER_SECONDS
             _set_locally(connection, **limits)
 
     def check(self) -> None:
@@ -171,7 +207,9 @@ class PostgresDatabase:
     def lock(self, connection: Connection, lock: Lock, *, wait: bool) -> bool:
         values = {"locks": _LOCKS, "lock": lock.value}
         if wait:
-            _set_locally(connection, statement_timeout="0", lock_timeout=f"{_MIGRATION_SECONDS}s")
+            if lock is Lock.MIGRATION:
+                _bounded(connection).answer_seconds = math.inf
+                _set_locally(connection, statement_timeout="0", lock_timeout=f"{_MIGRATION_SECONDS}s")
             connection.execute(text("SELECT pg_advisory_xact_lock(:locks, :lock)"), values)
             return True
         # It may be held while another connection works.
@@ -183,16 +221,9 @@ class PostgresDatabase:
     def publish(self, connection: Connection) -> None:
         connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": _CHANNEL})
 
-    async def listen(self) -> AsyncIterator[None]:
+    def link(self, on_publish: Callable[[], None]) -> PostgresLink:
         """See `hubgate.store.database.Backend`. Behind a pooler in transaction mode it hears nothing."""
-        try:
-            async with await self.connect() as connection:
-                await connection.execute(f"LISTEN {_CHANNEL}")
-                yield
-                async for _ in connection.notifies():
-                    yield
-        except psycopg.Error as error:
-            raise self.explain(error) from error
+        return PostgresLink(self, PATIENCE, channel=_CHANNEL, on_notify=on_publish)
 
     def failure(self, error: SQLAlchemyError) -> StoreFailed:
         return self.explain(getattr(error, "orig", None) or error)
@@ -226,7 +257,13 @@ class PostgresDatabase:
         return await psycopg.AsyncConnection.connect(self._url, autocommit=True, **self._options)
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self._url, **self._options)
+        if time.monotonic() < self._rests_until:
+            raise _NoAnswer("no answer")
+        try:
+            return BoundedConnection.connect(self._url, **self._options)
+        except psycopg.errors.ConnectionTimeout:
+            self._rests_until = time.monotonic() + _REST_SECONDS
+            raise
 
 
 def _name(given: dict[str, Any]) -> str:
@@ -237,6 +274,10 @@ def _name(given: dict[str, Any]) -> str:
     return f"{name} at {host}{port}".strip() if host else str(name)
 
 
+def _bounded(connection: Connection) -> BoundedConnection:
+    return cast("BoundedConnection", connection.connection.driver_connection)
+
+
 def _set_locally(connection: Connection, **settings: str) -> None:
     """Set parameters until the end of the transaction."""
     calls = ", ".join(f"set_config('{name}', :{name}, true)" for name in settings)
@@ -244,7 +285,7 @@ def _set_locally(connection: Connection, **settings: str) -> None:
 
 
 def _explain(error: BaseException | None) -> tuple[str, str, bool] | None:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | _NoAnswer):
         return _ERRORS["57014"]
     if not isinstance(error, psycopg.Error):
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,9 @@ from hubgate.files import create_private_folder, write_private
 from hubgate.settings import database_marker
 
 if TYPE_CHECKING:
-    from hubgate.store.database import Lock
+    from collections.abc import Callable
+
+    from hubgate.store.database import Link, Lock
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class SqliteFile:
     def publish(self, connection: Connection) -> None:
         """Nobody listens."""
 
-    def listen(self) -> AsyncIterator[None]:
+    def link(self, on_publish: Callable[[], None]) -> Link:
         raise NotImplementedError("a file is not shared")
 
     def failure(self, error: SQLAlchemyError) -> StoreFailed:

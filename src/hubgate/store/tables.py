@@ -1,4 +1,4 @@
-"""The tables of the database. The migrations create them; a test compares the two.
+"""The tables of the database. A new SQLite file gets them as they are, all others by migrations; a test compares the two.
 
 Times are seconds since the epoch. A sealed token is two columns: `token_box` is the encrypted token, and `token_key` the
 id of the secret key that opens it.
@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Double,
     Integer,
     LargeBinary,
@@ -18,11 +19,13 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    insert,
+    text,
 )
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0016"
+REVISION = "0020"
 """The newest migration."""
 OLDEST_ABLE = "0009"
 """The oldest revision whose version of hubgate works with these tables. A migration that only adds keeps it."""
@@ -72,6 +75,14 @@ connections = Table(
     Column("token_key", String(8), nullable=False),
     Column("token_box", LargeBinary, nullable=False),
     Column("hosts", Text),  # a list in JSON; NULL in rows from before revision 0007, until they are loaded
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("endpoint", Text, nullable=False),
+    Column("moved_at", Double, nullable=False),
 )
 
 usage = Table(
@@ -258,3 +269,18 @@ schema = Table(
     Column("revision", String(32), primary_key=True),
     Column("oldest_able", String(32), nullable=False),
 )
+
+_ALEMBIC_VERSION = """
+CREATE TABLE alembic_version (
+  version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+)
+"""
+
+
+def create_tables(connection: Connection) -> None:
+    """Create all tables in a new SQLite file, as all migrations would, but without importing Alembic."""
+    metadata.create_all(connection, checkfirst=False)
+    connection.execute(text(_ALEMBIC_VERSION))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
+    connection.execute(insert(feed).values(id=1, version=0))
+    connection.execute(insert(schema).values(revision=REVISION, oldest_able=OLDEST_ABLE))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from hubgate.core.traffic.rate_limiter import current_permit
 from hubgate.domain.calls import NO_CONTEXT, Context, WireFormat
@@ -89,7 +89,9 @@ class Server:
         self, request: HttpRequest, token: Secret | None, context: Context, bound: int | None = None
     ) -> HttpRequest:
         endpoint = self._endpoint
-        headers = {**request.headers, **_authorization(token)}
+        headers = dict(request.headers)
+        if token is not None:
+            headers["Authorization"] = _authorization(token)
         seconds = request.timeout or endpoint.timeout
         if context.hold is not None:
             headers[_HOLD_HEADER] = str(max(1, math.floor(context.hold)))
@@ -108,14 +110,12 @@ class Server:
         )
 
 
-def _authorization(token: Secret | None) -> Mapping[str, str]:
+def _authorization(token: Secret) -> str:
     """Built for each request, so that the plain token is stored nowhere but in its `Secret`."""
-    if token is None:
-        return {}
     text = token.reveal()
     if not text.isascii() or not text.isprintable() or " " in text:
         raise InvalidEndpoint(
             "The token contains spaces, line breaks or non-ASCII letters, which no token has.",
             remedy="Copy it again.",
         )
-    return {"Authorization": f"Bearer {text}"}
+    return f"Bearer {text}"

@@ -56,6 +56,7 @@ class ModelSources:
                 hf_endpoint=settings.hf_endpoint,
                 share=CpuShare(settings.local_threads, settings.local_lanes),
                 idle_seconds=settings.local_idle_seconds or None,
+                shared=settings.shared_models,
             )
         )
         self._dedicated = DedicatedSource(client, deployments)

@@ -85,7 +85,7 @@ def create_app(
         access,
         meter,
         gateway.usage,
-        endpoints=gateway.registry.endpoints,
+        visible=gateway.visible,
         max_body_bytes=max_body_bytes,
         max_total_body_bytes=max_total_body_bytes,
         keys_in_path=keys_in_path,

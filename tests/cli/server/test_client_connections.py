@@ -388,7 +388,8 @@ class TestBodies:
                 await asyncio.sleep(1)
                 (connection,) = door.state.connections
                 assert isinstance(connection, Connection)
-                assert connection.cycle.body == b""
+                assert connection._reading is not None
+                assert connection._reading._parts == []
 
         run(main())
 

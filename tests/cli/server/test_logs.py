@@ -90,6 +90,6 @@ def test_buffered_lines_are_written_at_exit() -> None:
         "asyncio.run(main())\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=240
     )
     assert ran.stderr.endswith("INFO root the last words\n")

@@ -11,8 +11,10 @@ from scripted_upstream import ScriptedUpstream, embed, vector
 from virtual_time import now, run
 
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
+from hubgate.core.traffic.concurrency import ConcurrencyLimit
 from hubgate.core.traffic.rate_limiter import RateLimiter
-from hubgate.domain.calls import Context, Embed, InputType, Tokenize, Tokens, Vectors
+from hubgate.domain.calls import Context, Embed, Tokenize, Tokens, Vectors
+from hubgate.domain.endpoint import InputType
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest, QueueFull
 
 if TYPE_CHECKING:
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Call
 
 
-def packed(server: ScriptedUpstream, per_minute: int | None = None, **limits: int) -> BatchQueue:
+def packed(
+    server: ScriptedUpstream, per_minute: int | None = None, concurrency: int = 8, **limits: int
+) -> BatchQueue:
     return BatchQueue(
-        server, limiter=RateLimiter(per_minute, clock=now), limits=BatchLimits(**limits), clock=now
+        server,
+        limiter=RateLimiter(per_minute, clock=now),
+        places=ConcurrencyLimit(concurrency, clock=now),
+        limits=BatchLimits(**limits),
+        clock=now,
     )
 
 

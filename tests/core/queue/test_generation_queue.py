@@ -9,6 +9,7 @@ import pytest
 from virtual_time import now, run
 
 from hubgate.core.queue.generation_queue import GenerationQueue
+from hubgate.core.traffic.concurrency import ConcurrencyLimit
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.domain.calls import Context
 from hubgate.domain.errors import DeadlineExceeded, QueueFull
@@ -21,9 +22,12 @@ def asker(caller: str = "-", *, bulk: bool = False, deadline: float | None = Non
 class Queue:
     """Holds each slot for a second, and records who had one and when."""
 
-    def __init__(self, requests_per_minute: int | None = None, **options: int) -> None:
+    def __init__(
+        self, requests_per_minute: int | None = None, max_in_flight: int = 128, **options: int
+    ) -> None:
         self.limiter = RateLimiter(requests_per_minute, clock=now)
-        self.slots = GenerationQueue(self.limiter, clock=now, **options)
+        places = ConcurrencyLimit(max_in_flight, clock=now)
+        self.slots = GenerationQueue(self.limiter, places=places, clock=now, **options)
         self.had: list[tuple[str, float]] = []
 
     async def ask(self, name: str, context: Context | None = None, seconds: float = 1.0) -> float:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 from scripted_upstream import ScriptedUpstream, embed, refused, vector
 from slow_server import max_per_minute
 from virtual_time import now, run
 
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
 from hubgate.core.queue.splitting import worth_splitting
+from hubgate.core.traffic.concurrency import ConcurrencyLimit
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.domain.calls import Embed, Encoding, Vectors
@@ -323,9 +325,9 @@ class Storm:
         self.limits = BatchLimits(
             max_texts=self.chance.choice([1, 3, 32]),
             max_bytes=self.chance.choice([30, 1_000_000]),
-            concurrency=self.chance.choice([1, 2, 8]),
             max_waiting_calls=self.chance.choice([20, 2000]),
         )
+        self.concurrency = self.chance.choice([1, 2, 8])
         self.places = self.chance.choice([None, 1, 3])
         self.texts_at_once = self.chance.choice([None, 5])
         self.sent: list[float] = []
@@ -370,7 +372,8 @@ class Storm:
             max_concurrent_texts=self.texts_at_once,
             clock=now,
         )
-        queue = BatchQueue(self.server, limiter=limiter, limits=self.limits, clock=now)
+        limit = ConcurrencyLimit(self.concurrency, clock=now)
+        queue = BatchQueue(self.server, limiter=limiter, places=limit, limits=self.limits, clock=now)
         callers = [asyncio.create_task(self.caller(queue, number)) for number in range(self.calls)]
         for caller in self.chance.sample(callers, self.calls // 4):
             await asyncio.sleep(self.chance.choice([0.0, self.chance.random() / 10]))
@@ -384,7 +387,7 @@ class Storm:
         assert (queue.queued_calls, queue.queued_texts, queue._queue.weight, queue.in_flight) == (0, 0, 0, 0)
         await asyncio.sleep(62.0)
         for _ in range(20):
-            for result in await outcomes(queue, [embed(f"{n}") for n in range(self.limits.concurrency)]):
+            for result in await outcomes(queue, [embed(f"{n}") for n in range(self.concurrency)]):
                 assert isinstance(result, Vectors | UpstreamUnreachable)
         fresh = RateLimiter(
             None, max_concurrent_requests=self.places, max_concurrent_texts=self.texts_at_once
@@ -394,7 +397,7 @@ class Storm:
         assert not limiter._waiting_retries
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(15))
 @given(seed=st.integers(0, 2**32))
 def test_random_load_keeps_order_and_limits_and_leaks_nothing(seed: int) -> None:
     """In virtual time a caller that waits forever is an error (`Deadlock`)."""

@@ -12,6 +12,7 @@ from virtual_time import now, run
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.circuit_breaker import BreakerGate
+from hubgate.core.traffic.concurrency import ConcurrencyLimit
 from hubgate.core.traffic.rate_limiter import RateLimiter, current_permit
 from hubgate.core.traffic.replica import Replica
 from hubgate.core.traffic.retry import RetryStep
@@ -51,14 +52,21 @@ class Servers:
             for _ in range(count)
         ]
         replicas = [
-            Replica(f"server {index}", limiter, self._prover(index), clock=now)
+            Replica(
+                f"server {index}",
+                limiter,
+                self._prover(index),
+                places=ConcurrencyLimit(8, clock=now),
+                clock=now,
+            )
             for index, limiter in enumerate(self.limiters)
         ]
-        self.balancer = Balancer(replicas, max_in_flight=8, clock=now)
+        self.balancer = Balancer(replicas, clock=now)
         self.queue = BatchQueue(
             RetryStep(self._send, self.balancer),
             limiter=self.balancer,
-            limits=BatchLimits(max_texts=max_texts, concurrency=8 * count),
+            places=self.balancer,
+            limits=BatchLimits(max_texts=max_texts),
             clock=now,
         )
         self.call = BreakerGate(self.queue, self.balancer)

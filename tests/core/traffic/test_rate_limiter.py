@@ -8,6 +8,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 from slow_server import SlowServer, max_per_minute
 from virtual_time import now, run
 
@@ -98,7 +99,7 @@ def test_unlimited_rate_never_waits() -> None:
     assert estimate == 0.0
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(
     seed=st.integers(0, 2**32),
     limit=st.sampled_from([1, 2, 7, 60, 300]),
@@ -381,6 +382,38 @@ def test_retry_keeps_its_slot_and_goes_before_new_requests() -> None:
         return order
 
     assert run(main()) == ["further try", "newcomer"]
+
+
+def test_gateways_divide_the_tokens_per_minute() -> None:
+    async def send(limiter: RateLimiter, sent: list[float]) -> None:
+        while True:
+            permit = await limiter.acquire(100)
+            limiter.fill(permit, texts=1, tokens=100)
+            assert permit.try_send()
+            sent.append(now())
+            permit.reply_started()
+            limiter.release(permit)
+            await asyncio.sleep(1)
+
+    async def main() -> list[float]:
+        gateways = 3
+        sent: list[float] = []
+        limiters = [
+            RateLimiter(None, tokens_per_minute=900, gateways=lambda: gateways, clock=now) for _ in range(3)
+        ]
+        sending = [asyncio.create_task(send(limiter, sent)) for limiter in limiters]
+        await asyncio.sleep(200)
+        assert max_per_minute(sent) == 9
+        for task in sending[1:]:
+            task.cancel()
+        await asyncio.sleep(100)
+        gateways = 1
+        sent.clear()
+        await asyncio.sleep(100)
+        sending[0].cancel()
+        return sent
+
+    assert max_per_minute(run(main())) == 9
 
 
 def test_limits_tokens_per_minute() -> None:

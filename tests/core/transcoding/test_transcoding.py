@@ -30,7 +30,7 @@ def generated(body: dict[str, Any], wire_format: WireFormat, **known: Any) -> Ge
 
 
 def transcoded(transcoder: StreamTranscoder, *payloads: dict[str, Any]) -> list[Any]:
-    parts = [part for payload in payloads for part in transcoder.transcode(json.dumps(payload).encode())]
+    parts = transcoder.transcode([json.dumps(payload).encode() for payload in payloads])
     return [json.loads(part) for part in (*parts, *transcoder.end())]
 
 

@@ -1,15 +1,15 @@
 """`hubgate job load` into a look-alike of Elasticsearch's bulk API, through Elasticsearch's own client."""
+# ruff: noqa: N802 - the methods of a handler
 
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from job_outputs import vector, write_output
+from servers.vector_databases import JsonHandler, serving
 
 from hubgate.core.vectors import floats
 
@@ -50,9 +50,7 @@ class Search:
 
 @contextmanager
 def served(search: Search) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
             found = search.mappings.get("articles")
             self.answer({"articles": {"mappings": found}} if found else {}, 200 if found else 404)
@@ -70,27 +68,10 @@ def served(search: Search) -> Iterator[str]:
 
         def body(self) -> bytes:
             search.keys.add(self.headers["Authorization"])
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            return super().body()
 
-        def answer(self, value: Any, status: int = 200) -> None:
-            content = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("X-Elastic-Product", "Elasticsearch")
-            self.send_header("Content-Type", "application/vnd.elasticsearch+json; compatible-with=9")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"elasticsearch://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as address:
+        yield f"elasticsearch://{address}"
 
 
 def test_busy_items_are_repeated_and_refused_ones_reported(

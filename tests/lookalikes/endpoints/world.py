@@ -135,18 +135,6 @@ async def open_deployment_world(
         clock=clock,
     )
     budget = Budget(hub.inference_endpoints, settings.max_dollars_per_hour)
-    deployer = Deployer(
-        api=hub.inference_endpoints,
-        planner=Planner(hub.inference_endpoints, hub, accounts, store.plan_secret, clock),
-        accounts=accounts,
-        store=deployments,
-        registry=gateway.registry,
-        audit=store.audit,
-        budget=budget,
-        costs=store.guard,
-        on_change=follower.wake,
-        clock=clock,
-    )
     guard = CostGuard(
         api=hub.inference_endpoints,
         accounts=accounts,
@@ -157,6 +145,19 @@ async def open_deployment_world(
         audit=store.audit,
         follow=follower.wake,
         shared=settings.database_url is not None,
+        clock=clock,
+    )
+    deployer = Deployer(
+        api=hub.inference_endpoints,
+        planner=Planner(hub.inference_endpoints, hub, accounts, store.plan_secret, clock),
+        accounts=accounts,
+        store=deployments,
+        registry=gateway.registry,
+        audit=store.audit,
+        budget=budget,
+        costs=store.guard,
+        guard=guard,
+        on_change=follower.wake,
         clock=clock,
     )
     world = DeploymentWorld(site, store, gateway, deployer, follower, guard)

@@ -149,13 +149,14 @@ async def test_model_whose_texts_do_not_fit_into_memory_is_refused(tmp_path: Pat
 
 async def test_killed_worker_fails_its_texts_and_the_next_call_restarts_it(folder: Path) -> None:
     model = local_writer(folder)
-    async with aclosing(pieces(model, ENDLESS, max_tokens=160)) as stream:
-        await anext(stream)
-        first = worker_process(model)
-        os.kill(first.pid, signal.SIGKILL)
-        with pytest.raises(RuntimeFailed, match="ended by SIGKILL") as failed:
-            async for _ in stream:
-                pass
+    await model.ready()
+    first = worker_process(model)
+    os.kill(first.pid, signal.SIGSTOP)  # it could answer before it is killed
+    text = asyncio.create_task(written(model, ENDLESS, max_tokens=160))
+    await asyncio.sleep(0)
+    os.kill(first.pid, signal.SIGKILL)
+    with pytest.raises(RuntimeFailed, match="ended by SIGKILL") as failed:
+        await text
     assert failed.value.cause is Cause.RUNTIME_CRASHED
     assert failed.value.retryable
     assert (await written(model, "The ferry")).text == EXPECTED["complete"][0]["text"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from laws import examples
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from hubgate.runtime.model.excerpt import ExcerptUndecided, excerpt
@@ -112,7 +113,7 @@ opened = cache(lambda kind: kind())
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("left", [False, True])
-@settings(max_examples=40)
+@settings(max_examples=examples(15))
 @given(text=TEXTS, need=st.integers(1, 12))
 @example(text="ab" * 2001, need=5)
 @example(text="a" * 4003, need=9)
@@ -150,7 +151,7 @@ def test_undecided_excerpt_is_tokenized_whole_or_rejected() -> None:
 @pytest.mark.parametrize("name", ["ranker-bert", "ranker-xlm-roberta"])
 @given(query=TEXTS_OF_PAIRS, texts=st.lists(TEXTS_OF_PAIRS, max_size=3))
 @example(query="w " * 1000, texts=["w " * 999, "w " * 1001, "w", "w " * 20])
-@settings(max_examples=40)
+@settings(max_examples=examples(15))
 def test_pairs_match_truncation_by_tokenizer(name: str, query: str, texts: list[str]) -> None:
     folder = DATA / "tiny_models" / name
     plain = open_tokenizer(folder)

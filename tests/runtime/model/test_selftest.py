@@ -57,7 +57,16 @@ def test_auto_uses_bf16_only_with_cpu_support_and_same_vectors(
 ) -> None:
     models = {Precision.F32: [Scripted()], Precision.BF16: [Scripted(off)]}
     found = choose_precision(asked, models.__getitem__, spec, KNOWN, has_bf16=has_bf16)
-    assert found == (chosen, models[chosen])
+    assert found == (chosen, models[chosen], None)
+
+
+def test_int8_passes_with_a_cosine_of_0_999(spec: ModelSpec) -> None:
+    models = {Precision.F32: [Scripted()], Precision.INT8: [Scripted(0.0447)]}
+    found = choose_precision(Precision.INT8, models.__getitem__, spec, KNOWN, has_bf16=False)
+    assert found == (Precision.INT8, models[Precision.INT8], 0.999)
+    models[Precision.INT8] = [Scripted(0.045)]  # cosine 0.99899
+    with pytest.raises(RuntimeFailed, match=r"f32 is 0\.9990, and at least 0\.999 is required"):
+        choose_precision(Precision.INT8, models.__getitem__, spec, KNOWN, has_bf16=False)
 
 
 def test_bf16_is_rejected_without_cpu_support(spec: ModelSpec) -> None:

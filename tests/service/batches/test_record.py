@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hubgate.service.batches.files import FilesFolder
+from hubgate.service.batches.folder import FilesFolder
 from hubgate.service.batches.record import Answer, Record, error_line, response_line
 from hubgate.service.batches.rows import Row
 

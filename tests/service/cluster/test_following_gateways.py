@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -56,6 +57,14 @@ def test_revoked_key_is_refused_by_all_when_notifications_are_lost(trio: Trio) -
         eventually(lambda: _cut_listeners(trio.url) > 0)
         trio.change(2, "DELETE", "/api/keys/app")
         trio.check_refused("polled", key)
+
+
+def test_limit_of_a_key_holds_for_all_together(trio: Trio) -> None:
+    trio.register("limited")
+    made = trio.change(1, "POST", "/api/keys", {"name": "app", "requests_per_minute": 4})
+    statuses = [status for _ in range(3) for status in trio.statuses("limited", made["key"])]
+    assert statuses == [200] * 4 + [429] * 5
+    trio.change(1, "DELETE", "/api/keys/app")
 
 
 def test_token_of_a_connection_is_replaced_at_all(trio: Trio) -> None:
@@ -141,6 +150,41 @@ def _cut_listeners(url: str) -> int:
     with psycopg.connect(url, autocommit=True) as connection:
         cut = connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+            " WHERE datname = current_database() AND query ~ '^(LISTEN|SELECT version FROM feed|UPDATE gateways)'"
         )
         return cut.rowcount
+
+
+def test_alias_is_moved_at_all_when_the_call_returns(trio: Trio) -> None:
+    def answering() -> list[str]:
+        replies = [gateway.embed("find", "a text", key=trio.admin) for gateway in trio.gateways]
+        return [reply.headers["X-Hubgate-Endpoint"] for reply in replies]
+
+    for name in ("first", "second"):
+        trio.register(name, dimensions=4)
+    for number in range(12):
+        endpoint = ("first", "second")[number % 2]
+        trio.change(1 + number % 3, "PUT", "/api/aliases/find", {"endpoint": endpoint})
+        assert answering() == [endpoint] * 3
+    for number in (1, 2, 3):
+        taken = trio.request(number, "POST", "/api/endpoints", {"name": "find", "source": "fake"})
+        assert (taken.status, taken.json()["error"]["cause"]) == (409, "endpoint_exists")
+        assert trio.request(number, "DELETE", "/api/endpoints/second").json()["error"]["cause"] == "in_use"
+    trio.change(3, "DELETE", "/api/aliases/find")
+    assert trio.statuses("find", trio.admin) == [404] * 3
+
+
+def test_of_an_alias_and_an_endpoint_of_one_name_only_the_first_is_stored(trio: Trio) -> None:
+    trio.register("target", dimensions=4)
+    made = [0, 0]
+    with ThreadPoolExecutor(2) as threads:
+        for number in range(10):
+            name = f"name-{number}"
+            alias = threads.submit(trio.request, 1, "PUT", f"/api/aliases/{name}", {"endpoint": "target"})
+            endpoint = threads.submit(
+                trio.request, 2, "POST", "/api/endpoints", {"name": name, "source": "fake"}
+            )
+            statuses = (alias.result().status, endpoint.result().status)
+            assert statuses in {(200, 409), (409, 201)}
+            made[statuses[0] == 409] += 1
+    assert sum(made) == 10

@@ -15,7 +15,7 @@ from lookalikes.endpoints.world import PRICE, REQUEST, DeploymentWorld, open_dep
 from hubgate.domain.calls import Context, Embed
 from hubgate.domain.deployments import Scaling
 from hubgate.domain.endpoint import WakePolicy
-from hubgate.domain.errors import Cause, NotPermitted, UpstreamError
+from hubgate.domain.errors import Cause, InvalidRequest, NotConfirmed, NotPermitted, UpstreamError
 from hubgate.service.deployments.acts import Edit
 
 if TYPE_CHECKING:
@@ -213,6 +213,26 @@ class TestWakePolicy:
             await call(world)
 
 
+class TestPreview:
+    async def test_preview_says_what_the_next_round_does_and_does_nothing(
+        self, world: DeploymentWorld
+    ) -> None:
+        await registered(world, idle_minutes=5)
+        assert await world.guard.preview() == []
+        world.advance(600)
+        before = (world.posted(), await world.store.guard.watched(), await world.audited())
+        assert await world.guard.preview() == [("acme/e5", "pause", "idle", PRICE, 0.0)]
+        assert (world.posted(), await world.store.guard.watched(), await world.audited()) == before
+        await world.watch(1)
+        assert acts(world) == ["pause"]
+        assert await world.guard.preview() == []
+        waiting = asyncio.create_task(call(world))
+        await asyncio.sleep(0)
+        assert await world.guard.preview() == [("acme/e5", "resume", "call", 0.0, PRICE)]
+        await world.watch(4)
+        assert await waiting == 1
+
+
 class TestFailures:
     async def test_failed_pause_is_retried_each_minute_and_told(
         self, world: DeploymentWorld, caplog: pytest.LogCaptureFixture
@@ -271,6 +291,18 @@ class TestBudget:
         with pytest.raises(NotPermitted, match=r"could cost \$0.201"):
             await frugal.deployer.edit("hf", "acme", "other", Edit(max_replicas=3), confirm_price=1.0)
         assert frugal.site.one("e5").state == "paused"
+
+    async def test_nothing_starts_a_paused_endpoint_without_its_price(self, frugal: DeploymentWorld) -> None:
+        await frugal.create()
+        await frugal.deployer.pause("hf", "acme", "e5")
+        with pytest.raises(InvalidRequest, match="is paused: it costs nothing already"):
+            await frugal.deployer.scale_to_zero("hf", "acme", "e5")
+        with pytest.raises(NotConfirmed):
+            await frugal.deployer.edit("hf", "acme", "e5", Edit(max_replicas=2))
+        with pytest.raises(NotPermitted, match=r"could cost \$0.268"):
+            await frugal.deployer.edit("hf", "acme", "e5", Edit(max_replicas=4), confirm_price=1.0)
+        assert frugal.site.one("e5").state == "paused"
+        assert frugal.site.one("e5").body["compute"]["scaling"]["maxReplica"] == 1
 
     async def test_price_that_is_unknown_is_not_guessed(self, frugal: DeploymentWorld) -> None:
         await frugal.create()

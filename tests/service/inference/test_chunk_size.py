@@ -11,9 +11,9 @@ import pytest
 from lookalikes import lookalike
 
 from hubgate.core.chunking import count_words
-from hubgate.domain.calls import Embed, Encoding, InputType, Token, Tokenize, Tokens, Vectors
+from hubgate.domain.calls import Embed, Encoding, Token, Tokenize, Tokens, Vectors
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings
-from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
+from hubgate.domain.endpoint import Endpoint, Facts, InputType, Source, Task
 from hubgate.domain.errors import InvalidRequest, UpstreamUnreachable
 from hubgate.service.inference.chunk_size import blind_warning, fitted, size_warning
 from hubgate.service.inference.samples import SAMPLES

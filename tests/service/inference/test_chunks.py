@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from hubgate.core.chunking import TimeBudget, chunk
-from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
+from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkFit, ChunkingSettings, InvalidChunking
-from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
+from hubgate.domain.endpoint import Endpoint, Facts, InputType, Source, Task
 from hubgate.domain.errors import BodyTooLarge
 from hubgate.service.inference import chunks as chunks_module
 from hubgate.service.inference.chunks import embed_chunks
@@ -57,7 +58,7 @@ async def test_chunks_of_all_texts_are_sent_in_one_call_and_reassigned_to_their_
     call = Embed(texts=texts, input_type=InputType.INGEST)
     answer = await embed_chunks(ENDPOINT, SENTENCES, call, model, encoding=Encoding.F32)
     [asked] = model.calls
-    assert asked == replace(call, texts=answer.texts)
+    assert asked == structs.replace(call, texts=answer.texts)
     assert [[one.place for one in chunks] for chunks in answer.items] == [chunk(t, SENTENCES) for t in texts]
     everything = [one for chunks in answer.items for one in chunks]
     assert [one.text for one in everything] == list(answer.texts)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+from msgspec import structs
 from stub_sources import dedicated
 
 from hubgate.core.generation import ManagedStream
@@ -261,7 +262,7 @@ class TestFallback:
             if task is Task.RERANK:
                 await gateway.inference.rerank("main", Rerank(query="q", texts=["a"], context=context))
             else:
-                await gateway.inference.generate("main", replace(CHAT, context=context))
+                await gateway.inference.generate("main", structs.replace(CHAT, context=context))
 
         await pair(gateway, task)
         town.errors["main"] = BUSY_FOR_AN_HOUR

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 from slow_server import SlowServer, max_per_minute
 from virtual_time import now, run
 
@@ -70,7 +71,7 @@ async def send_many(limiter: RateLimiter, server: SlowServer, requests: int) -> 
     await asyncio.gather(*(send(limiter, server) for _ in range(requests)))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(15))
 @given(
     seed=st.integers(0, 2**32),
     limit=st.sampled_from([1, 7, 60, 300]),

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 from stub_sources import StubSources, dedicated, local, until
 
 from hubgate.core.cache import MemoryCache
-from hubgate.domain.calls import Context, Embed, InputType, Vectors
-from hubgate.domain.endpoint import Engine, Facts, Target
+from hubgate.domain.calls import Context, Embed, Vectors
+from hubgate.domain.endpoint import Engine, Facts, InputType, Target
 from hubgate.domain.errors import Cause, DeadlineExceeded, UpstreamRefused
 from hubgate.domain.secret import Secret
 from hubgate.service.inference.pipeline import Pipelines, identity
@@ -57,7 +58,7 @@ class TestOrder:
     async def test_cache_key_includes_the_prefix(self, sources: StubSources) -> None:
         answer = build(sources, E5, cache=MemoryCache(1 << 20)).answer
         await answer(CALL)
-        await answer(replace(CALL, input_type=InputType.INGEST))
+        await answer(structs.replace(CALL, input_type=InputType.INGEST))
         await answer(Embed(texts=["query: one", "query: two"]))
         assert texts(sources) == [["query: one", "query: two"], ["passage: one", "passage: two"]]
 
@@ -98,7 +99,7 @@ class TestOrder:
         await answer(CALL)
         context = Context(deadline=time.monotonic() + 5.0)
         with pytest.raises(DeadlineExceeded, match="its deadline is in 5 s"):
-            await answer(replace(CALL, context=context))
+            await answer(structs.replace(CALL, context=context))
 
     async def test_operators_prefixes_override_the_models(self, sources: StubSources) -> None:
         await build(sources, replace(E5, prefixes={})).answer(CALL)
@@ -120,13 +121,13 @@ class TestLocal:
         answer = build(sources, HERE).answer
         sources.hold()
         with pytest.raises(DeadlineExceeded, match="did not answer before the caller's deadline"):
-            await answer(replace(CALL, context=Context(deadline=time.monotonic() + 0.01)))
+            await answer(structs.replace(CALL, context=Context(deadline=time.monotonic() + 0.01)))
         assert sources.upstreams[0].cancelled == 1
 
     async def test_local_model_answers_within_the_deadline(self, sources: StubSources) -> None:
         answer = build(sources, HERE).answer
         context = Context(deadline=time.monotonic() + 60)
-        assert isinstance(await answer(replace(CALL, context=context)), Vectors)
+        assert isinstance(await answer(structs.replace(CALL, context=context)), Vectors)
 
 
 class TestCache:
@@ -140,10 +141,10 @@ class TestCache:
     async def test_uncached_call_neither_reads_nor_writes_the_cache(self, sources: StubSources) -> None:
         cache = MemoryCache(1 << 20)
         answer = build(sources, E5, cache=cache).answer
-        await answer(replace(CALL, cached=False))
+        await answer(structs.replace(CALL, cached=False))
         assert len(cache) == 0
         await answer(CALL)
-        await answer(replace(CALL, cached=False))
+        await answer(structs.replace(CALL, cached=False))
         assert sources.call_count == 3
 
     async def test_endpoints_of_the_same_model_share_cached_vectors(self, sources: StubSources) -> None:
@@ -257,8 +258,8 @@ async def test_local_model_has_only_the_configured_rate_limit(
     for _ in range(10):
         await build(sources, HERE).answer(CALL)
     limited = build(sources, replace(HERE, requests_per_minute=6))
-    await limited.answer(replace(CALL, texts=[f"{number}" for number in range(100)]))  # one request
+    await limited.answer(structs.replace(CALL, texts=[f"{number}" for number in range(100)]))  # one request
     soon = Context(deadline=time.monotonic() + 1)
     with pytest.raises(DeadlineExceeded):
-        await limited.answer(replace(CALL, texts=["another"], context=soon))
+        await limited.answer(structs.replace(CALL, texts=["another"], context=soon))
     await limited.close()

@@ -234,6 +234,23 @@ async def test_listed_key_shows_only_public_fields(settings: Settings) -> None:
         assert repr(key.digest) not in repr(key)
 
 
+async def test_taken_name_leaves_the_key_that_has_it(settings: Settings) -> None:
+    async with opened(settings) as gateway:
+        first, plain = await gateway.access.create("dify")
+        with pytest.raises(InvalidRequest, match="exists already"):
+            await gateway.access.create("dify")
+        other, _ = await gateway.access.create("other")
+        with pytest.raises(InvalidRequest, match="exists already"):
+            await gateway.access.change("other", name="dify")
+        assert gateway.access.find("dify") == gateway.access.find(first.id) == first
+        assert gateway.access.find("other") == other
+        assert dict(gateway.access.names) == {key.id: key.name for key in gateway.access.list()}
+        assert gateway.access.authenticate(f"Bearer {plain}").id == first.id
+        await gateway.access.revoke("dify")
+        assert first.id not in gateway.access.names
+        assert gateway.access.valid_key(first.id) is None
+
+
 async def test_created_key_survives_a_restart_and_a_revoked_one_is_rejected_at_once(
     settings: Settings,
 ) -> None:

@@ -5,21 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from limited_keys import key
 
 from hubgate.domain.errors import KeyLimit
 from hubgate.domain.records import Key
 from hubgate.service.keys.limits import MINUTE, KeyLimits
-
-
-def key(requests: int | None = None, tokens: int | None = None) -> Key:
-    return Key(
-        id="0a1b2c3d",
-        name="dify",
-        digest=bytes(32),
-        created_at=0.0,
-        requests_per_minute=requests,
-        tokens_per_minute=tokens,
-    )
 
 
 def waits(limits: KeyLimits, asker: Key, now: float) -> float:

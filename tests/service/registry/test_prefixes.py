@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from stub_sources import dedicated
 
-from hubgate.domain.calls import InputType
-from hubgate.domain.endpoint import Endpoint, Engine, Facts, PrefixSource
+from hubgate.domain.endpoint import Endpoint, Engine, Facts, InputType, PrefixSource
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.hub import ModelPrompts
 from hubgate.domain.secret import Secret

@@ -15,6 +15,7 @@ from virtual_time import run
 from hubgate.core.traffic.slots import WINDOW
 from hubgate.domain.cluster_ports import SlotQuestion
 from hubgate.domain.errors import StoreFailed
+from hubgate.store.cluster.postgres_link import PostgresLink
 from hubgate.store.cluster.postgres_permits import PostgresPermits
 from hubgate.store.postgres import PostgresDatabase
 from hubgate.store.valkey.permits import ValkeyPermits
@@ -36,13 +37,14 @@ def question(wanted: int = 1, *, key: str = "limit", pause: float = 0.0) -> Slot
 
 @pytest.fixture
 async def permits(migrated_url: str) -> AsyncIterator[PostgresPermits]:
-    permits = PostgresPermits(PostgresDatabase(migrated_url, 5.0))
-    yield permits
-    await permits.close()
+    link = PostgresLink(PostgresDatabase(migrated_url, 5.0))
+    yield PostgresPermits(link)
+    await link.close()
 
 
 async def test_no_two_gateways_get_the_same_slot(permits: PostgresPermits, migrated_url: str) -> None:
-    others = [PostgresPermits(PostgresDatabase(migrated_url, 5.0)) for _ in range(2)]
+    links = [PostgresLink(PostgresDatabase(migrated_url, 5.0)) for _ in range(2)]
+    others = [PostgresPermits(link) for link in links]
     now = (await permits.beat("a", None)).now
     for name in ("a", "b", "c"):
         answer = await permits.beat(name, now)
@@ -54,8 +56,8 @@ async def test_no_two_gateways_get_the_same_slot(permits: PostgresPermits, migra
     assert all(after - before >= WINDOW / RATE - 2e-6 for before, after in pairwise(slots))
     await permits.leave("c")
     assert (await permits.beat("a", None)).gateways == 2
-    for each in others:
-        await each.close()
+    for link in links:
+        await link.close()
 
 
 async def test_pause_of_one_gateway_holds_for_all(permits: PostgresPermits) -> None:

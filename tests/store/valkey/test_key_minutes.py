@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
+from limited_keys import GATEWAYS, admits, key, limits_of_gateways, until
 from servers.lua_valkey import LuaValkey
 from virtual_time import now, run
 
 from hubgate.domain.errors import KeyLimit
-from hubgate.domain.records import Key
 from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.store.valkey.connection import ValkeyConnection
 from hubgate.store.valkey.minutes import ValkeyKeyMinutes
@@ -24,25 +25,12 @@ if TYPE_CHECKING:
 
     from servers.valkey import ValkeyServer
 
-GATEWAYS = 3
-
-
-def key(requests: int | None = None, tokens: int | None = None) -> Key:
-    return Key(
-        id="0a1b2c3d",
-        name="dify",
-        digest=bytes(32),
-        created_at=0.0,
-        requests_per_minute=requests,
-        tokens_per_minute=tokens,
-    )
-
 
 def most_in_a_minute(times: list[float]) -> int:
     return max((sum(start <= at < start + 60 for at in times) for start in times), default=0)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(
     st.lists(st.sampled_from([0.0, 0.01, 0.3, 0.99, 1.0, 7.0, 30.0, 59.0, 60.0, 61.0, 200.0]), max_size=60),
     st.integers(1, 5),
@@ -109,27 +97,9 @@ def test_clock_that_is_set_back_blocks_no_key() -> None:
 async def gateways(server: ValkeyServer, patience: float = 5.0) -> AsyncIterator[list[SharedKeyLimits]]:
     """The limits of three gateways."""
     connections = [ValkeyConnection(server.url, "TEST", patience=patience) for _ in range(GATEWAYS)]
-    opened = []
-    for connection in connections:
-        limits = SharedKeyLimits()
-        limits.share(ValkeyKeyMinutes(connection), lambda: GATEWAYS)
-        opened.append(limits)
-    yield opened
+    yield limits_of_gateways([ValkeyKeyMinutes(connection) for connection in connections])
     for connection in connections:
         await connection.close()
-
-
-async def admits(limits: SharedKeyLimits, asker: Key) -> bool:
-    try:
-        await limits.admit(asker, time.monotonic())
-    except KeyLimit as full:
-        return not 0 < (full.retry_after or 0) <= 61
-    return True
-
-
-async def until(limits: SharedKeyLimits, asker: Key, *, admitted: bool) -> None:
-    while await admits(limits, asker) is not admitted:  # noqa: ASYNC110 - the other gateway waits for no answer
-        await asyncio.sleep(0.01)
 
 
 async def test_requests_at_all_gateways_count_together(valkey: ValkeyServer) -> None:

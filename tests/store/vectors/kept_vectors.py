@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from hubgate.domain.calls import CachedVector
-from hubgate.store.vectors.file import DiskVectorCache
+from hubgate.store.vectors.disk import DiskVectorCache
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,9 +17,9 @@ MIB = 1024 * 1024
 
 
 @asynccontextmanager
-async def opened(path: Path, max_bytes: int = 8 * MIB, **options: float) -> AsyncIterator[DiskVectorCache]:
-    """The vector file of a running gateway."""
-    file = DiskVectorCache(path, max_bytes, **options)  # type: ignore[arg-type]
+async def opened(path: Path, max_bytes: int = 8 * MIB, **options: int) -> AsyncIterator[DiskVectorCache]:
+    """The vector cache of a running gateway."""
+    file = DiskVectorCache(path, max_bytes, **options)
     try:
         yield file
     finally:
@@ -52,3 +52,8 @@ async def found(file: DiskVectorCache, *numbers: int) -> list[int]:
     answer = await file.get_many([key(number) for number in numbers])
     assert answer == {k: v for k, v in vectors(*numbers).items() if k in answer}
     return [number for number in numbers if key(number) in answer]
+
+
+def size(path: Path) -> int:
+    """Bytes of all files in the folder."""
+    return sum(part.stat().st_size for part in path.iterdir())

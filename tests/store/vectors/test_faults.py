@@ -1,18 +1,17 @@
-"""No fault of the vector file fails a call or returns a wrong vector."""
+"""No fault of the vector cache fails a call or returns a wrong vector."""
 # ruff: noqa: ASYNC240 - no loop waits for these small files
 
 from __future__ import annotations
 
 import os
-import sqlite3
+import shutil
 import subprocess
 import sys
-from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from kept_vectors import found, kept, key, opened, vector, vectors
+from kept_vectors import MIB, found, kept, key, opened, vector, vectors
+from msgspec import structs
 
 from hubgate.domain.calls import CachedVector, Encoding
 from hubgate.domain.errors import StoreFailed
@@ -24,7 +23,7 @@ WRITE_TO_A_FULL_DISK = """
 import asyncio, resource, signal, sys
 from pathlib import Path
 from hubgate.domain.calls import CachedVector
-from hubgate.store.vectors.file import DiskVectorCache
+from hubgate.store.vectors.disk import DiskVectorCache
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, 256 * 1024))
 async def main():
@@ -40,107 +39,105 @@ asyncio.run(main())
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "home" / "vectors.db"
+    return tmp_path / "home" / "vectors"
+
+
+def segment(path: Path) -> Path:
+    """The only file of vectors in the folder."""
+    (only,) = path.glob("*.log")
+    return only
 
 
 def damage(path: Path, needle: bytes) -> None:
-    """Change one byte of the file, in the middle of `needle`."""
+    """Change one byte of a file, in the middle of `needle`."""
     content = bytearray(path.read_bytes())
     content[content.index(needle) + len(needle) // 2] ^= 1
     path.write_bytes(content)
 
 
 class TestDamage:
-    async def test_replaces_invalid_file_and_logs_it_once(
-        self, path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        path.parent.mkdir()
-        path.write_bytes(b"not a database" * 1000)
-        async with opened(path) as file:
-            assert await found(file, 1) == []
-            await file.put_many(vectors(1))
+    async def test_replaces_files_that_are_not_its_own(self, path: Path) -> None:
+        path.mkdir(parents=True)
+        for name in ("00000000.log", "00000007.log", "other.log"):
+            (path / name).write_bytes(b"no vectors of hubgate" * 1000)
+        await kept(path, 1)
         async with opened(path) as file:
             assert await found(file, 1) == [1]
-        assert [record.message for record in caplog.records] == [
-            f"the vector cache {path} is not a SQLite database; a new one is created"
-        ]
+        assert segment(path).stat().st_size < 2000
 
-    async def test_corrupt_pages_never_return_a_wrong_vector(
-        self, path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        await kept(path, *range(2000))
-        content = bytearray(path.read_bytes())
+    @pytest.mark.parametrize("listed", [True, False])
+    async def test_random_bytes_never_return_a_wrong_vector(self, path: Path, listed: bool) -> None:
+        await kept(path, *range(2000), max_bytes=1 << 30)
+        content = bytearray(segment(path).read_bytes())
         for start in range(16384, len(content), 3 * 16384):
             content[start : start + 8192] = os.urandom(8192)
-        path.write_bytes(content)
-        async with opened(path) as file:
+        segment(path).write_bytes(content)
+        if not listed:
+            segment(path).with_suffix(".list").unlink()
+        async with opened(path, 1 << 30) as file:
             for start in range(0, 2000, 100):
                 await found(file, *range(start, start + 100))
                 await file.put_many(vectors(*range(start, start + 100)))
-        async with opened(path) as file:
-            assert await found(file, *range(1900, 2000)) == list(range(1900, 2000))
-        assert 1 <= len(caplog.records) <= 2
+        async with opened(path, 1 << 30) as file:
+            assert await found(file, *range(2000)) == list(range(2000))
 
-    async def test_truncated_file_fails_no_call(self, path: Path) -> None:
+    @pytest.mark.parametrize("bytes_left", [0, 10, 17, 100_000, 100_001])
+    async def test_truncated_file_keeps_the_vectors_before_its_end(self, path: Path, bytes_left: int) -> None:
         await kept(path, *range(1000))
-        os.truncate(path, path.stat().st_size // 2 + 5)
+        first = min(path.glob("*.log"))
+        os.truncate(first, bytes_left)
         async with opened(path) as file:
-            await found(file, *range(1000))
+            left = await found(file, *range(1000))
+            assert set(range(bytes_left // 1600)) <= set(left)
             await file.put_many(vectors(*range(1000)))
         async with opened(path) as file:
             assert await found(file, *range(1000)) == list(range(1000))
 
-    @pytest.mark.parametrize("what", ["vector", "tokens"])
+    async def test_appends_after_what_a_killed_process_left_unfinished(self, path: Path) -> None:
+        await kept(path, 1, 2)
+        segment(path).with_suffix(".list").unlink()
+        os.truncate(segment(path), segment(path).stat().st_size - 11)
+        await kept(path, 3)
+        segment(path).with_suffix(".list").unlink()
+        async with opened(path) as file:
+            assert await found(file, 1, 2, 3) == [1, 3]
+
+    @pytest.mark.parametrize("what", ["vector", "tokens", "key"])
     async def test_flipped_bit_loses_only_its_own_vector(self, path: Path, what: str) -> None:
         await kept(path, 70_001, 70_002)
         first = vector(70_001)
-        damage(path, first.vector if what == "vector" else (70_001).to_bytes(8, "little") + b"\1\0")
+        needle = {
+            "vector": first.vector,
+            "tokens": (70_001).to_bytes(8, "little") + b"\1\0",
+            "key": key(70_001),
+        }
+        damage(segment(path), needle[what])
         async with opened(path) as file:
             assert await found(file, 70_001, 70_002) == [70_002]
             await file.put_many(vectors(70_001))
         async with opened(path) as file:
             assert await found(file, 70_001, 70_002) == [70_001, 70_002]
 
-    @pytest.mark.parametrize(
-        "change",
-        ["PRAGMA user_version = 99", "DROP TABLE vectors", "ALTER TABLE vectors RENAME COLUMN data TO other"],
-    )
-    async def test_replaces_file_of_another_format(
-        self, path: Path, change: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        await kept(path, 1)
-        with closing(sqlite3.connect(path)) as other:
-            other.execute(change)
-        async with opened(path) as file:
-            assert await found(file, 1) == []
-            await file.put_many(vectors(1))
-        async with opened(path) as file:
-            assert await found(file, 1) == [1]
-        assert ["a new one is created" in record.message for record in caplog.records] == [True]
-
-    async def test_ignores_truncated_rows(self, path: Path) -> None:
-        await kept(path, 1)
-        with closing(sqlite3.connect(path)) as other:
-            other.execute("UPDATE vectors SET data = CAST('short' AS TEXT)")
-            other.commit()
-        async with opened(path) as file:
-            assert await found(file, 1) == []
-
-    async def test_ignores_invalid_keys(self, path: Path) -> None:
+    @pytest.mark.parametrize("content", [b"", b"short", b"x" * 200])
+    async def test_reads_the_vectors_if_their_list_is_damaged(self, path: Path, content: bytes) -> None:
         await kept(path, 1, 2)
-        with closing(sqlite3.connect(path)) as other:
-            other.execute("UPDATE vectors SET key = 'short' WHERE id = 1")
-            other.commit()
+        segment(path).with_suffix(".list").write_bytes(content)
         async with opened(path) as file:
-            for _ in range(4):
-                assert await found(file, 1, 2) == [2]
+            assert await found(file, 1, 2, 3) == [1, 2]
+
+    async def test_flipped_bit_in_the_list_loses_nothing(self, path: Path) -> None:
+        await kept(path, 1, 2)
+        damage(segment(path).with_suffix(".list"), key(1)[:8])
+        async with opened(path) as file:
+            assert await found(file, 1, 2) == [1, 2]
 
 
-class TestAFileThatCannotBeUsed:
-    async def test_unusable_file_fails_no_call_and_is_logged_once(
+class TestAFolderThatCannotBeUsed:
+    async def test_unusable_folder_fails_no_call_and_is_logged_once(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        path.mkdir(parents=True)
+        path.parent.mkdir()
+        path.write_text("a file where the folder should be")
         async with opened(path) as file:
             for number in range(5):
                 assert await found(file, number) == []
@@ -149,7 +146,7 @@ class TestAFileThatCannotBeUsed:
         reads = [record.message for record in caplog.records if "fixed" in record.message]
         assert 1 <= len(reads) <= 2
 
-    async def test_uses_the_file_as_soon_as_it_is_repaired(
+    async def test_uses_the_folder_as_soon_as_it_is_repaired(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         path.parent.write_text("a file where the folder should be")
@@ -162,31 +159,25 @@ class TestAFileThatCannotBeUsed:
         async with opened(path) as file:
             assert await found(file, 1) == [1]
 
-    async def test_corrupt_file_that_cannot_be_deleted_fails_no_call(
-        self, path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_folder_that_cannot_be_deleted_fails_no_call(self, path: Path) -> None:
         await kept(path, 1)
-        damage(path, b"SQLite format 3\0")
-        path.with_name("vectors.db-shm").mkdir()
+        (path / "a folder").mkdir()
         async with opened(path) as file:
-            assert await found(file, 1) == []
             with pytest.raises(StoreFailed, match="cannot be deleted"):
                 await file.clear()
-        assert "cannot be deleted" in caplog.text
+            await file.put_many(vectors(2))
+            assert await found(file, 2) == [2]
 
-    async def test_continues_without_a_file_that_stays_locked(
-        self, path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        await kept(path, 1)
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            async with opened(path, patience=0) as file:
-                await file.put_many(vectors(2))
+    async def test_creates_a_folder_again_that_was_deleted_meanwhile(self, path: Path) -> None:
+        async with opened(path, MIB) as file:
+            await file.put_many(vectors(1))
+            await file.flush()
+            shutil.rmtree(path)
+            for start in range(100, 400, 100):
+                await file.put_many(vectors(*range(start, start + 100)))
                 await file.flush()
-                assert await found(file, 1, 2) == [1]
-        assert [record.message for record in caplog.records] == [
-            f"the vector cache {path} is locked by another program; hubgate works without it until this is fixed"
-        ]
+        async with opened(path, MIB) as file:
+            assert await found(file, *range(300, 400)) == list(range(300, 400))
 
     def test_full_disk_keeps_written_vectors_and_fails_no_call(self, path: Path) -> None:
         done = subprocess.run(
@@ -203,7 +194,7 @@ class TestAFileThatCannotBeUsed:
 class TestWhatCannotBeKept:
     async def test_skips_vectors_that_cannot_be_stored(self, path: Path) -> None:
         odd = {
-            key(7): replace(vector(7), tokens=1 << 63),
+            key(7): structs.replace(vector(7), tokens=1 << 63),
             key(8): CachedVector(b"[1e39]", encoding=Encoding.JSON),
         }
         async with opened(path) as file:

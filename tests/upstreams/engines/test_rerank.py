@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from lookalikes import LookAlike, lookalike
 from lookalikes.ranker import score_of
+from msgspec import structs
 
 from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors
 from hubgate.domain.endpoint import Endpoint, Engine, Source, Target, Task
@@ -85,7 +86,7 @@ async def test_every_server_reranks_in_one_request_in_input_order(
 
 
 async def test_raw_scores_require_engine_support(sources: ModelSources) -> None:
-    call = replace(CALL, raw_scores=True)
+    call = structs.replace(CALL, raw_scores=True)
     for engine in ("tei", "llamacpp"):
         with lookalike(engine, kind="reranker") as server:
             told = await scores(await opened(sources, server), call)
@@ -105,7 +106,7 @@ def test_raw_scores_get_a_sigmoid_unless_requested() -> None:
     assert told == sorted(told)
     assert len(set(told)) == len(told)
     assert told[3] == 0.5
-    assert ranker.read(replace(call, raw_scores=True), reply({"results": results})).items == given
+    assert ranker.read(structs.replace(call, raw_scores=True), reply({"results": results})).items == given
 
 
 def test_qwen3_reranker_probabilities_get_no_second_sigmoid() -> None:
@@ -120,7 +121,7 @@ async def test_too_long_text_is_truncated_unless_disabled_by_caller(sources: Mod
         upstream = await opened(sources, server)
         assert len((await scores(upstream, call)).items) == 1
         with pytest.raises(HubgateError) as caught:
-            await upstream(replace(call, truncate=False))
+            await upstream(structs.replace(call, truncate=False))
     assert caught.value.cause is Cause.INPUT_TOO_LONG
 
 

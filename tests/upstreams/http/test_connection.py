@@ -7,10 +7,10 @@ import gc
 import tracemalloc
 import zlib
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from raw_server import raw_server
 
 from hubgate.domain.errors import UpstreamUnreadable

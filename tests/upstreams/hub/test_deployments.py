@@ -138,14 +138,13 @@ class TestList:
 
 class TestResume:
     async def test_resume_wakes_a_paused_endpoint_and_leaves_a_running_one(
-        self, deployments: Deployments, site: DeploymentsApi, client: PooledClient
+        self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         site.items["acme"] = [deployment("a", state="paused"), deployment("b", url=URL)]
-        hub = HubClient(client, deployments)
-        assert (await hub.resume("acme", "a", OWNER)).state is DeploymentState.INITIALIZING
-        assert (await hub.resume("acme", "b", OWNER)).state is DeploymentState.RUNNING
+        assert (await deployments.resume("acme", "a", OWNER)).state is DeploymentState.INITIALIZING
+        assert (await deployments.resume("acme", "b", OWNER)).state is DeploymentState.RUNNING
         with pytest.raises(UpstreamRefused, match=r"has no Inference Endpoint \[c\]"):
-            await hub.resume("acme", "c", OWNER)
+            await deployments.resume("acme", "c", OWNER)
 
     async def test_reply_without_a_state_is_an_unknown_state(
         self, deployments: Deployments, site: DeploymentsApi

@@ -15,8 +15,7 @@ import pytest
 from lookalikes.hub_api import PROMPTS, HubModels
 
 from hubgate.core.prompts import find_prefixes
-from hubgate.domain.calls import InputType
-from hubgate.domain.endpoint import Endpoint, Facts, PrefixSource, Source, Target, Task
+from hubgate.domain.endpoint import Endpoint, Facts, InputType, PrefixSource, Source, Target, Task
 from hubgate.settings import Settings
 from hubgate.upstreams.hub.client import open_hub
 from hubgate.upstreams.hub.prompts import read_prompts

@@ -18,7 +18,7 @@ from lookalikes.hub import COMMIT, TOKEN, Hub, running_hub
 from hubgate.core.vectors import f32
 from hubgate.domain.calls import Complete, Embed, Encoding, Token, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Precision, Source, Target, Task
-from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
+from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest, RuntimeFailed
 from hubgate.runtime.model.spec import read_model_spec
 from hubgate.upstreams.local.facts import REFERENCE_VECTORS, check_reference, local_facts, revision_of
 from hubgate.upstreams.local.files import find_model
@@ -175,6 +175,12 @@ async def test_auto_precision_is_resolved_at_registration_and_kept() -> None:
     await source.open(Target(replace(draft, facts=facts))).ready()
     assert [key.precision for key in source._models] == [facts.precision]
     await source.close()
+
+
+async def test_int8_is_refused_for_models_that_generate_text() -> None:
+    draft = replace(endpoint(str(TINY)), task=Task.COMPLETION, precision=Precision.INT8)
+    with pytest.raises(InvalidEndpoint, match="for models that embed or rerank"):
+        await LocalSource().detect(Target(draft))
 
 
 BERT = json.dumps({"model_type": "bert", "hidden_act": "gelu"}).encode()

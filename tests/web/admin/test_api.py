@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from running_gateway import copy_migrated
@@ -24,7 +25,7 @@ from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
 from hubgate.store.store import SqlStore
-from hubgate.store.vectors.file import DiskVectorCache
+from hubgate.store.vectors.disk import DiskVectorCache
 from hubgate.web.app import create_app
 
 if TYPE_CHECKING:
@@ -91,6 +92,23 @@ class TestEndpoints:
         ):
             gone = await scripted.request(method, path)
             assert (gone.status, gone.json()["error"]["cause"]) == (404, "endpoint_not_found")
+
+    async def test_pages_list_each_endpoint_once(self, scripted: ScriptedGateway) -> None:
+        for name in ("a", "z", "m"):
+            await scripted.request("POST", "/api/endpoints", {"name": name, "source": "fake"})
+        whole = (await scripted.request("GET", "/api/endpoints")).json()["endpoints"]
+        first = (await scripted.request("GET", "/api/endpoints?limit=3")).json()["endpoints"]
+        assert [one["name"] for one in first] == ["a", "e5", "m"]
+        await scripted.request("DELETE", "/api/endpoints/m")  # the next page does not depend on it
+        rest = (await scripted.request("GET", "/api/endpoints?limit=3&after=m")).json()["endpoints"]
+        assert [*first, *rest] == whole
+
+    @pytest.mark.parametrize("limit", ["0", "1001", "x", "-1", "\u0663"])
+    @pytest.mark.parametrize("path", ["/api/endpoints", "/api/keys", "/api/jobs"])
+    async def test_invalid_limit_is_refused(self, scripted: ScriptedGateway, path: str, limit: str) -> None:
+        reply = await scripted.request("GET", f"{path}?limit={quote(limit)}")
+        assert (reply.status, reply.json()["error"]["cause"]) == (400, "invalid_request")
+        assert "[limit] must be a whole number from 1 to 1000." in reply.json()["error"]["message"]
 
     async def test_endpoint_is_shown_without_token_and_fingerprint(self, scripted: ScriptedGateway) -> None:
         form = {"name": "own", "url": "http://127.0.0.1:1/", "token": TOKEN}
@@ -205,6 +223,23 @@ class TestKeys:
         assert (await scripted.request("DELETE", f"/api/keys/{row['id']}")).status == 204
         assert (await scripted.request("GET", "/v1/models", key=plain)).status == 401
 
+    async def test_pages_list_each_key_once_oldest_first(self, scripted: ScriptedGateway) -> None:
+        for number in range(6):
+            await scripted.request("POST", "/api/keys", {"name": f"app{number}"})
+        whole = (await scripted.request("GET", "/api/keys")).json()["keys"]
+        assert [key["name"] for key in whole][-6:] == [f"app{number}" for number in range(6)]
+        paged: list[dict[str, Any]] = []
+        while True:
+            after = f"&after={paged[-1]['id']}" if paged else ""
+            page = (await scripted.request("GET", f"/api/keys?limit=2{after}")).json()["keys"]
+            paged += page
+            if len(page) < 2:
+                break
+        assert [key["id"] for key in paged] == [key["id"] for key in whole]
+        await scripted.request("DELETE", "/api/keys/app0")
+        gone = await scripted.request("GET", f"/api/keys?after={whole[-6]['id']}")
+        assert (gone.status, gone.json()["error"]["cause"]) == (404, "not_found")
+
     async def test_key_is_revoked_by_a_name_with_a_slash(self, scripted: ScriptedGateway) -> None:
         await scripted.request("POST", "/api/keys", {"name": "team/one"})
         assert (await scripted.request("DELETE", "/api/keys/team/one")).status == 204
@@ -251,7 +286,7 @@ class TestCache:
         settings = replace(settings, home=home, secret_key_file=home.with_name("config") / "secret.key")
         copy_migrated(settings)
         store = await SqlStore.open(settings)
-        memory = VectorMemory(DiskVectorCache(home / "vectors.db", 1 << 20))
+        memory = VectorMemory(DiskVectorCache(home / "vectors", 1 << 20))
         script = Script()
         gateway = Gateway(store, script, Pipelines(memory.cache, time.monotonic))
         access, _ = await Access.load(store, ADMIN_KEY)

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import ChunkingSettings
-from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task, WakePolicy
+from hubgate.domain.endpoint import (
+    Endpoint,
+    Engine,
+    InputType,
+    Precision,
+    Similarity,
+    Source,
+    Task,
+    WakePolicy,
+)
 from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.service.usage import MAX_ROWS
 from hubgate.web.schemas.endpoint import EndpointForm
@@ -154,6 +162,7 @@ class TestEndpoints:
             tokens_per_minute=2,
             max_concurrent_requests=3,
             burst=4,
+            max_batch_texts=9,
             prefixes={InputType.SEARCH: "q: "},
             prompt_names={InputType.SEARCH: "query"},
             cached=False,

@@ -201,7 +201,10 @@ async def test_fallback_of_another_task_is_reported_as_a_failure(scripted: Scrip
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("colour: red", "Unknown field [colour]. Valid fields: [version, connections, endpoints, keys]."),
+        (
+            "colour: red",
+            "Unknown field [colour]. Valid fields: [version, connections, endpoints, aliases, keys].",
+        ),
         ("version: 2", "[version] must be one of [1], not 2."),
         ("- a", "The configuration must be an object, not an array."),
         ("endpoints: {x: {sauce: fake}}", "endpoints.x: Unknown field [sauce]. Did you mean [source]?"),

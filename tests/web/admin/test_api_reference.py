@@ -46,7 +46,7 @@ def rows_of(scripted: ScriptedGateway) -> list[ApiRoute]:
     )
     return [
         *Api(services).routes(),
-        *HubApi(scripted.hub, gateway, gateway.connections.by_name).routes(),
+        *HubApi(scripted.hub, gateway, scripted.deployer, gateway.connections.by_name).routes(),
         *DeploymentsApi(scripted.deployer).routes(),
     ]
 

@@ -83,6 +83,8 @@ async def test_a_model_is_planned_confirmed_created_and_registered(
     assert (shown["instance"], shown["dollars_now"], shown["dollars_at_most"]) == ("intel-spr/x2", 0.07, 0.07)
     endpoint = (await gateway.request("GET", "/api/endpoints/deployed")).json()
     assert (endpoint["url"], endpoint["connection"]) == (shown["url"], "hf")
+    measured = await gateway.request("POST", "/api/endpoints/deployed/measure", {"texts": ["a"]})
+    assert measured.json()["allowance"]["dollars_per_hour"] == 0.07
 
 
 async def test_deployments_are_listed_with_their_sum(gateway: ScriptedGateway) -> None:
@@ -121,6 +123,20 @@ async def test_verbs_tell_and_confirm_what_they_cost(
     assert (dearer.status, dearer.json()["error"]["cause"]) == (409, "price_changed")
     edited = (await ask(gateway, "PATCH", f"{ONE}?confirm_price=0.2", more)).json()
     assert edited["deployment"]["max_replicas"] == 2
+
+
+async def test_the_guard_says_what_it_would_do(
+    gateway: ScriptedGateway, deployment_site: DeploymentsApi
+) -> None:
+    await created(gateway, min_replicas=1, zero_after=None)
+    deployment_site.advance(100)
+    await gateway.follower.follow()
+    await gateway.deployer.guard.round()
+    assert (await ask(gateway, "GET", "/guard")).json() == {"dry_run": True, "acts": []}
+    await gateway.request("PATCH", "/api/endpoints/deployed", {"ends_at": "2026-01-01T00:00+00:00"})
+    await gateway.deployer.guard.round()
+    paused = (await ask(gateway, "GET", ONE)).json()
+    assert (paused["state"], paused["paused_for"]) == ("paused", "ended")
 
 
 async def test_deleting_needs_the_name(gateway: ScriptedGateway, deployment_site: DeploymentsApi) -> None:

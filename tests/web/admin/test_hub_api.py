@@ -134,7 +134,7 @@ async def test_whoami_uses_the_first_token_of_the_named_endpoint(
 
 async def test_whoami_prefers_the_header_token_and_accepts_a_connection(gateway: ScriptedGateway) -> None:
     stored = Connection(name="team", token=Secret(TOKEN), created_at=0.0)
-    handlers = Handlers(gateway.hub, gateway.service, {"team": stored})
+    handlers = Handlers(gateway.hub, gateway.service, gateway.deployer, {"team": stored})
     given = await handlers.whoami(request("endpoint=ada", token=READ_TOKEN))
     assert b'"bob"' in bytes(given.body)
     assert b'"ada"' in bytes((await handlers.whoami(request("connection=team"))).body)
@@ -147,7 +147,7 @@ def request(query: str, token: str = "") -> Request:
     return Request({"type": "http", "headers": headers, "query_string": query.encode()})
 
 
-async def test_inference_endpoints_are_listed_and_resumed(
+async def test_inference_endpoints_are_listed(
     gateway: ScriptedGateway, endpoints_site: DeploymentsApi
 ) -> None:
     url = "https://x1.us-east-1.aws.endpoints.huggingface.cloud"
@@ -156,9 +156,44 @@ async def test_inference_endpoints_are_listed_and_resumed(
         e5, old = (await get(gateway, f"/endpoints?{query}")).json()["endpoints"]
         assert (e5["name"], e5["url"], e5["state"], e5["engine"]) == ("e5", url, "running", "tei")
         assert (old["state"], "url" in old) == ("paused", False)
+
+
+async def test_resuming_is_confirmed_with_its_price_and_audited(
+    gateway: ScriptedGateway, endpoints_site: DeploymentsApi
+) -> None:
+    endpoints_site.items["acme"] = [deployment("old", state="paused")]
     path = "/api/hub/endpoints/acme/old/resume?endpoint=ada"
-    resumed = await gateway.request("POST", path)
+    for query, cause in (("", "not_confirmed"), ("&confirm_price=0.01", "price_changed")):
+        refused = await gateway.request("POST", path + query)
+        assert (refused.status, refused.json()["error"]["cause"]) == (409, cause)
+    assert {seen.method for seen in endpoints_site.asked} == {"GET"}
+    resumed = await gateway.request("POST", f"{path}&confirm_price=0.067")
     assert (resumed.status, resumed.json()["state"]) == (200, "initializing")
+    newest = (await gateway.request("GET", "/api/audit?limit=1")).json()["changes"][0]
+    assert (newest["verb"], newest["subject"]) == ("deployment.resume", "acme/old")
+    assert newest["changes"]["dollars_per_hour"] == [0.0, 0.067]
+
+
+async def test_resuming_over_the_hourly_limit_is_refused(
+    settings: Settings, hub_site: HubApi, endpoints_site: DeploymentsApi
+) -> None:
+    settings = replace(
+        settings,
+        hf_endpoint=hub_site.url,
+        endpoints_api_url=endpoints_site.url + "/v2",
+        max_dollars_per_hour=0.1,
+    )
+    endpoints_site.items["acme"] = [
+        deployment("e5", url="https://a.example"),
+        deployment("old", state="paused"),
+    ]
+    async with open_scripted_gateway(settings) as gateway:
+        path = "/api/hub/endpoints/acme/old/resume?confirm_price=1"
+        refused = await gateway.request("POST", path, more_headers={"x-hf-token": TOKEN})
+    error = refused.json()["error"]
+    assert (refused.status, error["cause"]) == (403, "over_budget")
+    assert "$0.134 an hour with [old]" in error["message"]
+    assert {seen.method for seen in endpoints_site.asked} == {"GET"}
 
 
 async def test_hub_failure_is_an_error_with_its_cause(gateway: ScriptedGateway, hub_site: HubApi) -> None:

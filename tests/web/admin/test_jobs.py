@@ -71,3 +71,38 @@ def test_a_batch_that_is_all_answered_cannot_be_resumed(gateway: RunningGateway)
         refused = gateway.request("POST", f"/api/jobs/{done.id}/resume")
         assert refused.json()["error"]["cause"] == "conflict"
         assert time.time() - gateway.request("GET", f"/api/jobs/{done.id}").json()["ended_at"] < 60
+
+
+def test_a_batch_is_estimated_before_it_is_created(gateway: RunningGateway) -> None:
+    with (
+        lookalike("tei", dimensions=8) as server,
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=gateway.admin_key) as client,
+    ):
+        gateway.add("e5", url=server.url, rate_limit={"requests_per_minute": 600})
+        cached = {"model": "e5", "input": [f"text number {n}" for n in range(40)]}
+        assert gateway.request("POST", "/v1/embeddings", cached).status == 200
+        sent = len(server.batches)
+        bodies = [*texts(100, "e5"), {"model": "e5", "input": ""}, {"model": "nowhere", "input": "x"}]
+        file = client.files.create(file=("in.jsonl", batch_input(bodies)), purpose="batch")
+        found = gateway.request("POST", "/api/jobs/estimate", {"input_file_id": file.id}).json()
+        assert len(server.batches) == sent
+        assert (found["path"], found["requests"], found["faults"]) == ("/v1/embeddings", 102, [])
+        model, nowhere = found["models"]
+        assert (nowhere["model"], nowhere["requests"], nowhere["estimate"]) == ("nowhere", 1, None)
+        assert "nowhere" in nowhere["message"]
+        estimate = model["estimate"]
+        assert (model["requests"], estimate["sampled_rows"]) == (101, 101)
+        for name, exact in (("vectors", 100), ("cached", 40), ("rejected", 1)):
+            assert estimate[name] == {"value": exact, "error": 0}, name
+        assert estimate["limited_by"] == "requests_per_minute"
+        done = wait_for_end(client, create_batch(client, batch_input(bodies)))
+        assert done.request_counts is not None
+        assert (done.request_counts.completed, done.request_counts.failed) == (100, 2)
+        assert sum(map(len, server.batches[sent:])) == 60
+
+        broken = client.files.create(file=("in.jsonl", b'{"custom_id": 1}\n'), purpose="batch")
+        found = gateway.request("POST", "/api/jobs/estimate", {"input_file_id": broken.id}).json()
+        assert [(fault["line"], fault["code"]) for fault in found["faults"]] == [(1, "invalid_request")]
+        assert found["models"] == []
+        unknown = gateway.request("POST", "/api/jobs/estimate", {"input_file_id": "file-1"})
+        assert unknown.status == 404

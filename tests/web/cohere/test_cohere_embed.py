@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from generation_endpoints import add, add_generator
 
-from hubgate.domain.calls import Embed, Encoding, InputType, Token, Tokens, Vectors
-from hubgate.domain.endpoint import Endpoint, Source, Task
+from hubgate.domain.calls import Embed, Encoding, Token, Tokens, Vectors
+from hubgate.domain.endpoint import Endpoint, InputType, Source, Task
 from hubgate.domain.errors import (
     Cause,
     DeadlineExceeded,

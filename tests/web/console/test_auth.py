@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from hubgate.domain.errors import CapacityError
 from hubgate.web.console.auth import ConsoleAuth
-from hubgate.web.console.routes import console_routes
+from hubgate.web.console.routes import FACE, console_routes
 from hubgate.web.console.session import COOKIE, Sessions
 from hubgate.web.http.face import Services
 from hubgate.web.http.request_context import RequestContext
@@ -38,7 +38,7 @@ async def _asked(route: Route, cookie: str = "", body: bytes = b"") -> tuple[int
         "headers": [(b"cookie", f"{COOKIE}={cookie}".encode()), (b"host", b"gate")],
         "scheme": "https",
         "server": ("gate", 443),
-        "hubgate.context": RequestContext("request-1", time.monotonic()),
+        "hubgate.context": RequestContext("request-1", time.monotonic(), FACE),
     }
 
     async def receive() -> Message:

@@ -89,8 +89,9 @@ def _open(opened: Screen, name: str) -> None:
         opened.page.locator("tbody a").first.click()
         opened.page.locator("#job").wait_for()
     if name in {"add", "edit"}:
-        for summary in opened.page.locator("#fields details:not(.error-details) > summary").all():
-            summary.click()
+        # Not by clicks: what one section loads moves the next one, and a click can miss it.
+        sections = opened.page.locator("#fields details:not(.error-details)")
+        sections.evaluate_all("all => all.forEach(one => { one.open = true })")
         opened.page.locator(".marked").wait_for()
         opened.page.locator(".info").wait_for()
 

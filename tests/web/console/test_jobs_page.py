@@ -94,3 +94,34 @@ def test_a_job_is_cancelled_after_a_question(gateway: RunningGateway) -> None:
             assert "Running" in console.get(path).words
             client.batches.cancel(job.id)
             wait_for_end(client, job)
+
+
+def test_a_file_is_uploaded_estimated_and_started(gateway: RunningGateway) -> None:
+    gateway.add("words", dimensions=8)
+    console = ConsoleClient(gateway)
+    console.sign_in()
+    page = console.upload("/ui/jobs", "new.jsonl", batch_input(texts(12)))
+    assert page.status == 303
+    path = page.headers["location"]
+    estimate = console.get(path)
+    assert "new.jsonl" in estimate.words
+    assert "Vectors 12" in estimate.words
+    started = console.post(path, {"path": "/v1/embeddings", "window": "24h"})
+    assert started.status == 303
+    job = f"/api/jobs/{started.headers['location'].rpartition('/')[2]}"
+    eventually(lambda: gateway.request("GET", job).json()["status"] == "completed")
+    assert gateway.request("GET", job).json()["completed"] == 12
+
+    invalid = console.upload("/ui/jobs", "bad.jsonl", b"{\n")
+    words = console.get(invalid.headers["location"]).words
+    assert "The file is not valid" in words
+    assert "Start job" not in words
+
+
+def test_an_upload_without_the_token_of_the_session_is_rejected(
+    console: ConsoleClient, world: tuple[RunningGateway, dict[str, Batch]]
+) -> None:
+    before = len(world[0].request("GET", "/v1/files").json()["data"])
+    console.csrf = "wrong"
+    assert console.upload("/ui/jobs", "in.jsonl", batch_input(texts(1))).status == 403
+    assert len(world[0].request("GET", "/v1/files").json()["data"]) == before

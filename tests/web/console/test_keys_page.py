@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from console_client import ConsoleClient, FormFields
 
-from hubgate.domain.calls import InputType
+from hubgate.domain.endpoint import InputType
 
 if TYPE_CHECKING:
     from running_gateway import RunningGateway
@@ -46,6 +46,22 @@ class TestKeys:
         assert "If you did not copy it, revoke it and create another." in again.words
         assert "dify" in again.words
         assert "alpha" in again.words
+
+    def test_keys_are_shown_in_pages_and_found_by_name_or_id(self, console: ConsoleClient) -> None:
+        assert 'name="q"' not in _keys(console)
+        for number in range(51):
+            console.gateway.request("POST", "/api/keys", {"name": f"app-{number:02}"})
+        first, second = console.get("/ui/keys").text, console.get("/ui/keys?page=2").text
+        assert [f">app-{number:02}<" in first for number in (0, 48, 50)] == [True, True, False]
+        assert [f">app-{number:02}<" in second for number in (0, 48, 50)] == [False, False, True]
+        assert 'href="/ui/keys?page=2"' in first
+        assert 'href="/ui/keys?page=1"' in second
+        assert console.get("/ui/keys?page=99").text.count(">app-50<") == 1
+        for text in ("APP-17", _key(console, "app-17")["id"]):
+            found = console.get(f"/ui/keys?q={text}").text
+            assert found.count('<bdi class="name">app-') == 1
+            assert ">app-17<" in found
+        assert "No matches" in console.get("/ui/keys?q=nobody").words
 
     def test_a_new_key_is_shown_only_to_the_session_that_created_it(self, console: ConsoleClient) -> None:
         sent = console.post("/ui/keys/new", {"name": "dify"})

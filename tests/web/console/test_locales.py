@@ -10,12 +10,15 @@ import icu
 import pytest
 
 import hubgate.web.console
+from hubgate.core.deployments.guard_rules import Reason
 from hubgate.domain.batches import BatchStatus
+from hubgate.domain.deployments import Access, Misfit, Stage
 from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, PrefixSource, Source, Task
 from hubgate.domain.errors import Cause
-from hubgate.domain.hub import LicenseLimit
+from hubgate.domain.hub import DeploymentState, LicenseLimit
 from hubgate.service.states import Kind
+from hubgate.web.console.deployments.page import VERBS
 from hubgate.web.console.models.chunking import STRATEGIES
 from hubgate.web.console.models.form import CONTROLS, KINDS, PREFIXES, PROMPTS
 from hubgate.web.console.models.hub_picker import WHYS
@@ -34,6 +37,14 @@ WITHOUT_HINT = {"requests_per_minute", "tokens_per_minute", "similarity"}
 FAMILIES: dict[str, set[str]] = {
     "cause.": {name for cause in Cause for name in (cause.value, f"{cause}.remedy")},
     "config.": {"add", "change", "remove", "connection", "endpoint", "key"},
+    "deployments.access.": {name for one in Access for name in (one.value, f"{one}.hint")},
+    "deployments.act.": set(VERBS),
+    "deployments.done.": set(VERBS),
+    "deployments.misfit.": {misfit.value for misfit in Misfit},
+    "deployments.paused_for.": {Reason.IDLE.value, Reason.HOURS.value, Reason.ENDED.value},
+    "deployments.stage.": {stage.value for stage in Stage},
+    "deployments.state.": {state.value for state in DeploymentState},
+    "deployments.verb.": set(VERBS),
     "delete.used.": {"key", "endpoint"},
     "done.": set(DONE),
     "field.": {*PREFIXES, *PROMPTS, *CONTROLS, *(f"{name}.hint" for name in set(CONTROLS) - WITHOUT_HINT)},
@@ -132,7 +143,7 @@ def test_every_key_is_used() -> None:
 def test_almost_no_message_is_left_in_english(code: str) -> None:
     english, other = words("en"), words(code)
     names = re.compile(
-        r"^(usage\.csv$|usage\.series\.p\d\d$|where\.(router|dedicated)$|kind\.(llm|embedding|rerank)$|separators\.markdown$)"
+        r"^(usage\.csv$|usage\.series\.p\d\d$|where\.(router|dedicated)$|kind\.(llm|embedding|rerank)$|separators\.markdown$|deployments\.gigabytes$)"
     )
     same = {key for key in english if english[key] == other[key] and not names.match(key)}
     assert same == set()

@@ -12,8 +12,8 @@ from lookalikes import lookalike
 from hubgate.core.chunking import chunk
 from hubgate.core.quantization import quantize
 from hubgate.core.vectors import f32
-from hubgate.domain.calls import OutputDtype
 from hubgate.domain.chunking import DEFAULT_CHUNKING, parse_chunking_settings
+from hubgate.domain.endpoint import OutputDtype
 
 if TYPE_CHECKING:
     from running_gateway import Reply, RunningGateway

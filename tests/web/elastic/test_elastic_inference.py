@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hubgate.domain import errors
-from hubgate.domain.calls import Encoding, InputType, Vectors
+from hubgate.domain.calls import Encoding, Vectors
+from hubgate.domain.endpoint import InputType
 from hubgate.domain.errors import Cause, UpstreamRefused
 
 if TYPE_CHECKING:

@@ -67,7 +67,7 @@ def test_request_context_is_freed_when_the_client_disconnects(settings: Settings
         gateway.add("llm", url=server.url, task="chat_completion")
         server.fail("hang")
         where = urlsplit(gateway.url)
-        with socket.create_connection((where.hostname, where.port), timeout=20) as client:
+        with socket.create_connection((where.hostname, where.port), timeout=240) as client:
             body = b'{"model": "llm", "messages": [{"role": "user", "content": "Hello"}]}'
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {gateway.admin_key}\r\n"
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)

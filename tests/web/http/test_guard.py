@@ -16,7 +16,7 @@ from hubgate.domain.calls import Embed
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.keys.limits import MAX_WRONG_KEYS
 from hubgate.web.app import FACES, create_app
-from hubgate.web.http.body import BROKEN, EXCESS, FAULT, SLOW
+from hubgate.web.http.body import BROKEN, EXCESS, FAULT, ON_DISCONNECT, SLOW
 from hubgate.web.http.guard import Guard
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Client:
 
     def leave(self) -> None:
         self._left.set()
+        self.scope[ON_DISCONNECT]()
 
     async def receive(self) -> Message:
         if self._messages:
@@ -93,7 +94,7 @@ def guarded(scripted: ScriptedGateway, app: AsgiApp, *, keys_in_path: bool = Fal
         scripted.access,
         scripted.meter,
         scripted.service.usage,
-        endpoints=scripted.service.registry.endpoints,
+        visible=scripted.service.visible,
         max_body_bytes=1000,
         max_total_body_bytes=1000,
         keys_in_path=keys_in_path,
@@ -517,7 +518,7 @@ class TestBody:
             scripted.access,
             scripted.meter,
             scripted.service.usage,
-            endpoints=scripted.service.registry.endpoints,
+            visible=scripted.service.visible,
             max_body_bytes=200_000,
             max_total_body_bytes=200_000,
             keys_in_path=False,
@@ -740,10 +741,11 @@ class TestLeaving:
         assert '"cause":"gate_stopping"' in client.body
 
     async def test_shutdown_during_a_client_disconnect_completes(self, scripted: ScriptedGateway) -> None:
-        left = asyncio.Event()
+        began, left = asyncio.Event(), asyncio.Event()
 
         async def work(scope: Scope, receive: Receive, send: Send) -> None:
             await receive()
+            began.set()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -752,6 +754,7 @@ class TestLeaving:
 
         client = Client("GET", "/api/about")
         asking = asyncio.create_task(client.ask(guarded(scripted, work)))
+        await began.wait()
         client.leave()
         await left.wait()
         asking.cancel()

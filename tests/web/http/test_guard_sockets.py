@@ -81,14 +81,14 @@ def embedding(gateway: RunningGateway, *texts: str, headers: str = "") -> bytes:
 
 def exchange(gateway: RunningGateway, request: bytes) -> bytes:
     """Everything the server sends until it closes, which the request must ask for."""
-    with socket.create_connection(address(gateway), timeout=20) as connection:
+    with socket.create_connection(address(gateway), timeout=240) as connection:
         connection.sendall(request)
         return read_all(connection)
 
 
 @contextmanager
 def calling(gateway: RunningGateway, request: bytes) -> Iterator[socket.socket]:
-    connection = socket.create_connection(address(gateway), timeout=20)
+    connection = socket.create_connection(address(gateway), timeout=240)
     try:
         connection.sendall(request)
         yield connection
@@ -109,7 +109,7 @@ class TestLargeBodies:
         assert (reply.status, reply.json()["error"]["code"]) == (413, "body_too_large")
 
     def test_chunked_upload_reads_the_413_and_the_connection_stays_open(self, small: RunningGateway) -> None:
-        connection = http.client.HTTPConnection(*address(small), timeout=20)
+        connection = http.client.HTTPConnection(*address(small), timeout=240)
         headers = {"Authorization": f"Bearer {small.admin_key}"}
         connection.request(
             "POST", "/v1/embeddings", (b" " * MIB for _ in range(20)), headers, encode_chunked=True
@@ -324,7 +324,6 @@ class TestLeaving:
             request = raw(gateway, "POST", "/api/endpoints/e5/diagnose", headers=headers)
             with calling(gateway, request) as connection:
                 server.wait_until(lambda s: len(s.posts) > asked)
-                until(gateway, is_watching)
                 server.release()
                 assert b'"step":"answer","outcome":"passed"' in read_all(connection)
             ended.wait_for(lambda lines: "/diagnose" in lines[-1])
@@ -381,12 +380,7 @@ def until(gateway: RunningGateway, condition: Callable[[], bool]) -> None:
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0)
 
-    asyncio.run_coroutine_threadsafe(turn(), gateway._loop).result(20)
-
-
-def is_watching() -> bool:
-    """Whether the guard waits for a client to leave."""
-    return any("_DisconnectWatch._wait" in repr(task) for task in asyncio.all_tasks())
+    asyncio.run_coroutine_threadsafe(turn(), gateway._loop).result(240)
 
 
 def tasks_here() -> int:
@@ -397,7 +391,7 @@ def tasks_of(gateway: RunningGateway) -> int:
     async def count() -> int:
         return tasks_here()
 
-    return asyncio.run_coroutine_threadsafe(count(), gateway._loop).result(20)
+    return asyncio.run_coroutine_threadsafe(count(), gateway._loop).result(240)
 
 
 def files_open() -> int:

@@ -75,7 +75,7 @@ def test_hint_names_the_endpoint_of_a_repository_in_the_path(gateway: RunningGat
 def test_hint_names_the_header_for_a_key_in_another_header(gateway: RunningGateway, header: str) -> None:
     request = urllib.request.Request(gateway.url + "/v1/models", headers={header: gateway.admin_key})
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=60)
+        urllib.request.urlopen(request, timeout=240)
     with caught.value as refused:
         body = refused.read().decode()
     assert refused.code == 401

@@ -9,7 +9,8 @@ import pytest
 from scripted_gateway import ADMIN_KEY
 
 from hubgate.domain import errors
-from hubgate.domain.calls import Encoding, InputType, Token, Tokenize, Tokens, Vectors
+from hubgate.domain.calls import Encoding, Token, Tokenize, Tokens, Vectors
+from hubgate.domain.endpoint import InputType
 from hubgate.domain.errors import Cause
 
 if TYPE_CHECKING:

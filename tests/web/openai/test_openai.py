@@ -12,7 +12,8 @@ import pytest
 from scripted_gateway import two_numbers
 
 from hubgate.domain import errors
-from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
+from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.domain.endpoint import InputType
 from hubgate.domain.errors import Cause
 
 if TYPE_CHECKING:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from running_gateway import Reply, RunningGateway
+from running_gateway import Reply, RunningGateway, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +81,7 @@ def test_a_file_over_the_limit_is_refused_and_leaves_nothing(gateway: RunningGat
         upload(gateway, form(part("file", b"x" * 500_000, "a")))
     )  # by its announced length
     assert (status, "HUBGATE_FILES_MAX_BYTES" in message) == (413, True)
-    assert files_in(gateway) == []
+    eventually(lambda: files_in(gateway) == [])  # they are removed after the reply
 
 
 def test_a_full_folder_refuses_uploads_until_files_are_deleted(gateway: RunningGateway) -> None:
@@ -121,7 +120,7 @@ def test_a_full_folder_refuses_uploads_until_files_are_deleted(gateway: RunningG
 def test_an_invalid_form_is_a_400_with_the_reason(gateway: RunningGateway, body: bytes, message: str) -> None:
     status, text = error_of(upload(gateway, body))
     assert (status, text.startswith(message)) == (400, True), text
-    assert files_in(gateway) == []
+    eventually(lambda: files_in(gateway) == [])  # they are removed after the reply
 
 
 def test_a_body_that_is_not_a_form_is_a_400(gateway: RunningGateway) -> None:
@@ -139,9 +138,7 @@ def test_an_upload_needs_a_key_and_a_disconnect_leaves_nothing(gateway: RunningG
     connection.endheaders(part("file", b"x" * 1000, "a"))
     connection.close()
     assert upload(gateway, form(part("file", b"", "a"), PURPOSE)).status == 200
-    while len(files_in(gateway)) > 1:  # until the gateway has noticed the disconnect
-        time.sleep(0.02)
-    assert len(files_in(gateway)) == 1
+    eventually(lambda: len(files_in(gateway)) == 1)  # when the gateway has noticed the disconnect
 
 
 @pytest.mark.parametrize(

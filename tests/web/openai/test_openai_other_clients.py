@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from generation_endpoints import add, add_generator
 
-from hubgate.domain.calls import InputType, Scores
-from hubgate.domain.endpoint import Task
+from hubgate.domain.calls import Scores
+from hubgate.domain.endpoint import InputType, Task
 
 if TYPE_CHECKING:
     from scripted_gateway import ScriptedGateway

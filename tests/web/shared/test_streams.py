@@ -10,6 +10,8 @@ import pytest
 from generation_endpoints import add_generator
 from scripted_gateway import ADMIN_KEY
 
+from hubgate.web.http.body import ON_DISCONNECT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping, Sequence
 
@@ -29,9 +31,9 @@ class Reader:
         body = {"model": "llm", "messages": [], "stream": stream}
         self._asked: list[Message] = [{"type": "http.request", "body": json.dumps(body).encode()}]
         self.more = asyncio.Semaphore(0)
-        self.left = asyncio.Event()
+        self._left = asyncio.Event()
         self.got: asyncio.Queue[Message] = asyncio.Queue()
-        self.scope = {
+        self.scope: dict[str, Any] = {
             "type": "http",
             "method": "POST",
             "path": "/v1/chat/completions",
@@ -40,10 +42,15 @@ class Reader:
             "headers": [(b"authorization", b"Bearer " + ADMIN_KEY.encode())],
         }
 
+    def leave(self) -> None:
+        """As the server tells it."""
+        self._left.set()
+        self.scope[ON_DISCONNECT]()
+
     async def receive(self) -> Message:
         if self._asked:
             return self._asked.pop()
-        await self.left.wait()
+        await self._left.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -74,7 +81,7 @@ async def test_slow_reader_applies_backpressure(gateway: ScriptedGateway) -> Non
         await reader.got.get()
         await asyncio.sleep(0)
         assert produced <= parts
-    reader.left.set()
+    reader.leave()
     reader.more.release()
     await serving
     assert gateway.script.streams[-1].closed == 1
@@ -82,9 +89,10 @@ async def test_slow_reader_applies_backpressure(gateway: ScriptedGateway) -> Non
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 async def test_reader_disconnect_ends_the_call(gateway: ScriptedGateway, stream: bool) -> None:
-    ended = asyncio.Event()
+    began, ended = asyncio.Event(), asyncio.Event()
 
     async def silence() -> None:
+        began.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -98,7 +106,8 @@ async def test_reader_disconnect_ends_the_call(gateway: ScriptedGateway, stream:
     if stream:
         assert (await reader.got.get())["status"] == 200
         assert b"hel" in (await reader.got.get())["body"]
-    reader.left.set()
+    await began.wait()
+    reader.leave()
     await serving
     assert ended.is_set()
     assert [events.closed for events in gateway.script.streams[-1:]] == ([1] if stream else [])

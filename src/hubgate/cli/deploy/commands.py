@@ -18,27 +18,28 @@ from hubgate.cli.deploy.printing import (
     print_costs,
     print_deployment,
     print_deployments,
+    print_guard,
     print_hardware,
     print_plan,
 )
 from hubgate.cli.options import given, option, parse_task, takes
 from hubgate.settings import Settings
 
-app = typer.Typer(help="Inference Endpoints that hubgate creates at Hugging Face.", no_args_is_help=True)
+app = typer.Typer(help="Create and manage Inference Endpoints at Hugging Face.", no_args_is_help=True)
 
 _WAIT_SECONDS = 5.0
 _FINAL = frozenset({"registered", "failed", "unknown"})
 
 Name = Annotated[str, Argument(help="The Inference Endpoint's name.")]
 Connection = Annotated[
-    str | None, Option(help="The stored token to use; not needed if only one is for Hugging Face.")
+    str | None, Option(help="The connection to use; needed only if several have a token for Hugging Face.")
 ]
 Namespace = Annotated[str | None, Option(help="A user or an organization; by default the token's owner.")]
 ConfirmPrice = Annotated[
     float | None,
-    Option(help="What it may cost at most, in dollars an hour.", metavar="DOLLARS_AN_HOUR", min=0),
+    Option(help="Accept a price of at most this many dollars an hour.", metavar="DOLLARS_AN_HOUR", min=0),
 ]
-DryRun = Annotated[bool, Option("--dry-run", help="Only show what would be done.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Only show what the command would do.")]
 
 _REPOSITORY = option(
     "repository",
@@ -51,8 +52,8 @@ _CREATED = option(
 _WANTED = (
     option("namespace", Namespace),
     option("connection", Connection),
-    option("vendor", Annotated[str | None, Option(help="Such as aws.")]),
-    option("region", Annotated[str | None, Option(help="Such as us-east-1.")]),
+    option("vendor", Annotated[str | None, Option(help="The cloud, such as aws.")]),
+    option("region", Annotated[str | None, Option(help="The region, such as us-east-1.")]),
     option(
         "instance",
         Annotated[
@@ -63,7 +64,9 @@ _WANTED = (
             ),
         ],
     ),
-    option("engine", Annotated[str | None, Option(help="tei, vllm, sglang, llamacpp or toolkit.")]),
+    option(
+        "engine", Annotated[str | None, Option(help="The engine: tei, vllm, sglang, llamacpp or toolkit.")]
+    ),
     option(
         "image",
         Annotated[str | None, Option(help="The URL of a container image, instead of hubgate's choice.")],
@@ -71,7 +74,9 @@ _WANTED = (
     option(
         "port", Annotated[int | None, Option(help="The port that the image listens on.", min=1, max=65_535)]
     ),
-    option("registry_username", Annotated[str | None, Option(help="Of the image's private registry.")]),
+    option(
+        "registry_username", Annotated[str | None, Option(help="User name for the image's private registry.")]
+    ),
     option(
         "registry_password_env",
         Annotated[str | None, Option(help="Environment variable that holds the registry's password.")],
@@ -79,8 +84,8 @@ _WANTED = (
     option("type", Annotated[str | None, Option(help="Who may call it: private, authenticated or public.")]),
     option("task", Annotated[str | None, Option(help="The task to register it for.")]),
     option("revision", Annotated[str | None, Option(help="The model's revision.")]),
-    option("min", Annotated[int | None, Option("--min", help="Replicas that always run (0).", min=0)]),
-    option("max", Annotated[int | None, Option("--max", help="Replicas at most (1).", min=1)]),
+    option("min", Annotated[int | None, Option("--min", help="Minimum number of replicas (0).", min=0)]),
+    option("max", Annotated[int | None, Option("--max", help="Maximum number of replicas (1).", min=1)]),
     option(
         "zero_after",
         Annotated[
@@ -89,18 +94,22 @@ _WANTED = (
         ],
     ),
     option("arg", Annotated[list[str] | None, Option(help="An argument of the container; can be repeated.")]),
-    option("env", Annotated[list[str] | None, Option(help="NAME=VALUE of the container; can be repeated.")]),
+    option(
+        "env",
+        Annotated[
+            list[str] | None,
+            Option(help="An environment variable of the container, NAME=VALUE; can be repeated."),
+        ],
+    ),
     option(
         "secret_env",
         Annotated[
             list[str] | None,
-            Option(
-                help="A variable of this environment that the container gets as a secret; can be repeated."
-            ),
+            Option(help="An environment variable to pass to the container as a secret; can be repeated."),
         ],
     ),
     option(
-        "register", Annotated[str | None, Option(help="The name to register it under; by default its own.")]
+        "register", Annotated[str | None, Option(help="The endpoint's name in hubgate; by default the same.")]
     ),
 )
 
@@ -109,10 +118,12 @@ _WANTED = (
 def hardware(
     namespace: Namespace = None,
     connection: Connection = None,
-    vendor: Annotated[str | None, Option(help="Such as aws.")] = None,
-    region: Annotated[str | None, Option(help="Such as us-east-1.")] = None,
+    vendor: Annotated[str | None, Option(help="The cloud, such as aws.")] = None,
+    region: Annotated[str | None, Option(help="The region, such as us-east-1.")] = None,
     accelerator: Annotated[str | None, Option(help="cpu, gpu or neuron.")] = None,
-    max_price: Annotated[float | None, Option(help="Dollars per replica and hour.", min=0)] = None,
+    max_price: Annotated[
+        float | None, Option(help="Maximum price of a replica, in dollars an hour.", min=0)
+    ] = None,
 ) -> None:
     """List what Inference Endpoints can run on, with price and quota, cheapest first."""
     query = given(
@@ -127,9 +138,13 @@ def hardware(
 
 
 @app.command("plan")
-@takes(_REPOSITORY, *_WANTED, option("name", Annotated[str | None, Option(help="Its name.")]))
+@takes(
+    _REPOSITORY,
+    *_WANTED,
+    option("name", Annotated[str | None, Option(help="The name of the Inference Endpoint.")]),
+)
 def plan(repository: str, *, name: str | None, **options: Any) -> None:
-    """Show what an Inference Endpoint for a model would cost, and what fits. Creates nothing."""
+    """Show what an Inference Endpoint for a model would cost, and which hardware fits. Creates nothing."""
     print_plan(api("POST", _path("/plan"), _form(repository, name, options)))
 
 
@@ -182,7 +197,7 @@ def create(
 
 @app.command("list")
 def list_deployments(namespace: Namespace = None, connection: Connection = None) -> None:
-    """List the Inference Endpoints of a namespace, with what they cost an hour, now and at most."""
+    """List the Inference Endpoints of a namespace, with their current and maximum price per hour."""
     print_deployments(api("GET", _path("", given(namespace=namespace, connection=connection))))
 
 
@@ -194,15 +209,21 @@ def show(name: Name, namespace: Namespace = None, connection: Connection = None)
 
 @app.command("costs")
 def costs(
-    days: Annotated[int, Option(help="How many days, today included.", min=1, max=366)] = 30,
+    days: Annotated[int, Option(help="Number of days, including today.", min=1, max=366)] = 30,
 ) -> None:
     """Show the estimated costs of the Inference Endpoints that hubgate created, by day."""
     print_costs(api("GET", f"/api/deployments/costs?days={days}"))
 
 
+@app.command("guard")
+def guard() -> None:
+    """Show what the cost guard of `hubgate serve` would pause or resume now, and why. Changes nothing."""
+    print_guard(api("GET", "/api/deployments/guard"))
+
+
 @app.command("wait")
 def wait(name: Name, namespace: Namespace = None, connection: Connection = None) -> None:
-    """Wait until an Inference Endpoint is registered; fails with the reason and its costs if it cannot be."""
+    """Wait until an Inference Endpoint is registered; otherwise fail with the reason and the price."""
     _wait(name, namespace, connection)
 
 
@@ -211,19 +232,24 @@ def edit(
     name: Name,
     namespace: Namespace = None,
     connection: Connection = None,
-    instance: Annotated[str | None, Option(help="Other hardware of its region.", metavar="TYPE/SIZE")] = None,
-    min_replicas: Annotated[int | None, Option("--min", help="Replicas that always run.", min=0)] = None,
-    max_replicas: Annotated[int | None, Option("--max", help="Replicas at most.", min=1)] = None,
+    instance: Annotated[
+        str | None, Option(help="Other hardware in the same region.", metavar="TYPE/SIZE")
+    ] = None,
+    min_replicas: Annotated[int | None, Option("--min", help="Minimum number of replicas.", min=0)] = None,
+    max_replicas: Annotated[int | None, Option("--max", help="Maximum number of replicas.", min=1)] = None,
     zero_after: Annotated[
         int | None, Option(help="Minutes without a request until it scales to zero.", min=1)
     ] = None,
     revision: Annotated[str | None, Option(help="The model's revision.")] = None,
     arg: Annotated[list[str] | None, Option(help="An argument of the container; can be repeated.")] = None,
-    env: Annotated[list[str] | None, Option(help="NAME=VALUE of the container; can be repeated.")] = None,
+    env: Annotated[
+        list[str] | None,
+        Option(help="An environment variable of the container, NAME=VALUE; can be repeated."),
+    ] = None,
     confirm_price: ConfirmPrice = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Change an Inference Endpoint. Arguments and variables replace those that it has."""
+    """Change an Inference Endpoint. Arguments and variables replace the current ones."""
     body = given(
         instance=instance,
         min_replicas=min_replicas,
@@ -269,11 +295,11 @@ def delete(
     name: Name,
     namespace: Namespace = None,
     connection: Connection = None,
-    confirm: Annotated[str | None, Option(help="The name again, to delete it without being asked.")] = None,
+    confirm: Annotated[str | None, Option(help="The name again, to delete it without a prompt.")] = None,
     force: Annotated[bool, Option("--force", help="Delete it although endpoints use it.")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Delete an Inference Endpoint for good. Its name has to be typed again."""
+    """Delete an Inference Endpoint for good. Asks you to type its name again."""
     planned = api("DELETE", _one(name, namespace, connection, "", {"dry_run": "true"}))
     if dry_run:
         print_act(planned)

@@ -64,6 +64,18 @@ def print_costs(reply: Mapping[str, Any]) -> None:
     print(f"Together: {reply['dollars']:,.4f} dollars.")
 
 
+def print_guard(reply: Mapping[str, Any]) -> None:
+    """Print what the cost guard would do now."""
+    for act in reply["acts"]:
+        before, after = act["dollars_per_hour"]
+        print(
+            f"Would {act['verb']} {act['deployment']} ({act['reason']}): at most {_dollars(before)} an hour before, "
+            f"{_dollars(after)} after."
+        )
+    if not reply["acts"]:
+        print("The cost guard would do nothing now.")
+
+
 def print_deployments(reply: Mapping[str, Any]) -> None:
     print_table(
         ("name", "namespace", "state", "stage", "model", "instance", "replicas", "now", "at most", "used by"),
@@ -71,7 +83,7 @@ def print_deployments(reply: Mapping[str, Any]) -> None:
             (
                 one["name"],
                 one["namespace"],
-                one["state"],
+                one["state"] + (" (could not be paused)" if one.get("failing_since") else ""),
                 one.get("stage"),
                 one.get("repository"),
                 one.get("instance") or one.get("hardware"),

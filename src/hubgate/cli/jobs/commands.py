@@ -6,20 +6,45 @@ import os
 import signal
 import time
 from enum import StrEnum
-from pathlib import Path  # noqa: TC003 - Typer reads the types of the options
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
 from hubgate.cli.client import CommandFailed, require_home
+from hubgate.cli.jobs.options import (
+    Cache,
+    Chunk,
+    Concurrency,
+    EndpointName,
+    GatewayUrl,
+    IdField,
+    In,
+    InputType,
+    LocalOnWorkers,
+    On,
+    Out,
+    Overwrite,
+    Price,
+    RayOptions,
+    RowsPerRequest,
+    RowsPerTask,
+    Tasks,
+    TextField,
+    Texts,
+    place_of,
+)
 from hubgate.cli.printing import format_time, print_fields, print_table
-from hubgate.domain.calls import OutputDtype
-from hubgate.domain.endpoint import Similarity  # noqa: TC001 - Typer reads the types of the options
+from hubgate.core.estimates.sampling import SAMPLE_TEXTS
+from hubgate.domain.endpoint import (
+    OutputDtype,
+    Similarity,
+)
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
-    from hubgate.jobs.folder import JobFolder, JobRegistry
+    from hubgate.jobs.folder import JobFolder, JobRegistry, RunOptions, Task
 
 app = typer.Typer(help="Bulk jobs: a file of texts in, a file of vectors out.", no_args_is_help=True)
 _STOP_TIMEOUT_SECONDS = 60.0
@@ -34,58 +59,43 @@ class Class(StrEnum):
     INTERACTIVE = "interactive"
 
 
-class Texts(StrEnum):
-    """Input types."""
-
-    DOCUMENT = "document"
-    QUERY = "query"
-    CLASSIFICATION = "classification"
-    CLUSTERING = "clustering"
-
-
 @app.command("run")
 def run_job(
-    source: Annotated[
-        Path, Argument(metavar="IN", help="A .parquet or .jsonl file, or a folder of .txt and .md files.")
-    ],
-    output: Annotated[Path, Argument(metavar="OUT", help="The .parquet or .jsonl file to create.")],
-    endpoint: Annotated[str, Option(help="The name of an embedding endpoint.")],
-    text_field: Annotated[str, Option(help="The field to embed.")] = "text",
-    id_field: Annotated[
-        str | None, Option(help="The field with the row's id; by default, its number.")
-    ] = None,
+    source: In,
+    output: Out,
+    endpoint: EndpointName,
+    text_field: TextField = "text",
+    id_field: IdField = None,
     keep: Annotated[list[str] | None, Option(help="Another field to copy; can be repeated.")] = None,
-    chunk: Annotated[
-        bool,
-        Option("--chunk", help="Split long texts by the endpoint's chunking settings, or to fit the model."),
-    ] = False,
-    input_type: Annotated[Texts, Option(help="What the texts are used for.")] = Texts.DOCUMENT,
-    output_dtype: Annotated[OutputDtype, Option(help="The numbers of the vectors.")] = OutputDtype.FLOAT,
+    chunk: Chunk = False,
+    input_type: InputType = Texts.DOCUMENT,
+    output_dtype: Annotated[OutputDtype, Option(help="The number type of the vectors.")] = OutputDtype.FLOAT,
     waits: Annotated[
         Class, Option("--class", help="bulk requests wait behind all other callers.")
     ] = Class.BULK,
     wake: Annotated[
         bool, Option("--wake", help="Wake the Inference Endpoint if it is paused or scaled to zero.")
     ] = False,
-    cache: Annotated[bool, Option("--cache", help="Use hubgate's vector cache, and add to it.")] = False,
-    rows_per_request: Annotated[
-        int | None,
-        Option(help="Rows per request: 128 for a new job, unchanged for others.", min=1, max=2048),
-    ] = None,
-    concurrency: Annotated[int, Option(help="Concurrent requests.", min=1, max=256)] = 8,
-    price_per_million_tokens: Annotated[
-        float | None, Option(help="Show the cost of the job at this price.", min=0.0)
-    ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Start over, and replace the output.")] = False,
+    cache: Cache = False,
+    rows_per_request: RowsPerRequest = None,
+    concurrency: Concurrency = 8,
+    price_per_million_tokens: Price = None,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Only estimate the job, as `hubgate job estimate` does.")
+    ] = False,
+    on: On = None,
+    gateway: GatewayUrl = None,
+    tasks: Tasks = None,
+    rows_per_task: RowsPerTask = None,
+    local_on_workers: LocalOnWorkers = False,
 ) -> None:
     """Embed a file. After any interruption, the same command continues; a finished job is not run again."""
-    from hubgate.cli.jobs.run import run
     from hubgate.jobs.folder import RunOptions, Task
-    from hubgate.jobs.job import Job
 
     task = Task(
-        input=str(source.absolute()),
-        output=str(output.absolute()),
+        input=place_of(source),
+        output=place_of(output),
         endpoint=endpoint,
         text_field=text_field,
         id_field=id_field,
@@ -93,7 +103,7 @@ def run_job(
         chunk=chunk,
         input_type=input_type,
         output_dtype=output_dtype,
-        rows_per_request=rows_per_request or _rows_per_request(output, overwrite=overwrite),
+        rows_per_request=rows_per_request or _rows_per_request(output, is_new=overwrite or on is not None),
     )
     options = RunOptions(
         bulk=waits is Class.BULK,
@@ -102,14 +112,90 @@ def run_job(
         concurrency=concurrency,
         price_per_million_tokens=price_per_million_tokens,
     )
-    run(Job(task, options, overwrite=overwrite))
+    on_ray = RayOptions(on, gateway, tasks, rows_per_task, local_on_workers)
+    _run(task, options, on_ray, overwrite=overwrite, dry_run=dry_run)
 
 
-def _rows_per_request(output: Path, *, overwrite: bool) -> int:
+def _run(task: Task, options: RunOptions, on_ray: RayOptions, *, overwrite: bool, dry_run: bool) -> None:
+    from hubgate.cli.jobs.run import run
+    from hubgate.jobs.job import Job
+
+    if on_ray.on is not None:
+        if dry_run:
+            raise CommandFailed("--dry-run does not work with --on: estimate one of the files without --on.")
+        from hubgate.cli.jobs.on_ray import run_on_ray
+
+        run_on_ray(task, options, on_ray, overwrite=overwrite)
+        return
+    if on_ray.has_any:
+        raise CommandFailed("--gateway, --tasks, --rows-per-task and --local-on-workers need --on.")
+    _check_places(task)
+    job = Job(task, options, overwrite=overwrite)
+    if dry_run:
+        job.check()
+        _print_estimate(task, options)
+    else:
+        run(job)
+
+
+@app.command("estimate")
+def estimate_job(
+    source: In,
+    endpoint: EndpointName,
+    text_field: TextField = "text",
+    id_field: IdField = None,
+    chunk: Chunk = False,
+    input_type: InputType = Texts.DOCUMENT,
+    cache: Cache = False,
+    rows_per_request: RowsPerRequest = None,
+    concurrency: Concurrency = 8,
+    price_per_million_tokens: Price = None,
+    sample: Annotated[int, Option(help="Approximate number of rows to measure.", min=1)] = SAMPLE_TEXTS,
+    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Estimate a job: rows, requests, tokens, time and cost. The model is not called, and nothing is written."""
+    from hubgate.jobs.folder import ROWS_PER_REQUEST, RunOptions, Task
+
+    task = Task(
+        input=place_of(source),
+        output="",
+        endpoint=endpoint,
+        text_field=text_field,
+        id_field=id_field,
+        chunk=chunk,
+        input_type=input_type,
+        rows_per_request=rows_per_request or ROWS_PER_REQUEST,
+    )
+    options = RunOptions(
+        cached=cache, concurrency=concurrency, price_per_million_tokens=price_per_million_tokens
+    )
+    _check_places(task)
+    _print_estimate(task, options, sample_rows=sample, as_json=as_json)
+
+
+def _check_places(task: Task) -> None:
+    """Check that a job of this machine has no URIs.
+
+    Raises:
+        CommandFailed: it has.
+    """
+    if any("://" in place for place in (task.input, task.output)):
+        raise CommandFailed("Jobs with files in an object store run on Ray: `hubgate job run … --on ray`.")
+
+
+def _print_estimate(
+    task: Task, options: RunOptions, *, sample_rows: int = SAMPLE_TEXTS, as_json: bool = False
+) -> None:
+    from hubgate.cli.jobs.estimate import print_estimate
+
+    print_estimate(task, options, sample_rows=sample_rows, as_json=as_json)
+
+
+def _rows_per_request(output: str, *, is_new: bool) -> int:
     """The default, or the number of the job that continues: its shards depend on it."""
     from hubgate.jobs.folder import ROWS_PER_REQUEST, JobFolder
 
-    plan = None if overwrite else JobFolder(output.absolute()).plan()
+    plan = None if is_new else JobFolder(Path(output).absolute()).plan()
     return plan.task.rows_per_request if plan else ROWS_PER_REQUEST
 
 
@@ -119,6 +205,7 @@ def resume_job(job: JobName) -> None:
     from hubgate.cli.jobs.run import run
     from hubgate.jobs.job import Job
 
+    _refuse_on_ray(job, "resume")
     plan = _find(job).plan()
     assert plan is not None  # noqa: S101 - `find` read it
     run(Job(plan.task, plan.options))
@@ -126,7 +213,7 @@ def resume_job(job: JobName) -> None:
 
 @app.command("load")
 def load_output(
-    output: Annotated[Path, Argument(metavar="OUT", help="The output of a job.")],
+    output: Annotated[str, Argument(metavar="OUT", help="The output of a job.")],
     to: Annotated[
         str,
         Option(help="The database: pgvector://, lancedb://, elasticsearch://, qdrant:// or milvus://…"),
@@ -134,14 +221,14 @@ def load_output(
     table: Annotated[str, Option(help="The table, index or collection.")],
     create: Annotated[bool, Option("--create", help="Create the table if there is none.")] = False,
     similarity: Annotated[
-        Similarity | None, Option(help="Of a new table; by default, that of the endpoint.")
+        Similarity | None, Option(help="The similarity of a new table; by default, the endpoint's.")
     ] = None,
     restart: Annotated[bool, Option("--restart", help="Load everything again.")] = False,
 ) -> None:
     """Load a job's vectors into a vector database. After any interruption, the same command continues."""
     from hubgate.cli.jobs.load import load
 
-    load(output.absolute(), to, table, create=create, similarity=similarity, restart=restart)
+    load(place_of(output), to, table, create=create, similarity=similarity, restart=restart)
 
 
 @app.command("list")
@@ -168,8 +255,12 @@ def list_jobs() -> None:
 @app.command("show")
 def show_job(job: JobName) -> None:
     """Show a job and its progress."""
+    from hubgate.cli.jobs.parts import is_on_ray, show_parts
     from hubgate.cli.jobs.progress import summary
 
+    if is_on_ray(job):
+        show_parts(place_of(job))
+        return
     folder = _find(job)
     plan, state = folder.plan(), folder.state()
     assert plan is not None  # noqa: S101 - `find` read it
@@ -203,6 +294,7 @@ def cancel_job(
     """Stop a job. Finished work is kept, so that the job can be resumed."""
     from hubgate.jobs.folder import Status
 
+    _refuse_on_ray(job, "cancel")
     folder = _find(job)
     if (pid := folder.worker()) is not None:
         _stop(folder, pid)
@@ -242,6 +334,13 @@ def _registry() -> JobRegistry:
     from hubgate.jobs.folder import JobRegistry
 
     return JobRegistry(Settings.from_env().home)
+
+
+def _refuse_on_ray(job: str, verb: str) -> None:
+    from hubgate.cli.jobs.parts import is_on_ray, refuse
+
+    if is_on_ray(job):
+        refuse(job, verb)
 
 
 def _find(name: str) -> JobFolder:

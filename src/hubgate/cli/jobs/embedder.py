@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from hubgate.cli.client import as_commands, segment
-from hubgate.domain.calls import OutputDtype
+from hubgate.domain.endpoint import OutputDtype
 from hubgate.domain.endpoint import Task as ModelTask
 from hubgate.domain.errors import Cause, HubgateError, StoreFailed, UpstreamError, WrongTask
 from hubgate.jobs.rows import Piece, Reply
-from hubgate.store.lock import running_gateway
+from hubgate.store.lock import RunningGateway, running_gateway
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.messages import HttpRequest
 from hubgate.upstreams.http.pool import PooledClient
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hubgate.jobs.folder import RunOptions, Task
-    from hubgate.store.lock import RunningGateway
     from hubgate.upstreams.http.messages import HttpReply
 
 T = TypeVar("T")
@@ -70,8 +69,9 @@ class _ErrorReply(msgspec.Struct):
 class GatewayEmbedder:
     """Embeds through the gateway that runs in a home, also after it has restarted at another port. A context manager."""
 
-    def __init__(self, home: Path, task: Task, options: RunOptions) -> None:
-        self._home = home
+    def __init__(self, place: Path | RunningGateway, task: Task, options: RunOptions) -> None:
+        """Ask the gateway that runs in a home, or a given one."""
+        self._place = place
         self._task = task
         self._fields: dict[str, Any] = {
             "model": task.endpoint,
@@ -166,8 +166,10 @@ class GatewayEmbedder:
         return msgspec.json.decode(reply.body, type=kind)
 
     def _find_gateway(self) -> RunningGateway:
+        if isinstance(self._place, RunningGateway):
+            return self._place
         try:
-            gateway = running_gateway(self._home)
+            gateway = running_gateway(self._place)
         except StoreFailed as error:
             raise _unavailable(error.message) from error
         if gateway is None:

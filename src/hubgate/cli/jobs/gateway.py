@@ -35,7 +35,7 @@ def ensure_gateway(settings: Settings) -> Iterator[bool]:
         is_own = not _is_running(settings)
         if is_own:
             try:
-                stack.enter_context(_OwnGateway(settings))
+                stack.enter_context(OwnGateway(settings))
             except StoreFailed:
                 if not _is_running(settings):
                     raise
@@ -55,7 +55,7 @@ def _is_running(settings: Settings) -> bool:
         time.sleep(0.1)
 
 
-class _OwnGateway:
+class OwnGateway:
     """`hubgate serve` in a thread, on a free port of the loopback interface. Other commands find and use it as usual."""
 
     def __init__(self, settings: Settings) -> None:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
 import threading
 from contextlib import closing, contextmanager
+from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubgate.cli.client import CommandFailed, api, segment
+from hubgate.cli.jobs.parts import is_on_ray
 from hubgate.cli.jobs.progress import LINE_SECONDS
 from hubgate.cli.printing import print_fields
 from hubgate.domain.endpoint import Similarity
+from hubgate.files import create_private_folder
 from hubgate.jobs.folder import JobFolder
 from hubgate.jobs.runner import report_disk_errors
+from hubgate.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from hubgate.jobs.load.loader import Progress
+    from hubgate.jobs.load.output import JobOutput
 
 KEY_VARIABLE = "HUBGATE_LOAD_KEY"
+_OBJECTS_BETWEEN_COLLECTIONS = 700
+"""Clients of databases leave cycles that hold the vectors of a request: with the 50,000 of `main`, they filled 300 MiB."""
 
 
 def load(
-    path: Path, url: str, table: str, *, create: bool, similarity: Similarity | None, restart: bool
+    place: str, url: str, table: str, *, create: bool, similarity: Similarity | None, restart: bool
 ) -> None:
     """Load an output into a table, and print the summary.
 
@@ -37,33 +45,51 @@ def load(
         raise CommandFailed("Loading needs pyarrow, which is not installed. Install hubgate[bulk].")
     from hubgate.jobs.load.databases import open_target, table_name
     from hubgate.jobs.load.loader import Load
-    from hubgate.jobs.load.output import open_output
 
-    output = open_output(path)
-    wanted = (similarity or _similarity(path)) if create else None
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    output, endpoint, record = _open(place)
+    wanted = (similarity or _similarity(endpoint)) if create else None
     with closing(open_target(url, table, os.environ.get(KEY_VARIABLE))) as target, report_disk_errors():
-        load = Load(path, output, target, table_name(url, table))
+        load = Load(record, output, target, table_name(url, table))
         with _shown(load.progress):
-            record = load.run(wanted, restart=restart)
-    print_fields({"table": table, "vectors": f"{record.position.rows:,}", "refused": f"{record.refused:,}"})
-    if record.refused:
-        vectors = "1 vector was" if record.refused == 1 else f"{record.refused:,} vectors were"
+            done = load.run(wanted, restart=restart)
+    print_fields({"table": table, "vectors": f"{done.position.rows:,}", "refused": f"{done.refused:,}"})
+    if done.refused:
+        vectors = "1 vector was" if done.refused == 1 else f"{done.refused:,} vectors were"
         raise CommandFailed(f"{vectors} refused. The reasons are in {load.failures}.")
 
 
-def _similarity(path: Path) -> Similarity:
+def _open(place: str) -> tuple[JobOutput, str | None, Path]:
+    """An output, its endpoint if that is known, and the path beside which the record of a load is."""
+    if not is_on_ray(place):
+        from hubgate.jobs.load.output import open_output
+
+        path = Path(place)
+        plan = JobFolder(path).plan()
+        return open_output(path), plan.task.endpoint if plan else None, path
+    from hubgate.jobs.load.parts import PartsOutput
+
+    parts = PartsOutput(place)
+    if "://" not in place:
+        return parts, parts.endpoint, Path(place)
+    folder = Settings.from_env().home / "loads"
+    create_private_folder(folder)
+    digest = blake2b(place.encode(), digest_size=4).hexdigest()
+    return parts, parts.endpoint, folder / f"{place.rpartition('/')[2]}-{digest}"
+
+
+def _similarity(endpoint: str | None) -> Similarity:
     """That of the job's endpoint.
 
     Raises:
         CommandFailed: the job's folder or the endpoint is gone.
     """
-    plan = JobFolder(path).plan()
-    if plan is None:
+    if endpoint is None:
         raise CommandFailed(
             "The folder of the job is gone, so its endpoint is unknown. Choose the table's --similarity."
         )
     try:
-        return Similarity(api("GET", f"/api/endpoints/{segment(plan.task.endpoint)}")["similarity"])
+        return Similarity(api("GET", f"/api/endpoints/{segment(endpoint)}")["similarity"])
     except CommandFailed as error:
         raise CommandFailed(f"{error} Or choose the table's --similarity.", error.cause) from None
 

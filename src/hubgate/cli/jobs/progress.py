@@ -125,11 +125,11 @@ def status_line(progress: Progress, price: float | None) -> str:
     if totals.failed:
         parts.append(f"{totals.failed:,} failed")
     if expected and rate:
-        parts.append(f"{_duration(max(expected - totals.rows, 0) / rate)} left")
+        parts.append(f"{duration(max(expected - totals.rows, 0) / rate)} left")
     return ", ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

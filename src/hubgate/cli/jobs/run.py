@@ -20,6 +20,9 @@ from hubgate.settings import Settings
 from hubgate.store.lock import home_error
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hubgate.jobs.folder import RunOptions, Task
     from hubgate.jobs.job import Job
     from hubgate.jobs.rows import Source
 
@@ -43,12 +46,19 @@ def run(job: Job) -> None:
             _register(job)
             _embed(job, source)
         totals = job.folder.totals()
-    print_fields({"output": job.task.output, **summary(totals, job.options.price_per_million_tokens)})
+    print_end(job.task, job.options, totals, job.folder.failures)
+
+
+def print_end(task: Task, options: RunOptions, totals: Totals, failures: Path | str) -> None:
+    """Print the summary of a job.
+
+    Raises:
+        CommandFailed: some rows have no vector.
+    """
+    print_fields({"output": task.output, **summary(totals, options.price_per_million_tokens)})
     if totals.truncated:
-        what = "chunk" if job.task.chunk else "text"
-        remedy = (
-            "Change the endpoint's chunking_settings." if job.task.chunk else "Use --chunk to split them."
-        )
+        what = "chunk" if task.chunk else "text"
+        remedy = "Change the endpoint's chunking_settings." if task.chunk else "Use --chunk to split them."
         print(
             f"hubgate: {totals.truncated:,} of {totals.pieces:,} {what}s are longer than the model reads: "
             f"{totals.unread:,} tokens are in no vector. {remedy}",
@@ -56,7 +66,7 @@ def run(job: Job) -> None:
         )
     if totals.failed:
         rows = "1 row has" if totals.failed == 1 else f"{totals.failed:,} rows have"
-        raise CommandFailed(f"{rows} no vector. The reasons are in {job.folder.failures}.")
+        raise CommandFailed(f"{rows} no vector. The reasons are in {failures}.")
 
 
 def _register(job: Job) -> None:

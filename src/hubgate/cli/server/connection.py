@@ -1,23 +1,31 @@
-"""Limits on client connections: size of the headers, time for headers and body, number of connections.
+"""A client's connection: HTTP/1.1 on httptools, and its limits.
 
-uvicorn reads headers of any length, waits for a body as long as a byte arrives now and then, and never closes a
-connection that sent no request. All of that costs memory and file descriptors before any key is checked. The idle time
-between two requests is uvicorn's own limit (`timeout_keep_alive`).
+uvicorn runs the server. Its own protocols make an event, a timer and two writes for each request, read headers of any
+length, wait for a body as long as a byte arrives now and then, and never close a connection that sent no request. That
+costs memory and file descriptors before any key is checked.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
 
-from hubgate.web.http.body import BROKEN, EXCESS, FAULT, SLOW
+from hubgate.cli.server.cycle import STATUS_LINES, Cycle
+from hubgate.web.http.body import BROKEN, EXCESS, SLOW
 
 if TYPE_CHECKING:
-    import asyncio
+    import uvicorn
+    from uvicorn.server import ServerState
 
-    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+    from hubgate.web.http.asgi import AsgiApp, Scope
 
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+_INVALID = b"Invalid HTTP request received."
 _TOO_LARGE = b"The request line and the headers are too large."
 _TOO_SLOW = b"Timed out reading the request line and the headers."
 # What the client has yet to send; after `_ABORTED` nothing more is read. Plain numbers, because looking up a member of
@@ -26,67 +34,51 @@ _NOTHING, _HEAD, _BODY, _ABORTED = range(4)
 EXCESS_CONNECTIONS = 128
 """Connections beyond the limit that get an error response; further ones are closed without one."""
 
-
-class WriteBatcher:
-    """A transport that joins the writes of one turn of the event loop.
-
-    uvicorn writes the head and the body of a response separately. Joining them saves 5 to 7 % of the CPU time of a
-    small request, also on uvloop.
-    """
-
-    __slots__ = ("_loop", "_pending", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._pending: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._pending:
-            self._loop.call_soon(self._flush)
-        self._pending.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def get_write_buffer_size(self) -> int:
-        return self._transport.get_write_buffer_size() + sum(map(len, self._pending))
-
-    def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        if pending and not self._transport.is_closing():
-            self._transport.writelines(pending)
+_log = logging.getLogger(__name__)
 
 
-class Connection(HttpToolsProtocol):
-    """A client's connection.
+class Connection(asyncio.Protocol):
+    """A client's connection, for `uvicorn.Config(http=Connection)`: it parses requests and calls the application for each.
 
     Requests start no timers: one timer per connection checks now and then for how long the client has owed something.
+    Pipelined requests wait for the response to the one before. Requests to upgrade the protocol are served as any other.
     """
 
-    # Slots, because uvicorn's __dict__ is full.
     __slots__ = (
+        "_app",
         "_body_bytes",
         "_body_since",
+        "_client",
         "_excess",
+        "_headers",
+        "_idle_since",
+        "_keep_alive_seconds",
+        "_local",
+        "_loop",
         "_max_connections",
         "_owed",
+        "_parser",
+        "_pipelined",
+        "_reading",
+        "_reading_paused",
+        "_responding",
+        "_served",
         "_since",
+        "_state",
         "_timer",
         "_unread",
         "_unsent",
         "_unsent_since",
+        "_url",
+        "transport",
+        "unwritable",
     )
 
     head_bytes = 64 * 1024
     """Max size of the request line and headers, and of other bytes outside any body, such as trailers."""
     head_seconds = 10.0
-    """From the start of the connection, or the first byte of a later request, to the end of its headers. Pipelined
-    requests are limited by uvicorn."""
+    """From the start of the connection, or the first byte of a later request, to the end of its headers, unless
+    a response is in progress."""
     stall_seconds = 30.0
     """Max time without receiving a byte of a body, or sending one of a response."""
     body_seconds = 600.0
@@ -96,113 +88,235 @@ class Connection(HttpToolsProtocol):
     body_bytes_a_second = 4096
     """Min transfer rate of a body after the first `stall_seconds`."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._max_connections = self.limit_concurrency
-        self.limit_concurrency = None  # uvicorn would refuse every request above its limit
+    _default: ClassVar[tuple[list[tuple[bytes, bytes]], bytes, bool] | None] = None
+    """uvicorn's default headers and what `default_headers` makes of them; uvicorn replaces the list once a second."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],  # noqa: ARG002 - of `lifespan`, which is not supported
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._app: AsgiApp = cast("AsgiApp", config.loaded_app)
+        self._max_connections = config.limit_concurrency
+        self._keep_alive_seconds = config.timeout_keep_alive
+        self._state = server_state
+        self._loop = loop = _loop or asyncio.get_running_loop()
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        # A request after one with `Connection: close` must not keep that one from its response.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._reading: Cycle | None = None
+        """Whose body arrives."""
+        self._responding: Cycle | None = None
+        self._pipelined: deque[Cycle] = deque()
+        self._served = False
+        """Whether the head of a request was read."""
+        self._reading_paused = False
+        self.unwritable: asyncio.Event | None = None
+        """Set when more can be written, if the client does not read fast enough."""
         self._excess = False
         self._owed = _HEAD
-        self._since = self._body_since = self.loop.time()
+        self._since = self._body_since = self._idle_since = loop.time()
         self._body_bytes = 0
         self._unread = 0
         """Bytes received that belong to no complete head and no body."""
         self._unsent = 0
         self._unsent_since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        super().connection_made(cast("asyncio.Transport", WriteBatcher(transport, self.loop)))
-        if self._max_connections is not None and len(self.connections) > self._max_connections:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._client, self._local = _address(transport, "peername"), _address(transport, "sockname")
+        connections = cast("set[Any]", self._state.connections)
+        connections.add(self)
+        if self._max_connections is not None and len(connections) > self._max_connections:
             self._excess = not self._make_room()
-            if self._excess and len(self.connections) > self._max_connections + EXCESS_CONNECTIONS:
+            if self._excess and len(connections) > self._max_connections + EXCESS_CONNECTIONS:
                 self.transport.abort()
-        self._timer = self.loop.call_later(self.head_seconds, self._check)
+        self._timer = self._loop.call_later(self.head_seconds, self._check)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_timer()
-        super().connection_lost(exc)
-
-    def handle_websocket_upgrade(self) -> None:
-        self._cancel_timer()
-        super().handle_websocket_upgrade()
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._timer.cancel()
+        cast("set[Any]", self._state.connections).discard(self)
+        self._parser = None  # which refers to this object
+        self.resume_writing()
+        for cycle in (self._responding, *self._pipelined):
+            if cycle is not None:
+                cycle.disconnect()
+        self._responding = self._reading = None
+        self._pipelined.clear()
 
     def shutdown(self) -> None:
         """Close once the request in progress is done. A client that has just connected may still send one."""
-        if self._has_request():
-            super().shutdown()
+        if self._responding is not None:
+            (self._pipelined[-1] if self._pipelined else self._responding).keep_alive = False
+        elif self._served:
+            self.transport.close()
         else:
-            self.loop.call_later(self.last_request_seconds, self._close_unused)
+            self._loop.call_later(self.last_request_seconds, self._close_unused)
+
+    def write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def pause_writing(self) -> None:
+        self.unwritable = asyncio.Event()
 
     def resume_writing(self) -> None:
         self._unsent = 0  # the client is reading, even if as much is pending again at the next check
-        super().resume_writing()
+        if self.unwritable is not None:
+            self.unwritable.set()
+            self.unwritable = None
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         if self._owed != _HEAD:
-            self._since = self.loop.time()
+            self._since = self._loop.time()
             if self._owed == _NOTHING:
                 self._owed = _HEAD
             elif self._owed == _ABORTED:
                 return
         self._unread += len(data)
-        super().data_received(data)
+        if self._parser is None:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError:
+            self._refuse_invalid()
         if self._unread > self.head_bytes and not self.transport.is_closing():
             self._refuse(431, _TOO_LARGE)
+
+    def on_url(self, part: bytes) -> None:
+        self._url += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._unread > self.head_bytes and self._head_size() > self.head_bytes:
             raise ValueError("head too large")
-        self._owed, self._unread = _BODY, 0
+        url, headers, self._url, self._headers = self._url, self._headers, b"", []
+        parser = cast("httptools.HttpRequestParser", self._parser)
+        path, raw_path, query = _split(url)
+        version = parser.get_http_version()
+        scope: Scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._local,
+            "client": self._client,
+            "scheme": "http",
+            "method": parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": headers,
+        }
+        if self._excess:
+            scope[EXCESS] = True
+        cycle = self._reading = Cycle(
+            self,
+            scope,
+            keep_alive=not self._excess and version != "1.0" and parser.should_keep_alive(),
+            expects_continue=any(n == b"expect" and v.lower() == b"100-continue" for n, v in headers),
+        )
+        self._owed, self._unread, self._served = _BODY, 0, True
         self._body_since, self._body_bytes = self._since, 0
-        if self._excess:
-            self.scope[EXCESS] = True  # type: ignore[literal-required] # our own
-        super().on_headers_complete()
-        if self._excess:
-            self.cycle.keep_alive = False
+        if self._responding is None:
+            self._start(cycle)
+        else:
+            self.pause_reading()
+            self._pipelined.append(cycle)
 
     def on_body(self, body: bytes) -> None:
         self._unread = 0
         self._body_bytes += len(body)
-        super().on_body(body)
+        if self._reading is not None:
+            self._reading.add_body(body)
 
     def on_message_complete(self) -> None:
         self._owed, self._unread = _NOTHING, 0
-        super().on_message_complete()
+        if self._reading is not None:
+            self._reading.end_body()
+            self._reading = None
 
-    def on_response_complete(self) -> None:
-        if self.cycle.body and self.cycle.response_complete:  # answered without being read: free it
-            self.cycle.body = bytearray()
-        super().on_response_complete()
+    def on_response_complete(self, cycle: Cycle) -> None:
+        self._state.total_requests += 1
+        self._responding, self._idle_since = None, self._loop.time()
+        if not cycle.keep_alive:
+            self.transport.close()
+        if self.transport.is_closing():
+            return
+        self.resume_reading()
+        if self._pipelined:
+            self._start(self._pipelined.popleft())
 
-    def send_400_response(self, msg: str) -> None:
+    def default_headers(self) -> tuple[bytes, bool]:
+        """Uvicorn's headers of every response, such as `Date`, and whether these close the connection."""
+        given = self._state.default_headers
+        if Connection._default is None or Connection._default[0] is not given:
+            rendered = b"".join(b"%b: %b\r\n" % header for header in given)
+            Connection._default = (given, rendered, b"\r\nconnection: close\r\n" in b"\r\n" + rendered)
+        return Connection._default[1:]
+
+    def _start(self, cycle: Cycle) -> None:
+        self._responding = cycle
+        task = self._loop.create_task(cycle.run(self._app))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    def _refuse_invalid(self) -> None:
+        _log.warning("received an invalid HTTP request")
         if self._unread > self.head_bytes:
             self._refuse(431, _TOO_LARGE)
-        elif self._owed == _BODY and self._is_responding():
+        elif self._owed == _BODY and self._awaits_body():
             self._abort_body(BROKEN)
         else:
-            self._refuse(400, msg.encode())
+            self._refuse(400, _INVALID)
 
     def _head_size(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
 
     def _check(self) -> None:
-        now = self.loop.time()
+        now = self._loop.time()
         if self._is_stalled(now):
             self.transport.abort()
             return
+        if self._unsent:
+            self._idle_since = now
         again = now + self.head_seconds
         if self._owed == _BODY:
-            if self.flow.read_paused:  # hubgate itself is not reading
+            if self._reading_paused:  # hubgate itself is not reading
                 self._since = self._body_since = now
                 self._body_bytes = 0
             else:
                 again = min(self._since + self.stall_seconds, self._body_since + self._body_time_limit())
-        elif self._owed == _HEAD and not self._is_responding():
-            again = self._since + self.head_seconds
+        elif self._responding is None:
+            if self._owed == _HEAD:
+                again = self._since + self.head_seconds
+            else:
+                again = min(again, max(self._idle_since, self._since) + self._keep_alive_seconds)
         if again <= now:
             self._time_out()
             again = now + self.head_seconds
-        self._timer = self.loop.call_at(again, self._check)
+        self._timer = self._loop.call_at(again, self._check)
 
     def _is_stalled(self, now: float) -> bool:
         """Whether the client has not read any of the response for `stall_seconds`."""
@@ -213,14 +327,14 @@ class Connection(HttpToolsProtocol):
 
     def _body_time_limit(self) -> float:
         """Time limit for the whole body. What arrives after the response is discarded."""
-        if not self._is_responding():
+        if not self._awaits_body():
             return self.stall_seconds
         return min(self.body_seconds, self.stall_seconds + self._body_bytes / self.body_bytes_a_second)
 
     def _time_out(self) -> None:
         if self._owed == _HEAD and self._unread:
             self._refuse(408, _TOO_SLOW)
-        elif self._owed == _BODY and self._is_responding():
+        elif self._owed == _BODY and self._awaits_body():
             self._abort_body(SLOW)
         else:
             self.transport.close()
@@ -228,45 +342,51 @@ class Connection(HttpToolsProtocol):
     def _abort_body(self, fault: str) -> None:
         """Stop reading the body and let the application respond; the connection closes after that response."""
         self._owed = _ABORTED
-        self.scope[FAULT] = fault  # type: ignore[literal-required] # our own
-        self.cycle.keep_alive = self.cycle.more_body = False
-        self.cycle.message_event.set()
+        if self._reading is not None:
+            self._reading.end_body(fault)
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle the longest; `False` if none is idle."""
         idle = {
-            one.timeout_keep_alive_task.when(): one
-            for one in self.connections
-            if isinstance(one, Connection)
-            and one.timeout_keep_alive_task is not None
-            and not one.transport.is_closing()
+            one._idle_since: one  # noqa: SLF001 - of this class
+            for one in self._state.connections
+            if isinstance(one, Connection) and one._is_idle()  # noqa: SLF001
         }
         if idle:
             idle[min(idle)].transport.close()
         return bool(idle)
 
-    def _has_request(self) -> bool:
-        """Whether the head of a request was read."""
-        # `None` before the first one, although uvicorn declares otherwise
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is not None
+    def _is_idle(self) -> bool:
+        """Whether the client may send another request, and has sent nothing of it."""
+        idle = self._served and self._responding is None and self._owed == _NOTHING
+        return idle and not self.transport.is_closing()
 
-    def _is_responding(self) -> bool:
-        return self._has_request() and not self.cycle.response_complete
+    def _awaits_body(self) -> bool:
+        """Whether a request without a response waits for its body."""
+        return self._reading is not None and not self._reading.complete
 
     def _refuse(self, status: int, text: bytes) -> None:
         """Send an error response, unless another one has begun, and close."""
-        if not self._is_responding():
+        if self._responding is None:
             head = (
                 b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             )
-            self.transport.write(STATUS_LINE[status] + head % len(text) + text)
+            self.write(STATUS_LINES[status] + head % len(text) + text)
         self.transport.close()
 
     def _close_unused(self) -> None:
-        if not self._has_request() and not self._unread:
+        if not self._served and not self._unread:
             self.transport.close()
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+
+def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:
+    address = transport.get_extra_info(name)
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+
+
+def _split(url: bytes) -> tuple[str, bytes, bytes]:
+    """The path decoded, the path as it was sent, and the query."""
+    if url[:1] == b"/" and b"?" not in url and b"%" not in url and b"#" not in url:
+        return url.decode("ascii"), url, b""
+    parsed = httptools.parse_url(url)
+    return unquote(parsed.path.decode("ascii")), parsed.path, parsed.query or b""

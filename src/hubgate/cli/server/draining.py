@@ -6,19 +6,29 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
+import struct
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from hubgate.service.gateway import Gateway
 
 _CLOSE = (b"connection", b"close")
+_SO_ATTACH_FILTER = 26
+_IGNORE_SYN = (  # a program of Linux socket filters, see its Documentation/networking/filter.rst
+    (0x30, 0, 0, 13),  # load the flags of the TCP header
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone:
+    (0x06, 0, 0, 0),  # drop the packet
+    (0x06, 0, 0, 0xFFFFFFFF),  # else take it
+)
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +41,9 @@ class DrainingServer(uvicorn.Server):
         gateway: is marked as draining at the first signal.
         drain_delay: seconds between SIGTERM and the stop.
     """
+
+    handshake_seconds = 0.1
+    """Time for connections that were begun before new ones are ignored."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_delay: float) -> None:
         super().__init__(config)
@@ -62,6 +75,8 @@ class DrainingServer(uvicorn.Server):
         self._keep_no_connection()
         # The kernel resets connections that it has accepted for us when the last descriptor of their listener closes.
         listeners = [one.dup() for one in sockets or () if one.fileno() >= 0]
+        if all(ignore_new_connections(one) for one in listeners):
+            await asyncio.sleep(self.handshake_seconds)
         for server in self.servers:
             server.close()
         for listener in listeners:
@@ -107,6 +122,26 @@ class DrainingServer(uvicorn.Server):
         finally:
             for one in both:
                 loop.remove_signal_handler(one)
+
+
+def ignore_new_connections(listener: socket.socket) -> bool:
+    """Let the kernel ignore attempts to connect; returns whether it can.
+
+    Their clients try again after a second, when the port is closed, and know then that nothing was sent. Otherwise, one
+    that connects between the last accept and the close of the listener could send a request, and be reset.
+    """
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    program = b"".join(struct.pack("HBBI", *step) for step in _IGNORE_SYN)
+    buffer = ctypes.create_string_buffer(program)
+    try:
+        option = struct.pack("HP", len(_IGNORE_SYN), ctypes.addressof(buffer))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+    except OSError:  # a sandbox without filters
+        return False
+    return True
 
 
 def _accept_all(listener: socket.socket) -> list[socket.socket]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -13,14 +13,16 @@ from hubgate import __version__
 from hubgate.cli.server.connection import EXCESS_CONNECTIONS, Connection
 from hubgate.cli.server.draining import DrainingServer
 from hubgate.cli.server.process import allow_open_files, log_to_stderr, return_large_blocks, tune_gc
+from hubgate.cli.server.sockets import acceptors, join, listen, url_of
 from hubgate.core.chunking import icu_warning
-from hubgate.settings import LOOPBACK, InvalidSetting
+from hubgate.settings import LOOPBACK
 from hubgate.store.lock import HomeLock
 from hubgate.wiring import READY_ENDPOINT, open_application
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hubgate.cli.server.worker import Assignment
     from hubgate.settings import Settings
     from hubgate.wiring import Application
 
@@ -31,46 +33,34 @@ _KEEP_ALIVE_SECONDS = 75
 _log = logging.getLogger(__name__)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        InvalidSetting: the address is invalid or in use.
-    """
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        server = socket.create_server(address[:2], family=family, backlog=2048)
-    except UnicodeError:  # a label of the host name is empty, too long, or not text
-        raise InvalidSetting(f"HUBGATE_HOST must be an address of this machine, not {host[:60]!a}.") from None
-    except OSError as error:
-        # The message names the address already.
-        reason, _, _ = (error.strerror or str(error)).partition(" (while")
-        raise InvalidSetting(
-            f"Cannot listen on {host} port {port}: {reason}. "
-            "Stop the process that uses it, or set HUBGATE_HOST and HUBGATE_PORT (make serve PORT=…)."
-        ) from None
-    server.setblocking(False)
-    return server
-
-
 async def serve(
     settings: Settings,
     *,
     started: Callable[[str, Application, uvicorn.Server], None],
     with_ready_endpoint: bool = True,
+    shared: Assignment | None = None,
 ) -> None:
-    """Serve until stopped. `started` is called with the gateway's URL once requests are accepted."""
-    with HomeLock(settings.home) as lock, listen(settings.host, settings.port) as sock:
+    """Serve until stopped. `started` is called with the gateway's URL once requests are accepted.
+
+    With `shared`, it is one of several workers, and also serves on their port.
+    """
+    with ExitStack() as stack:
+        lock = stack.enter_context(HomeLock(settings.home))
+        sockets = [stack.enter_context(listen(settings.host, settings.port))]
         async with open_application(settings, serving=True) as gate:
             # A local model belongs to one machine, so a shared database starts without it.
             ready = READY_ENDPOINT if with_ready_endpoint and not settings.database_url else None
             # Models that are unloaded when idle are loaded on their first request.
             await gate.gateway.start(ready, load_models=not settings.local_idle_seconds)
-            url = _url(sock)
+            url = url_of(sockets[0])
             gate.access.admit_cli(lock.announce(url))
+            if shared is not None:
+                gate.access.admit_cli(shared.cli_key)
+                sockets.append(stack.enter_context(join(settings.host, shared.shared_port)))
             config = uvicorn.Config(
                 gate.app,
                 http=Connection,
+                ws="none",
                 lifespan="off",
                 access_log=False,
                 log_config=None,
@@ -85,36 +75,46 @@ async def serve(
             background = {asyncio.create_task(run()) for run in gate.background}
             started(url, gate, server)
             try:
-                await server.serve(sockets=[sock])
+                await server.serve(
+                    sockets=[stack.enter_context(copy) for one in sockets for copy in acceptors(one)]
+                )
             finally:
                 for task in background:
                     task.cancel()
                 await asyncio.wait(background)
 
 
-def _url(sock: socket.socket) -> str:
-    """The gateway's URL on this machine; a wildcard address cannot be connected to."""
-    host, port = sock.getsockname()[:2]
-    host = LOOPBACK.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def run(settings: Settings) -> None:
     """Serve in this process until Ctrl-C or SIGTERM."""
-    log_to_stderr(settings.log_level)
-    if warning := icu_warning():
-        _log.warning(warning)
-    allow_open_files(settings.max_connections + EXCESS_CONNECTIONS)
     greeting: list[asyncio.Task[None]] = []
 
     def started(url: str, gate: Application, _: uvicorn.Server) -> None:
-        tune_gc()
-        return_large_blocks()
         greeting.append(asyncio.create_task(_greet(url, gate, everywhere=settings.host in LOOPBACK)))
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(settings, started=started))
+    run_until_stopped(settings, started)
     print("hubgate has stopped.", flush=True)
+
+
+def run_until_stopped(
+    settings: Settings,
+    started: Callable[[str, Application, uvicorn.Server], None],
+    *,
+    label: str = "",
+    shared: Assignment | None = None,
+) -> None:
+    """Serve in this process, which is tuned for it, until Ctrl-C or SIGTERM. `label` begins each log line."""
+    log_to_stderr(settings.log_level, label)
+    if warning := icu_warning():
+        _log.warning(warning)
+    allow_open_files(settings.max_connections + EXCESS_CONNECTIONS)
+
+    def tune(url: str, gate: Application, server: uvicorn.Server) -> None:
+        tune_gc()
+        return_large_blocks()
+        started(url, gate, server)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, started=tune, shared=shared))
 
 
 async def _greet(url: str, gate: Application, *, everywhere: bool) -> None:

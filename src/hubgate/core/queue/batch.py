@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import TypeAlias, cast
+
+from msgspec.structs import replace
 
 from hubgate.core.errors import error_for_caller, wrong_count
 from hubgate.core.queue.fair_queue import Batch, QueueEntry
@@ -18,6 +19,7 @@ from hubgate.core.results import (
     split_items,
     split_vectors,
     utf8_size,
+    utf8_sizes,
 )
 from hubgate.domain.calls import (
     Call,
@@ -54,6 +56,9 @@ class QueuedCall(QueueEntry):
 
     def receive(self, start: int, result: PartialResult) -> None:
         """Accept the result of some of the texts. The last one completes the reply."""
+        if len(result.items) == len(self.weights):
+            self.answer(result)
+            return
         self._results[start] = result
         self._missing -= len(result.items)
         if not self._missing:
@@ -71,7 +76,7 @@ class QueuedCall(QueueEntry):
 
 
 def _weights_and_kind(call: Call) -> tuple[list[int], object]:
-    weights = [utf8_size(text) for text in call.texts]
+    weights = utf8_sizes(call.texts)
     if isinstance(call, Tokenize):
         return [sum(weights)], call
     if isinstance(call, Rerank):  # the model reads the query with each text

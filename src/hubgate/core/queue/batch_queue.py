@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from hubgate.core.errors import (
@@ -23,10 +24,15 @@ from hubgate.core.queue.fair_queue import FairQueue
 from hubgate.core.queue.splitting import SplitRetry
 from hubgate.core.results import BYTES_PER_TOKEN, estimate_tokens
 from hubgate.core.traffic.balancer import Balancer
+from hubgate.core.traffic.concurrency import ConcurrencyLimit, Places
 from hubgate.core.traffic.rate_limiter import Permit, RateLimiter, sending_under
+from hubgate.core.traffic.timers import Timers
 from hubgate.domain.calls import Call, Result
 from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.ports import Clock, Handler
+
+START_LIMIT = 8
+"""Requests in flight at first."""
 
 _logger = logging.getLogger(__name__)
 
@@ -41,8 +47,6 @@ class BatchLimits:
     """Of all texts in UTF-8: half of text-embeddings-inference's body limit, because JSON escapes some characters."""
     max_tokens: int | None = None
     """As estimated from the bytes."""
-    concurrency: int = 8
-    """Requests in flight."""
     max_waiting_calls: int = 2000
     """Elasticsearch's limit."""
     max_waiting_bytes: int = 64 * 1024 * 1024
@@ -55,6 +59,8 @@ class BatchQueue:
     dropped, and the order counts until the last moment. There is no timer: while a permit and a place in flight are
     free, a call leaves in the next turn of the event loop, with all others of that turn.
 
+    `places` bounds the requests in flight: a server with many gets small batches at once, one with few gets full ones.
+
     `queued_calls`, `queued_texts` and `in_flight` are gauges. `requests` counts requests to the server, `shared` the
     calls that travelled in another call's request. `on_wait` gets the seconds that each call waited.
     """
@@ -64,22 +70,26 @@ class BatchQueue:
         handler: Handler,
         *,
         limiter: RateLimiter | Balancer,
+        places: Places | None = None,
         limits: BatchLimits | None = None,
         clock: Clock = time.monotonic,
         on_wait: Callable[[float], None] | None = None,
     ) -> None:
         self._handler = handler
         self._limiter = limiter
-        self._limits = limits or BatchLimits()
+        self._places = ConcurrencyLimit(START_LIMIT) if places is None else places
+        self._places.on_raise = self._start_next
+        self.limits = limits or BatchLimits()
         self._clock = clock
         self._on_wait = on_wait
-        self._queue: FairQueue[QueuedCall] = FairQueue(turn=max(1, self._limits.max_texts // 4))
+        self._timers = Timers(clock)
+        self._queue: FairQueue[QueuedCall] = FairQueue(turn=max(1, self.limits.max_texts // 4))
         self._tasks: set[asyncio.Task[None]] = set()
         self._next: asyncio.Task[None] | None = None
         """The one task that waits for a permit."""
         self._closed = False
-        self._usual_seconds = 0.0
-        """A moving average of how long the server takes for a request."""
+        self.usual_seconds = 0.0
+        """A moving average of how long the server takes for a request; 0 before the first."""
         self.requests = 0
         self.shared = 0
 
@@ -95,6 +105,11 @@ class BatchQueue:
     def in_flight(self) -> int:
         return len(self._tasks) - (self._next is not None)
 
+    @property
+    def limit(self) -> int:
+        """Of requests in flight."""
+        return self._places.limit
+
     async def __call__(self, call: Call) -> Result:
         """Wait for a place in a batch, and for its reply.
 
@@ -107,7 +122,7 @@ class BatchQueue:
         deadline = call.context.deadline
         timer = None
         if deadline is not None:
-            timer = asyncio.get_running_loop().call_later(deadline - self._clock(), self._expire, queued)
+            timer = self._timers.call_at(deadline, partial(self._expire, queued))
         self._start_next()
         try:
             return cast("Result", await queued.reply)
@@ -131,7 +146,7 @@ class BatchQueue:
             raise endpoint_closing()
         if not call.texts:
             raise InvalidRequest("The call has no text.")
-        now, limits, queue = self._clock(), self._limits, self._queue
+        now, limits, queue = self._clock(), self.limits, self._queue
         queued = QueuedCall(call, now)
         if queue and (queue.calls >= limits.max_waiting_calls or queue.weight >= limits.max_waiting_bytes):
             raise queue_full(queue.calls, self._estimate_wait(queued))
@@ -143,21 +158,16 @@ class BatchQueue:
 
     def _estimate_wait(self, queued: QueuedCall) -> float:
         """Seconds until the last text of a new call can leave, at least."""
-        concurrency, max_texts = self._limits.concurrency, self._limits.max_texts
+        concurrency, max_texts = self._places.limit, self.limits.max_texts
         batches = math.ceil(self._queue.texts_ahead(queued, max_texts) / max_texts)
         permits = self._limiter.estimate_wait(batches - (self._next is not None))
         # One round is under way, and the last need not be over.
         rounds = (batches + self.in_flight) / concurrency - 2
-        return max(permits, rounds * self._usual_seconds)
+        return max(permits, rounds * self.usual_seconds)
 
     def _start_next(self) -> None:
         """Let one more task wait for a permit, if there is something for it to send."""
-        if (
-            self._queue
-            and not self._next
-            and not self._closed
-            and len(self._tasks) < self._limits.concurrency
-        ):
+        if self._queue and not self._next and not self._closed and len(self._tasks) < self._places.limit:
             # In a context of its own: it does not belong to the caller that happens to start it.
             loop = asyncio.get_running_loop()
             self._next = loop.create_task(self._run(), context=contextvars.Context())
@@ -182,7 +192,7 @@ class BatchQueue:
             self._start_next()
 
     async def _fill_batch(self) -> tuple[Permit, TextBatch]:
-        limits = self._limits
+        limits = self.limits
         try:
             weight = self._queue.next_weight() or 0
             permit = await self._limiter.acquire(estimate_tokens(weight, texts=1))
@@ -202,6 +212,7 @@ class BatchQueue:
 
     async def _send(self, batch: TextBatch, permit: Permit, task: asyncio.Task[None]) -> None:
         """Send a batch, and its parts again if it fails."""
+        self._places.in_flight += 1
         self.shared += len(batch.parts) - 1
         self._limiter.fill(permit, texts=batch.texts, tokens=batch.tokens)
         for queued in batch.parts:
@@ -216,6 +227,7 @@ class BatchQueue:
             batch.fail(request_dropped())
             raise
         finally:
+            self._places.in_flight -= 1
             self._limiter.release(permit)
             for queued in batch.parts:
                 del queued.in_flight[task]
@@ -251,7 +263,7 @@ class BatchQueue:
             batch.fail(error)
         else:
             retry.succeeded()
-            self._usual_seconds += (self._clock() - started - self._usual_seconds) / 8
+            self.usual_seconds += (self._clock() - started - self.usual_seconds) / 8
 
     def _expire(self, queued: QueuedCall) -> None:
         queued.fail(deadline_exceeded(self._clock() - queued.since, in_queue=queued.waiting > 0))

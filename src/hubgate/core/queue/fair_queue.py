@@ -79,18 +79,28 @@ class Batch(Generic[E]):
         """
         start = entry.sent
         stop = min(start + max_texts, len(entry.weights))
-        for index in range(start, stop):
-            grown = self.weight + entry.weights[index]
-            if self.texts == self.max_texts or (self.texts and grown > self.max_weight):
-                stop, self.full = index, True
-                break
-            self.texts += 1
-            self.weight = grown
+        size = sum(entry.weights[start:stop])
+        if self.texts + stop - start <= self.max_texts and self.weight + size <= self.max_weight:
+            self.texts += stop - start
+            self.weight += size
+        else:
+            stop = self._fit(entry, start, stop)
         if stop > start:
             entry.sent = stop
             self.parts[entry] = range(self.parts[entry].start if entry in self.parts else start, stop)
         self.full = self.full or self.texts == self.max_texts
         return stop - start
+
+    def _fit(self, entry: E, start: int, stop: int) -> int:
+        """Take texts one by one while they fit; returns where it stopped."""
+        for index in range(start, stop):
+            grown = self.weight + entry.weights[index]
+            if self.texts == self.max_texts or (self.texts and grown > self.max_weight):
+                self.full = True
+                return index
+            self.texts += 1
+            self.weight = grown
+        return stop
 
 
 class FairQueue(Generic[E]):
@@ -210,6 +220,8 @@ class _Ring(Generic[E]):
     def texts_ahead(self, entry: E, has_room: HasRoom | None) -> int:
         caller = self.callers.get(entry.context.caller)
         own = len(entry.weights) + (caller.first_turns if caller else 0)
+        if len(self.callers) == (caller is not None):
+            return own  # without rivals, as mostly
         most_each = max(own - self._turn, 1)  # what each rival sends before the last turn of this entry
         return own + sum(
             min(rival.texts, most_each)

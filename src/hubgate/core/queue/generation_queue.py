@@ -5,29 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections import Counter
 
 from hubgate.core.errors import deadline_exceeded, deadline_unreachable, endpoint_closing, queue_full
 from hubgate.core.queue.fair_queue import Batch, FairQueue, QueueEntry
 from hubgate.core.traffic.balancer import Balancer
+from hubgate.core.traffic.concurrency import RESERVED_PART, ConcurrencyLimit, Places
 from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
 from hubgate.domain.calls import Context
 from hubgate.domain.ports import Clock
 
-MAX_IN_FLIGHT = 128
-"""text-generation-inference's default for concurrent requests."""
+START_LIMIT = 128
+"""Slots at first: text-generation-inference's default for concurrent requests."""
 MAX_WAITING_CALLS = 2000
 """Elasticsearch's limit."""
-_RESERVED_PART = 8
-"""One slot in eight is for callers that hold none, so that nobody takes all slots with streams that never end."""
 
 
 class GenerationQueue:
-    """Grants slots: in fair order, within the rate limit, at most `max_in_flight` at once.
+    """Grants slots: in fair order, within the rate limit, at most as many at once as there are `places`.
+
+    One slot in eight is for callers that hold none, so that nobody takes all slots with streams that never end.
 
     Args:
         limiter: each slot takes one of its permits.
-        max_in_flight: slots.
+        places: how many slots there are.
         max_waiting_calls: in the queue.
         clock: seconds that never go back.
     """
@@ -36,26 +36,34 @@ class GenerationQueue:
         self,
         limiter: RateLimiter | Balancer,
         *,
-        max_in_flight: int = MAX_IN_FLIGHT,
+        places: Places | None = None,
         max_waiting_calls: int = MAX_WAITING_CALLS,
         clock: Clock = time.monotonic,
     ) -> None:
         self._limiter = limiter
-        self._max_in_flight = max_in_flight
-        self._reserved = max_in_flight // _RESERVED_PART
+        self._places = ConcurrencyLimit(START_LIMIT) if places is None else places
+        self._places.on_raise = self._start_dispatcher
         self._max_waiting_calls = max_waiting_calls
         self._clock = clock
-        self._slots_by_caller: Counter[str] = Counter()
+        self._slots_by_caller: dict[str, int] = {}
         self._queue: FairQueue[QueueEntry] = FairQueue(turn=1)
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
         self._idle = asyncio.Event()
-        self._idle.set()
-        self.in_flight = 0
+        """Set when the last slot is released after `close`."""
         self.requests = 0
         """Slots granted so far."""
         self.shared = 0
         """Always 0: calls that generate share no request."""
+
+    @property
+    def in_flight(self) -> int:
+        return self._places.in_flight
+
+    @property
+    def limit(self) -> int:
+        """Of slots."""
+        return self._places.limit
 
     @property
     def queued_calls(self) -> int:
@@ -102,18 +110,22 @@ class GenerationQueue:
             entry.reply.set_exception(endpoint_closing())
         if self._dispatcher:
             self._dispatcher.cancel()
-        await self._idle.wait()
+        if self._places.in_flight:
+            await self._idle.wait()
 
     def release(self, permit: Permit, caller: str) -> None:
         """Free the slot of this permit."""
         self._limiter.release(permit)
-        self.in_flight -= 1
-        self._slots_by_caller[caller] -= 1
-        if not self._slots_by_caller[caller]:
+        self._places.in_flight -= 1
+        slots = self._slots_by_caller[caller] - 1
+        if slots:
+            self._slots_by_caller[caller] = slots
+        else:
             del self._slots_by_caller[caller]
-        if not self.in_flight:
+        if self._closed and not self._places.in_flight:
             self._idle.set()
-        self._start_dispatcher()
+        if self._queue:
+            self._start_dispatcher()
 
     def _admit(self, entry: QueueEntry, remaining: float) -> None:
         if self._closed:
@@ -154,14 +166,14 @@ class GenerationQueue:
 
     def _grant(self, permit: Permit, caller: str, tokens: int) -> None:
         self._limiter.fill(permit, texts=1, tokens=tokens)
-        self.in_flight += 1
-        self._slots_by_caller[caller] += 1
+        self._places.in_flight += 1
+        self._slots_by_caller[caller] = self._slots_by_caller.get(caller, 0) + 1
         self.requests += 1
-        self._idle.clear()
 
     def _has_room(self, caller: str) -> bool:
-        free = self._max_in_flight - self.in_flight
-        return free > self._reserved or (free > 0 and caller not in self._slots_by_caller)
+        limit = self._places.limit
+        free = limit - self._places.in_flight
+        return free > limit // RESERVED_PART or (free > 0 and caller not in self._slots_by_caller)
 
     def _leave(self, entry: QueueEntry) -> None:
         if not entry.reply.done():

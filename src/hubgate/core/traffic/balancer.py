@@ -34,13 +34,12 @@ class Balancer:
     """Sends each request to the replica with the fewest requests in flight, within that replica's own rate limit.
 
     In the places of an endpoint with one server, it takes the roles of the rate limiter (which replica's permit is
-    granted decides where the request goes), of the retrier (a failed request moves to another replica), and of the
-    circuit breaker (calls are rejected while no replica works).
+    granted decides where the request goes), of the concurrency limit (the sum of the replicas'), of the retrier (a failed
+    request moves to another replica), and of the circuit breaker (calls are rejected while no replica works).
 
     Args:
         replicas: in order of preference among equals.
         patient: whether calls wait for servers that sleep or are overloaded; not if there is a fallback.
-        max_in_flight: requests at each replica.
         clock: seconds that never go back.
     """
 
@@ -49,21 +48,28 @@ class Balancer:
         replicas: Sequence[Replica],
         *,
         patient: bool = True,
-        max_in_flight: int,
         clock: Clock = time.monotonic,
     ) -> None:
         self.replicas = replicas
         self._patient = patient
-        self._max_in_flight = max_in_flight
         self._clock = clock
         self._by_limiter = {replica.limiter: replica for replica in replicas}
         self._held: dict[Permit, Permit | None] = {}
         """For each permit that was granted, the one under which its request is sent now."""
         self._waiting: set[asyncio.Future[None]] = set()
+        self.in_flight = 0
+        """Requests of the queue at all replicas."""
+        self.on_raise: Callable[[], None] | None = None
         self._tests: set[asyncio.Task[None]] = set()
         for replica in replicas:
+            replica.places.on_raise = self._raised
             replica.retrier = Retrier(
-                replica.limiter, patient=patient, elsewhere=partial(self._moves_on, replica), clock=clock
+                replica.limiter,
+                places=replica.places,
+                patient=patient,
+                elsewhere=partial(self._moves_on, replica),
+                waking=replica.waking,
+                clock=clock,
             )
 
     def replica_of(self, permit: Permit) -> Replica:
@@ -84,7 +90,7 @@ class Balancer:
         """A permit, if there is one without waiting."""
         self._start_tests()
         for replica in self._usable():
-            if replica.in_flight < self._max_in_flight:
+            if replica.places.in_flight < replica.places.limit:
                 permit = replica.limiter.try_acquire(tokens)
                 if permit is not None:
                     return self._granted(permit)
@@ -116,6 +122,13 @@ class Balancer:
     def used(self) -> int:
         """Requests that count now against a replica's limit, on average."""
         return sum(replica.limiter.used() for replica in self.replicas) // len(self.replicas)
+
+    # As a concurrency limit
+
+    @property
+    def limit(self) -> int:
+        """Of requests in flight at all replicas."""
+        return sum(replica.places.limit for replica in self.replicas)
 
     # As a retrier
 
@@ -165,21 +178,21 @@ class Balancer:
         first = self._usable()[0]
         return None if first.error is None or first.error.cause is Cause.WAKING else first.error.cause
 
-    def check(self, caller: str) -> None:  # noqa: ARG002 - as a circuit breaker's
-        """Let a call pass, unless no replica works.
+    def check(self, caller: str) -> Awaitable[None] | None:  # noqa: ARG002 - as a circuit breaker's
+        """Let a call pass, unless no replica works. Returns nothing to await.
 
         Raises:
             HubgateError: the failure of the replica that will be tried first.
         """
         if any(replica.ready for replica in self.replicas):
-            return
+            return None
         self._start_tests()
         first = self._usable()[0]
         now = self._clock()
         if first.error is None or now >= first.retry_at:
-            return
+            return None
         if first.error.cause in _PASSING and self._patient:
-            return
+            return None
         error = error_for_caller(first.error, shared=False)
         if not isinstance(error, EndpointChanged):
             causes = ", ".join(f"{one.name}: {one.error.cause}" for one in self.replicas if one.error)
@@ -229,7 +242,7 @@ class Balancer:
             changed = loop.create_future()
             self._waiting.add(changed)
             try:
-                found = [one for one in self._usable(avoid) if one.in_flight < self._max_in_flight]
+                found = [one for one in self._usable(avoid) if one.places.in_flight < one.places.limit]
                 for replica in found:
                     permit = replica.limiter.try_acquire(tokens)
                     if permit is not None:
@@ -256,12 +269,17 @@ class Balancer:
 
     def _granted(self, permit: Permit) -> Permit:
         self._held[permit] = permit
-        self.replica_of(permit).in_flight += 1
+        self.replica_of(permit).places.in_flight += 1
         return permit
 
     def _free_place(self, permit: Permit) -> None:
-        self.replica_of(permit).in_flight -= 1
+        self.replica_of(permit).places.in_flight -= 1
         self._wake_waiting()
+
+    def _raised(self) -> None:
+        self._wake_waiting()
+        if self.on_raise is not None:
+            self.on_raise()
 
     def _wake_waiting(self) -> None:
         for future in self._waiting:

@@ -45,10 +45,10 @@ class Contact:
 
     def __init__(self, clock: Clock, *, shares: bool) -> None:
         self._clock = clock
-        self._shares = shares
+        self.shares = shares
         self._lost = True
         self._beat_at = -math.inf
-        self._heard_at = -math.inf
+        self._heard_at = self._returned_at = -math.inf
         self._counts: deque[tuple[float, int]] = deque()
         """The gateways that the server knew of, and when it said so."""
 
@@ -58,11 +58,16 @@ class Contact:
         return max((count for _, count in self._counts), default=0)
 
     @property
+    def was_away(self) -> bool:
+        """Whether there was no contact at some time in the last half minute."""
+        return self._lost or self._clock() < self._returned_at + DEAD
+
+    @property
     def mode(self) -> Mode:
         if not self._lost:
             return Mode.SHARED
         now = self._clock()
-        if not self._counts or now < self.alone_at or (not self._shares and now >= self._heard_at + DEAD):
+        if not self._counts or now < self.alone_at or (not self.shares and now >= self._heard_at + DEAD):
             return Mode.WAITING
         return Mode.ALONE
 
@@ -78,6 +83,8 @@ class Contact:
     def heard(self, gateways: int) -> None:
         """Note an answer."""
         now = self._clock()
+        if self._lost:
+            self._returned_at = now
         self._lost, self._heard_at = False, now
         self._counts.append((now, gateways))
         while self._counts[0][0] < now - DEAD:

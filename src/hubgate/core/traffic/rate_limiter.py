@@ -36,10 +36,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 
+import msgspec
+
+from hubgate.core.traffic.leases import Lease
+from hubgate.core.traffic.notices import Notice
 from hubgate.core.traffic.reservations import Reservation
 from hubgate.core.traffic.slots import Slots
 from hubgate.domain.ports import Clock
@@ -58,13 +60,14 @@ _EARLY = 0.001
 """Timers of event loops may fire early by their resolution."""
 _LATE = 0.02
 """How late a timer may be and still not slow the rate. After a longer standstill permits are spaced from now."""
+_SHARED_PAUSE = 1.0
+"""Seconds of a pause that is worth a notice to other gateways."""
 _UNLIMITED = 1 << 62
 _MAX_PER_REQUEST = 1 << 40
 """More texts or tokens than one request ever carries."""
 
 
-@dataclass(slots=True, eq=False)
-class LoggedRequest:
+class LoggedRequest(msgspec.Struct, eq=False):
     """A request in the log of a rate limiter."""
 
     expires: float
@@ -74,8 +77,7 @@ class LoggedRequest:
     sent: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Permit:
+class Permit(msgspec.Struct, eq=False):
     """The right to send one request now. Until it is filled it reserves all the room there is."""
 
     limiter: RateLimiter
@@ -114,14 +116,24 @@ def current_permit() -> Permit | None:
     return _current.get()
 
 
-@contextmanager
-def sending_under(permit: Permit) -> Iterator[None]:
+def sending_under(permit: Permit) -> _Sending:
     """Send what is sent in this context under the permit."""
-    before = _current.set(permit)
-    try:
-        yield
-    finally:
-        _current.reset(before)
+    return _Sending(permit)
+
+
+class _Sending:
+    """A class, because a context manager that is a generator takes three times as long."""
+
+    __slots__ = ("_before", "_permit")
+
+    def __init__(self, permit: Permit) -> None:
+        self._permit = permit
+
+    def __enter__(self) -> None:
+        self._before = _current.set(self._permit)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._before)
 
 
 class RateLimiter:
@@ -133,11 +145,15 @@ class RateLimiter:
     Args:
         requests_per_minute: `None` for an upstream without such a limit.
         tokens_per_minute: as estimated by the callers.
+        gateways: how many gateways divide `tokens_per_minute` equally among them.
         max_concurrent_requests: requests in flight.
         max_concurrent_texts: texts in flight, for servers that count those (text-embeddings-inference).
         burst: permits that may be granted together after a pause.
         reservation: where permits are written down before they are granted; without one, a restart forgets them.
         slots: of the gateways that share this limit; permits come from there, in place of `requests_per_minute`.
+        request_lease: of the gateways that share `max_concurrent_requests`, in place of that.
+        text_lease: the same for `max_concurrent_texts`.
+        pauses: by which gateways without such slots know that the upstream wants a pause.
         clock: seconds that never go back.
     """
 
@@ -146,19 +162,24 @@ class RateLimiter:
         requests_per_minute: int | None,
         *,
         tokens_per_minute: int | None = None,
+        gateways: Callable[[], int] = lambda: 1,
         max_concurrent_requests: int | None = None,
         max_concurrent_texts: int | None = None,
         burst: int = 1,
         reservation: Reservation | None = None,
         slots: Slots | None = None,
+        request_lease: Lease | None = None,
+        text_lease: Lease | None = None,
+        pauses: Notice | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._requests = requests_per_minute or _UNLIMITED
         self._interval = 60 / requests_per_minute if requests_per_minute else 0.0
         self._burst_seconds = (burst - 1) * self._interval
-        self._tokens = self._tokens_left = tokens_per_minute or _UNLIMITED
-        self._requests_left = max_concurrent_requests or _UNLIMITED
-        self._texts_left = max_concurrent_texts or _UNLIMITED
+        self._tokens_per_minute, self._gateways = tokens_per_minute, gateways
+        self._tokens = self._tokens_left = self._token_share()
+        self._max_in_flight = self._requests_left = max_concurrent_requests or _UNLIMITED
+        self._max_texts = self._texts_left = max_concurrent_texts or _UNLIMITED
         self._reservation = reservation
         self._slots = slots
         self._clock = clock
@@ -177,6 +198,19 @@ class RateLimiter:
         self._timer: asyncio.TimerHandle | None = None
         if slots is not None:
             slots.on_change = self._serve
+        self._leases = tuple(lease for lease in (request_lease, text_lease) if lease is not None)
+        if request_lease is not None:
+            self._max_in_flight = self._requests_left = request_lease.limit
+            request_lease.held = lambda: self._max_in_flight - self._requests_left
+            request_lease.on_change = lambda: self._set_max_in_flight(request_lease.limit)
+        if text_lease is not None:
+            self._max_texts = self._texts_left = text_lease.limit
+            text_lease.held = lambda: self._max_texts - self._texts_left
+            text_lease.on_change = lambda: self._set_max_texts(text_lease.limit)
+        self._pauses = pauses
+        if pauses is not None:
+            pauses.on_change = self._follow_pause
+            self._follow_pause()
 
     async def acquire(self, tokens: int = 1, *, retry: bool = False) -> Permit:
         """Wait for a permit with room for at least one text of `tokens`.
@@ -260,12 +294,36 @@ class RateLimiter:
         """Send at most `remaining` more requests in the next `seconds`, as the upstream requires."""
         until = self._clock() + seconds
         if remaining <= 0:
+            if (
+                self._pauses is not None
+                and until >= self._paused_until + _SHARED_PAUSE
+                and seconds >= _SHARED_PAUSE
+            ):
+                self._pauses.post("", seconds)
             self._paused_until = max(self._paused_until, until)
         else:
             self._throttled_until, self._throttled_interval = until, seconds / remaining
         if self._slots is not None:
             self._slots.throttle(seconds, remaining)
         self._serve()
+
+    def _set_max_in_flight(self, limit: int) -> None:
+        """What is in flight may exceed it for a while."""
+        self._requests_left += limit - self._max_in_flight
+        self._max_in_flight = limit
+        self._serve()
+
+    def _set_max_texts(self, limit: int) -> None:
+        self._texts_left += limit - self._max_texts
+        self._max_texts = limit
+        self._serve()
+
+    def _follow_pause(self) -> None:
+        """Pause as another gateway does."""
+        posted = self._pauses.of_others if self._pauses else None
+        if posted is not None:
+            self._paused_until = max(self._paused_until, self._clock() + posted[1])
+            self._serve()
 
     def used(self) -> int:
         """Requests that count now: within the minute, or not answered yet. 0 without a limit."""
@@ -299,6 +357,8 @@ class RateLimiter:
     def _due(self, now: float, tokens: int, *, retry: bool) -> float:
         """When a permit can be granted: a time, maybe past, or infinity while it depends on something other than time."""
         if not retry and (self._requests_left <= 0 or self._texts_left <= 0):
+            for lease in self._leases:
+                lease.need()
             return math.inf
         self._expire(now)
         due = max(self._paused_until, self._next_slot - self._burst_seconds)
@@ -331,6 +391,8 @@ class RateLimiter:
             permit.in_flight, permit.texts = True, min(self._texts_left, _MAX_PER_REQUEST)
             self._requests_left -= 1
             self._texts_left -= permit.texts
+            for lease in self._leases:
+                lease.used()
         if self._log is not None:
             self._log.append(logged)
         if self._reservation is not None:
@@ -384,7 +446,16 @@ class RateLimiter:
             max(self._interval, self._throttled_interval) if now < self._throttled_until else self._interval
         )
 
+    def _token_share(self) -> int:
+        if not self._tokens_per_minute:
+            return _UNLIMITED
+        return max(1, self._tokens_per_minute // max(1, self._gateways()))
+
     def _expire(self, now: float) -> None:
+        if self._tokens_per_minute:
+            share = self._token_share()
+            self._tokens_left += share - self._tokens
+            self._tokens = share
         while self._log and self._log[0].expires <= now:
             self._tokens_left += self._log.popleft().tokens
         while self._unconfirmed and self._unconfirmed[0][1].expires <= now:

@@ -10,6 +10,8 @@ from typing import Any
 from weakref import WeakSet
 
 from hubgate.core.errors import error_for_caller
+from hubgate.core.traffic.concurrency import ConcurrencyLimit
+from hubgate.core.traffic.notices import Notice
 from hubgate.core.traffic.rate_limiter import RateLimiter, sending_under
 from hubgate.core.traffic.retry import Retrier
 from hubgate.domain.errors import Cause, EndpointChanged, HubgateError
@@ -45,7 +47,9 @@ class Replica:
     Args:
         name: its host, for messages.
         limiter: its rate limit.
+        places: how many requests may be in flight there.
         prove: asks the server whether it still runs the registered model. Raises `EndpointChanged` if it does not.
+        waking: by which gateways know that one of them wakes it.
         clock: seconds that never go back.
     """
 
@@ -55,12 +59,15 @@ class Replica:
         limiter: RateLimiter,
         prove: Callable[[], Awaitable[None]],
         *,
+        places: ConcurrencyLimit,
+        waking: Notice | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.name = name
         self.limiter = limiter
+        self.waking = waking
         self.retrier: Retrier | None = None
-        self.in_flight = 0
+        self.places = places
         self.requests = 0
         """Sent so far, without retries and proofs."""
         self.error: HubgateError | None = None
@@ -74,6 +81,10 @@ class Replica:
         self._failures = 0
         self._proven: WeakSet[Any] = WeakSet()
         """The connections on which the registered model was found."""
+
+    @property
+    def in_flight(self) -> int:
+        return self.places.in_flight
 
     @property
     def ready(self) -> bool:

@@ -6,15 +6,20 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec.structs import replace
 
 from hubgate.core.errors import error_for_caller
-from hubgate.core.results import estimate_tokens, utf8_size
+from hubgate.core.results import estimate_tokens, utf8_sizes
+from hubgate.core.traffic.concurrency import ConcurrencyLimit
+from hubgate.core.traffic.notices import Notice
 from hubgate.core.traffic.rate_limiter import RateLimiter, sending_under
 from hubgate.domain.calls import Call, GenerationCall, Result
-from hubgate.domain.errors import Cause, HubgateError
+from hubgate.domain.errors import Cause, HubgateError, UpstreamError
 from hubgate.domain.ports import Clock, Handler
 
 if TYPE_CHECKING:  # it imports this module
@@ -25,12 +30,15 @@ R = TypeVar("R")
 
 _TRANSIENT = frozenset({Cause.WAKING, Cause.OVERLOADED})
 """Retried until the caller's deadline."""
+_TOO_MUCH_LOAD = frozenset({Cause.OVERLOADED, Cause.UPSTREAM_TIMEOUT})
 _RESERVED_FOR_ERROR = 0.05
 """Seconds before the deadline at which waiting ends, so that the caller still gets the error."""
 _MAX_HOLD = 600.0
 """Seconds; how long Hugging Face's proxy may hold a request, by its documentation."""
 _MAX_RETRY_AFTER = 300.0
 """Seconds, whatever the server requests: the longest rate limit window of Hugging Face."""
+_WAKING_SECONDS = 15.0
+"""After which another gateway takes over from one that was killed while it woke the server."""
 
 
 class Retrier:
@@ -38,13 +46,16 @@ class Retrier:
 
     The first try uses the permit of the caller, unless it had to wait; every further one acquires its own. What the
     server reports about its load (`retry_after`, `quota`, overload) throttles the rate limiter, and so everybody who
-    shares it. One call wakes a server that sleeps, which may hold that call meanwhile; the others wait for it.
+    shares it. One call wakes a server that sleeps, which may hold that call meanwhile; the others wait for it, also
+    those at other gateways.
 
     Args:
         limiter: the one that granted the first try's permit.
+        places: learns from every try how many requests the server bears.
         tries: at most, for failures that time alone may not cure.
         patient: whether to wait for a server that sleeps, is overloaded or sets a time; not if there is a fallback.
         elsewhere: whether another server can take the call, so that this one need not be tried again.
+        waking: by which gateways know that one of them wakes the server.
         first_pause: seconds before the second try; each pause is about twice the one before.
         longest_pause: seconds.
         clock: seconds that never go back.
@@ -55,15 +66,18 @@ class Retrier:
         self,
         limiter: RateLimiter,
         *,
+        places: ConcurrencyLimit | None = None,
         tries: int = 3,
         patient: bool = True,
         elsewhere: Callable[[], bool] | None = None,
+        waking: Notice | None = None,
         first_pause: float = 1.0,
         longest_pause: float = 5.0,
         clock: Clock = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._limiter = limiter
+        self._places = places
         self._tries = tries
         self._patient = patient
         self._elsewhere = elsewhere
@@ -74,6 +88,10 @@ class Retrier:
         self._chance = chance
         self._wake_up: _WakeUp | None = None
         """Set while a call wakes the server."""
+        self._waking = waking if patient else None
+        if self._waking is not None:
+            self._waking.on_change = self._follow
+            self._follow()
 
     @property
     def waking(self) -> bool:
@@ -89,6 +107,7 @@ class Retrier:
             HubgateError: what the last try raised.
         """
         tries, mine, waited = 0, None, False
+        send = self._observed(send, tokens)
         try:
             while True:
                 if self._wake_up is not mine and self._wake_up is not None:
@@ -103,12 +122,8 @@ class Retrier:
                     pause = self._backoff(error, tries)
                     if not self._should_retry(error, tries, pause, deadline):
                         raise
-                    if (
-                        error.cause is Cause.WAKING
-                        and error.cause in self._transient
-                        and self._wake_up is None
-                    ):
-                        self._wake_up = mine = _WakeUp(error_for_caller(error, shared=True))
+                    if error.cause is Cause.WAKING and self._patient and self._wake_up is None:
+                        mine = await self._start_wake_up(error)
                     if mine is not None:
                         call = _held(call, deadline - self._clock())
                 else:
@@ -118,8 +133,36 @@ class Retrier:
                     await asyncio.sleep(pause)
         finally:
             if mine is not None:
-                self._wake_up = None
-                mine.over.set()
+                self._end_wake_up(mine)
+
+    async def _start_wake_up(self, error: HubgateError) -> _WakeUp | None:
+        """What the call that wakes the server has to end; `None` if another gateway wakes it."""
+        self._wake_up = wake_up = _WakeUp(error_for_caller(error, shared=True))
+        if self._waking is not None:
+            try:
+                wake_up.elsewhere = await self._waking.claim(_WAKING_SECONDS, keep=True) > 0
+            except asyncio.CancelledError:
+                self._end_wake_up(wake_up)
+                raise
+        return None if wake_up.elsewhere else wake_up
+
+    def _end_wake_up(self, wake_up: _WakeUp) -> None:
+        self._wake_up = None
+        wake_up.over.set()
+        if self._waking is not None:
+            self._waking.remove()
+
+    def _follow(self) -> None:
+        """Wait for another gateway that wakes the server, or no longer."""
+        wakes_elsewhere = self._waking is not None and self._waking.of_others is not None
+        if wakes_elsewhere and self._wake_up is None:
+            self._wake_up = _WakeUp(_asleep(), elsewhere=True)
+        elif not wakes_elsewhere and self._wake_up is not None and self._wake_up.elsewhere:
+            self._wake_up.over.set()
+            self._wake_up = None
+
+    def _observed(self, send: Callable[[C], Awaitable[R]], tokens: int) -> Callable[[C], Awaitable[R]]:
+        return send if self._places is None else partial(_observe, self._places, send, tokens)
 
     async def _until_awake(self, wake_up: _WakeUp, deadline: float) -> None:
         if self._elsewhere is not None and self._elsewhere():
@@ -167,6 +210,20 @@ class Retrier:
             self._limiter.throttle(quota.seconds, quota.remaining)
 
 
+async def _observe(places: ConcurrencyLimit, send: Callable[[C], Awaitable[R]], tokens: int, call: C) -> R:
+    begun = places.begin()
+    try:
+        result = await send(call)
+    except BaseException as error:
+        if isinstance(error, HubgateError) and error.cause in _TOO_MUCH_LOAD:
+            places.refused(begun)
+        else:
+            places.abandoned()
+        raise
+    places.answered(begun, tokens)
+    return result
+
+
 class RetryStep:
     """A pipeline step that retries calls about texts."""
 
@@ -174,16 +231,18 @@ class RetryStep:
         self._handler = handler
         self._retrier = retrier
 
-    async def __call__(self, call: Call) -> Result:
-        tokens = estimate_tokens(sum(map(utf8_size, call.texts)), texts=len(call.texts))
+    def __call__(self, call: Call) -> Coroutine[Any, Any, Result]:
+        tokens = estimate_tokens(sum(utf8_sizes(call.texts)), texts=len(call.texts))
         deadline = math.inf if call.context.deadline is None else call.context.deadline
-        return await self._retrier.run(self._handler, call, tokens, deadline)
+        return self._retrier.run(self._handler, call, tokens, deadline)
 
 
 @dataclass(slots=True, eq=False)
 class _WakeUp:
     error: HubgateError
     """A copy of the server's error: the traceback of the original holds this object."""
+    elsewhere: bool = False
+    """Whether another gateway wakes it."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def still_asleep(self) -> HubgateError:
@@ -191,6 +250,15 @@ class _WakeUp:
         error.message = "The model's server is waking up and did not answer before the call's deadline."
         error.args = (error.message,)
         return error
+
+
+def _asleep() -> UpstreamError:
+    return UpstreamError(
+        "The model's server is waking up.",
+        remedy="Try again in a few minutes; to keep it awake, set its minimum replicas to 1.",
+        cause=Cause.WAKING,
+        retryable=True,
+    )
 
 
 def _held(call: C, seconds: float) -> C:

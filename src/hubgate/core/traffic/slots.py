@@ -32,7 +32,7 @@ import contextvars
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from weakref import WeakSet
 
 from hubgate.core.traffic.contact import Contact, Mode, ServerClock
@@ -47,6 +47,10 @@ _ARRIVAL = 0.5
 WINDOW = 60.05 + _LATE + _ARRIVAL
 _AHEAD = 0.1
 """Seconds that a block of slots may span: others wait for those that are not used."""
+_PACE_SECONDS = 0.2
+"""A question is for as many slots as were used in this time: the last of them can still be used."""
+_REFILL_SECONDS = 0.05
+"""The next question is asked when the slots that are left will last for less."""
 _EARLY = 0.001
 """Timers may fire early by this."""
 _LATE_TIMER = 0.02
@@ -80,6 +84,8 @@ class SharedLimits:
         self.clock = clock
         self.clock_changes = 0
         """How often the server's clock was set."""
+        self.before_return: Callable[[], Awaitable[None]] = _nothing
+        """Awaited before the server counts this gateway as one that is not alone."""
         self._server_name = server_name
         self._gateway = gateway
         self._server_clock = ServerClock()
@@ -148,6 +154,7 @@ class SharedLimits:
         self.contact.heard(max(1, answer.gateways))
         self._follow_mode()
         if sent_at is None:
+            await self.before_return()
             await self._beat()
 
     def _follow_mode(self) -> None:
@@ -179,9 +186,10 @@ class Slots:
         self._stock: deque[tuple[float, float]] = deque()
         """Each from when and until when it may be used."""
         self._block = 1
-        """Slots to ask for: twice as many as last time while they are used as fast as they come."""
-        self._block_until = -math.inf
-        """When the last ones should be used."""
+        """Slots that the last question was for."""
+        self._used = 0
+        self._used_since = -math.inf
+        """How many slots were used since the last question was answered, and when that was."""
         self._step = WINDOW / requests_per_minute
         self._most = 1
         self._ask_at = -math.inf
@@ -208,7 +216,7 @@ class Slots:
             return self._stock[0][0]
         if now < self._ask_at:
             return self._ask_at + _LATER
-        self._ask()
+        self._ask(now)
         return math.inf
 
     def take(self, now: float) -> float:
@@ -218,8 +226,10 @@ class Slots:
             self._alone_next, self._was_alone = slot + self._alone_step(), True
             return slot + _LATE
         _, until = self._stock.popleft()
-        if 2 * len(self._stock) < self._block and self._block > 1:
-            self._ask()
+        self._used += 1
+        left = len(self._stock)
+        if self._block > 1 and 2 * left < self._block and left < self._will_use(_REFILL_SECONDS, now):
+            self._ask(now)
         return until
 
     def give_back(self, until: float) -> None:
@@ -268,11 +278,16 @@ class Slots:
         per_window = self._rate - self._burst + 1 - 2 * gateways
         return gateways * WINDOW / per_window if per_window > 0 else math.inf
 
-    def _ask(self) -> None:
+    def _will_use(self, seconds: float, now: float) -> float:
+        """How many slots will be used in this time if it goes on as since the last answer."""
+        elapsed = now - self._used_since
+        return self._used * seconds / elapsed if elapsed else math.inf
+
+    def _ask(self, now: float) -> None:
         """Ask for slots, unless a question is open."""
         if self._asking is None:
-            grows = self._clock() <= self._block_until
-            self._block = max(1, min(self._block * 2, self._most)) if grows else 1
+            most = min(self._block * 2, self._most)
+            self._block = max(1, math.floor(min(self._will_use(_PACE_SECONDS, now), most)))
             self._start(self._block)
 
     def _report(self) -> None:
@@ -333,11 +348,15 @@ class Slots:
         self._step = answer.step
         turn = answer.step * answer.gateways
         self._most = max(1, math.floor(_AHEAD / turn))
-        self._block_until = heard + max(0.0, ahead) + answer.granted * turn + _LATE_TIMER
+        self._used, self._used_since = 0, heard
         self._free_at = heard + ahead
         if not answer.granted:
             self._ask_at = heard + max(_RETRY_SECONDS, ahead - answer.horizon)
 
 
 def _ignore() -> None:
+    pass
+
+
+async def _nothing() -> None:
     pass

@@ -32,11 +32,11 @@ class StreamTranscoder(Protocol):
     pieces: int
     """How many payloads so far: about as many as tokens."""
 
-    def transcode(self, payload: bytes) -> Sequence[bytes]:
-        """Convert one payload.
+    def transcode(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
+        """Convert payloads that arrived together.
 
         Raises:
-            UpstreamUnreadable: it does not have the stream's format.
+            UpstreamUnreadable: one does not have the stream's format.
         """
         ...
 
@@ -80,14 +80,17 @@ class _OpenAIToOpenAI:
         self.usage: Usage | None = None
         self.pieces = 0
 
-    def transcode(self, payload: bytes) -> Sequence[bytes]:
-        self.pieces += 1
-        if b'"usage"' in payload:
-            chunk = decode_reply(payload, USAGE_DECODER)
-            self.usage = chunk.usage or self.usage
-            if chunk.usage and not chunk.choices and not self._with_usage:
-                return ()
-        return (payload,)
+    def transcode(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
+        self.pieces += len(payloads)
+        text = b"".join(payloads)
+        if b'"usage"' not in text or text.count(b'"usage"') == text.count(b'"usage":null'):
+            return payloads
+        return [payload for payload in payloads if b'"usage"' not in payload or self._passes(payload)]
+
+    def _passes(self, payload: bytes) -> bool:
+        chunk = decode_reply(payload, USAGE_DECODER)
+        self.usage = chunk.usage or self.usage
+        return self._with_usage or not chunk.usage or bool(chunk.choices)
 
     def end(self) -> Sequence[bytes]:
         return ()
@@ -103,7 +106,10 @@ class _TgiToOpenAI:
         self.usage: Usage | None = None
         self.pieces = 0
 
-    def transcode(self, payload: bytes) -> Sequence[bytes]:
+    def transcode(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
+        return [chunk for payload in payloads for chunk in self._chunks_of(payload)]
+
+    def _chunks_of(self, payload: bytes) -> Sequence[bytes]:
         self.pieces += 1
         piece = read_piece(payload, WireFormat.TGI)
         text, self._before = self._before + piece.text, ""
@@ -126,12 +132,13 @@ class _TgiToTgi:
         self.usage: Usage | None = None
         self.pieces = 0
 
-    def transcode(self, payload: bytes) -> Sequence[bytes]:
-        self.pieces += 1
-        if b'"details":{' in payload:
-            details = decode_reply(payload, TGI_DECODER).details
-            self.usage = details.usage if details else None
-        return (payload,)
+    def transcode(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
+        self.pieces += len(payloads)
+        for payload in payloads:
+            if b'"details":{' in payload:
+                details = decode_reply(payload, TGI_DECODER).details
+                self.usage = details.usage if details else None
+        return payloads
 
     def end(self) -> Sequence[bytes]:
         return ()
@@ -147,7 +154,10 @@ class _OpenAIToTgi:
         self.usage: Usage | None = None
         self.pieces = 0
 
-    def transcode(self, payload: bytes) -> Sequence[bytes]:
+    def transcode(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
+        return [event for payload in payloads for event in self._events_of(payload)]
+
+    def _events_of(self, payload: bytes) -> Sequence[bytes]:
         chunk = decode_reply(payload, OPENAI_DECODER)
         choice = chunk.first
         self.usage = chunk.usage or self.usage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hubgate.domain.calls import OutputDtype
+from hubgate.domain.endpoint import OutputDtype
 from hubgate.jobs.folder import JobFolder
 from hubgate.jobs.formats import JSONL, PARQUET
 from hubgate.jobs.inputs import InputFingerprint, unusable_input
@@ -79,11 +79,8 @@ def open_output(path: Path) -> JobOutput:
         JobStopped: it is not one, is not complete, or contains packed bits.
     """
     plan = JobFolder(path).plan()
-    if plan is not None and plan.task.output_dtype in _PACKED:
-        raise unusable_input(
-            f"{path} has binary vectors, which this command does not load.",
-            "Run the job with another --output-dtype, such as float.",
-        )
+    if plan is not None:
+        check_dtype(plan.task.output_dtype, path)
     if plan is not None and not path.exists():
         raise unusable_input(
             f"{path} is not complete.", f"Run `hubgate job resume {path}` until the job is done."
@@ -96,32 +93,48 @@ def open_output(path: Path) -> JobOutput:
     raise unusable_input(f"{path} is not the output of a job: its name ends in neither .parquet nor .jsonl.")
 
 
-class _ParquetOutput:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.identity = InputFingerprint(path).identity
+def check_dtype(dtype: OutputDtype, output: str | Path) -> None:
+    """Raises: JobStopped: an output contains packed bits."""
+    if dtype in _PACKED:
+        raise unusable_input(
+            f"{output} has binary vectors, which this command does not load.",
+            "Run the job with another --output-dtype, such as float.",
+        )
+
+
+class ParquetVectors:
+    """The vectors of a Parquet file.
+
+    Args:
+        name: of the file, for errors.
+        open_file: opens it.
+    """
+
+    def __init__(self, name: str | Path, open_file: Callable[[], pq.ParquetFile]) -> None:
+        self._open = open_file
         try:
-            with pq.ParquetFile(path) as file:
+            with open_file() as file:
                 stored = file.schema_arrow
                 self._groups = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
         except (pa.ArrowException, OSError) as error:
-            raise _no_output(path) from error
+            raise _no_output(name) from error
         if not {"id", "embedding"} <= {*stored.names} or not pa.types.is_fixed_size_list(
             stored.field("embedding").type
         ):
-            raise _no_output(path)
+            raise _no_output(name)
         self._is_chunked = "chunk" in stored.names
         kept = [field for field in stored if field.name not in _chunk_names(stored.names)]
         self.shape = _shape(
-            path, stored.field("id").type, kept, stored.field("embedding").type, is_chunked=self._is_chunked
+            name, stored.field("id").type, kept, stored.field("embedding").type, is_chunked=self._is_chunked
         )
-        self.rows: int | None = sum(self._groups)
+        self.rows = sum(self._groups)
 
-    def batches(self, start: Position, size: int) -> Iterator[tuple[pa.Table, Position]]:
-        done, first = start.rows, 0
+    def batches(self, start: int, size: int) -> Iterator[tuple[pa.Table, int]]:
+        """Vectors from row `start` in batches of up to `size`, each with the number of rows read by then."""
+        done, first = start, 0
         wanted = [name for name in self.shape.schema.names if name != "document_id"]
         wanted += ["chunk"] if self._is_chunked else []
-        with pq.ParquetFile(self._path, page_checksum_verification=True) as file:
+        with self._open() as file:
             for group, rows in enumerate(self._groups):
                 number, last = first, first + rows
                 first = last
@@ -133,7 +146,7 @@ class _ParquetOutput:
                     if skip >= batch.num_rows:
                         continue
                     done = number
-                    yield self._table(batch.slice(skip)), Position(rows=done)
+                    yield self._table(batch.slice(skip)), done
 
     def _table(self, batch: pa.RecordBatch) -> pa.Table:
         columns = {name: batch.column(name) for name in batch.schema.names}
@@ -142,6 +155,18 @@ class _ParquetOutput:
             columns["id"] = _chunk_ids(columns["document_id"].to_pylist(), columns["chunk"].to_pylist())
         schema = self.shape.schema
         return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+class _ParquetOutput:
+    def __init__(self, path: Path) -> None:
+        self._vectors = ParquetVectors(path, lambda: pq.ParquetFile(path, page_checksum_verification=True))
+        self.identity = InputFingerprint(path).identity
+        self.shape = self._vectors.shape
+        self.rows: int | None = self._vectors.rows
+
+    def batches(self, start: Position, size: int) -> Iterator[tuple[pa.Table, Position]]:
+        for table, rows in self._vectors.batches(start.rows, size):
+            yield table, Position(rows=rows)
 
 
 class _JsonlOutput:
@@ -196,7 +221,7 @@ class _JsonlOutput:
 
 
 def _shape(
-    path: Path, ids: pa.DataType, kept: Sequence[pa.Field], vectors: pa.DataType, *, is_chunked: bool
+    path: str | Path, ids: pa.DataType, kept: Sequence[pa.Field], vectors: pa.DataType, *, is_chunked: bool
 ) -> Shape:
     kept = [field for field in kept if field.name not in _NOT_KEPT]
     fields = [pa.field("id", pa.string() if is_chunked else ids)]
@@ -231,5 +256,5 @@ def _row(path: Path, line: bytes) -> dict[str, Any]:
     return row
 
 
-def _no_output(path: Path) -> JobStopped:
+def _no_output(path: str | Path) -> JobStopped:
     return unusable_input(f"{path} is not the output of a job.", "`hubgate job list` lists the outputs.")

@@ -26,6 +26,7 @@ from hubgate.runtime.protocol import (
     Failed,
     GenerateText,
     Ready,
+    Replies,
     Reply,
     TextPiece,
     TextRequest,
@@ -97,9 +98,7 @@ class GenerationWorker:
         RuntimeFailed: the model cannot be loaded.
     """
 
-    def __init__(
-        self, spec: GenerationSpec, precision: Precision, share: CpuShare, replies: BinaryIO
-    ) -> None:
+    def __init__(self, spec: GenerationSpec, precision: Precision, share: CpuShare, replies: Replies) -> None:
         lanes = share.lanes or DEFAULT_LANES
         self._budget = _token_budget(spec, lanes)
         limit = self._budget if spec.text2text is None else self._budget // 2

@@ -27,6 +27,8 @@ from hubgate.runtime.model.graph import (
     with_head,
 )
 from hubgate.runtime.model.heads import RankingHead
+from hubgate.runtime.model.int8 import OPTIONS as INT8_OPTIONS
+from hubgate.runtime.model.int8 import quantize_linear_layers
 from hubgate.runtime.model.selftest import choose_precision, encode_samples, find_fault
 from hubgate.runtime.model.spec import ModelSpec
 from hubgate.runtime.model.tokenizer import ModelInput, ModelTokenizer
@@ -59,10 +61,12 @@ class CompiledModel:
         known = encode_samples(self.tokens, spec)
 
         def load(kind: Precision) -> list[Lane]:
-            return _lanes(core, graph, spec, kind, share)
+            wanted = quantize_linear_layers(graph) if kind is Precision.INT8 else graph
+            return _lanes(core, wanted, spec, kind, share)
 
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precision, self.lanes = choose_precision(precision, load, spec, known, has_bf16=has_bf16)
+        chosen = choose_precision(precision, load, spec, known, has_bf16=has_bf16)
+        self.precision, self.lanes, self.self_test = chosen
         if reason := find_fault(self.lanes[0], spec, known):
             raise reason
 
@@ -114,11 +118,12 @@ def _graph(spec: ModelSpec, tokens: ModelTokenizer) -> Node:
 def _lanes(core: Node, graph: Node, spec: ModelSpec, precision: Precision, share: CpuShare) -> list[Lane]:
     options = {
         # OpenVINO's default is bf16 where the CPU has it.
-        "INFERENCE_PRECISION_HINT": str(precision),
+        "INFERENCE_PRECISION_HINT": str(Precision.F32 if precision is Precision.INT8 else precision),
         "NUM_STREAMS": share.lanes,
         "INFERENCE_NUM_THREADS": share.threads,
         # A second worker would be pinned to the same cores.
         "ENABLE_CPU_PINNING": False,
+        **(INT8_OPTIONS if precision is Precision.INT8 else {}),
     }
     compiled = core.compile_model(graph, "CPU", options)
     return [Lane(compiled, spec) for _ in range(share.lanes)]

@@ -1,4 +1,4 @@
-"""The self-test of a loaded model: whether bf16 is accurate enough, and whether padding changes its outputs.
+"""The self-test of a loaded model: whether bf16 or int8 is accurate enough, and whether padding changes its outputs.
 
 It runs a few texts of different lengths and takes a fraction of a second.
 """
@@ -6,12 +6,12 @@ It runs a few texts of different lengths and takes a fraction of a second.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from hubgate.domain.endpoint import Precision
-from hubgate.domain.errors import RuntimeFailed
+from hubgate.domain.errors import Cause, RuntimeFailed
 from hubgate.runtime.model.files import unusable
 from hubgate.runtime.model.heads import RankingHead
 from hubgate.runtime.model.spec import ModelSpec
@@ -23,6 +23,8 @@ SAME_VECTOR = 0.9995
 """The minimum cosine of two vectors of one text that are equal for any search."""
 SAME_SCORE = 0.01
 """The maximum difference of two scores of one text, between 0 and 1, that are equal for any ranking."""
+INT8_COSINE = 0.999
+"""The minimum cosine of a vector of int8 to that of f32. Below it, registration takes two models for different ones."""
 TEXTS = (
     "harbour",
     "When does the ferry leave?",
@@ -45,6 +47,15 @@ class Runner(Protocol):
 _Runner = TypeVar("_Runner", bound=Runner)
 
 
+class Chosen(NamedTuple, Generic[_Runner]):
+    """A loaded model and its precision."""
+
+    precision: Precision
+    lanes: list[_Runner]
+    self_test: float | None = None
+    """As in `domain.endpoint.Facts.precision_self_test`."""
+
+
 def encode_samples(tokens: ModelTokenizer, spec: ModelSpec) -> list[ModelInput]:
     """The sample texts as model inputs."""
     if isinstance(spec.head, RankingHead) and spec.head.template:
@@ -61,24 +72,28 @@ def choose_precision(
     known: Sequence[ModelInput],
     *,
     has_bf16: bool,
-) -> tuple[Precision, list[_Runner]]:
+) -> Chosen[_Runner]:
     """Choose the precision, and load the model with it.
 
     `auto` is bf16 if the CPU has it and the outputs for the sample texts stay the same.
 
     Raises:
-        RuntimeFailed: bf16 was requested and the CPU does not have it.
+        RuntimeFailed: bf16 was requested and the CPU does not have it, or int8 and it changes the outputs too much.
     """
     need_bf16(asked, has_bf16=has_bf16)
+    if asked is Precision.INT8:
+        reference = _alone(load(Precision.F32)[0], known)
+        small = load(Precision.INT8)
+        return Chosen(asked, small, _check_int8(spec, reference, _alone(small[0], known)))
     if asked is not Precision.AUTO:
-        return asked, load(asked)
+        return Chosen(asked, load(asked))
     exact = load(Precision.F32)
     if not has_bf16:
-        return Precision.F32, exact
+        return Chosen(Precision.F32, exact)
     fast = load(Precision.BF16)
     if same_outputs(spec, _alone(exact[0], known), _alone(fast[0], known)):
-        return Precision.BF16, fast
-    return Precision.F32, exact
+        return Chosen(Precision.BF16, fast)
+    return Chosen(Precision.F32, exact)
 
 
 def need_bf16(asked: Precision, *, has_bf16: bool) -> None:
@@ -107,10 +122,40 @@ def find_fault(model: Runner, spec: ModelSpec, known: Sequence[ModelInput]) -> R
 def same_outputs(spec: ModelSpec, one: Array, other: Array) -> bool:
     """Whether two outputs for the same texts are equal for any search or ranking."""
     if isinstance(spec.head, RankingHead):
-        squeezed = [sigmoid(scores) for scores in (one, other)]
-        return bool(np.abs(squeezed[0] - squeezed[1]).max() <= SAME_SCORE)
+        return _largest_difference(one, other) <= SAME_SCORE
+    return _lowest_cosine(one, other) >= SAME_VECTOR
+
+
+def _check_int8(spec: ModelSpec, exact: Array, small: Array) -> float:
+    """How close the outputs of int8 are to those of f32: see `Chosen.self_test`.
+
+    Raises:
+        RuntimeFailed: not close enough. f32 instead would be vectors that nobody asked for.
+    """
+    if isinstance(spec.head, RankingHead):
+        found = _largest_difference(exact, small)
+        passed, what = found <= SAME_SCORE, f"its scores differ from those of f32 by up to {found:.4f}"
+        limit = f"at most {SAME_SCORE}"
+    else:
+        found = _lowest_cosine(exact, small)
+        passed, what = found >= INT8_COSINE, f"the cosine of its vectors to those of f32 is {found:.4f}"
+        limit = f"at least {INT8_COSINE}"
+    if passed:
+        return round(found, 5)
+    raise RuntimeFailed(
+        f"The model fails the self-test of the precision int8: {what}, and {limit} is required.",
+        remedy="Register the endpoint with the precision f32.",
+        cause=Cause.MODEL_UNUSABLE,
+    )
+
+
+def _largest_difference(one: Array, other: Array) -> float:
+    return float(np.abs(sigmoid(one) - sigmoid(other)).max())
+
+
+def _lowest_cosine(one: Array, other: Array) -> float:
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return bool(((one * other).sum(axis=1) >= SAME_VECTOR * lengths).all())
+    return float(((one * other).sum(axis=1) / np.maximum(lengths, 1e-30)).min())
 
 
 def sigmoid(scores: Array) -> Array:

@@ -79,7 +79,7 @@ class Batches:
         self._access = access
         self._audit = audit
         self._webhook = webhook
-        self._max_row_bytes = max_row_bytes
+        self.max_row_bytes = max_row_bytes
         self._alone = alone
         self._clock = clock
         self._owner = secrets.token_hex(8)
@@ -205,7 +205,7 @@ class Batches:
             call=call,
             find_key=self._access.valid_key,
             clock=self._clock,
-            max_row_bytes=self._max_row_bytes,
+            max_row_bytes=self.max_row_bytes,
             notify=self._webhook is not None,
         )
         self._loop = asyncio.create_task(self._work(parts))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -23,65 +21,14 @@ from hubgate.domain.errors import (
     StoreFailed,
 )
 from hubgate.domain.records import DAY, Key
-from hubgate.files import create_private_folder, flush_to_disk, sync_folder, write_private
+from hubgate.files import flush_to_disk, sync_folder
+from hubgate.service.batches.folder import FilesFolder
 from hubgate.service.shielded import shielded
 
 MIN_LIFE, MAX_LIFE = 3600, 30 * DAY
 """Seconds for which a caller may have a file kept: OpenAI's bounds."""
 _CHECK_BYTES = 8 << 20
 """How much an upload may write before the room is measured again."""
-_DRAFT = ".upload"
-_DRAFT_SECONDS = 3600.0
-
-
-class FilesFolder:
-    """A folder for the content of files. Several gateways may share it. All methods do blocking I/O.
-
-    Args:
-        path: created when it is first used.
-        total_bytes: of all files in it.
-    """
-
-    def __init__(self, path: Path, total_bytes: int) -> None:
-        self._path = path
-        self._total_bytes = total_bytes
-
-    def open(self) -> str:
-        """Create the folder if needed, and return its id.
-
-        Raises:
-            OSError: it cannot be created.
-        """
-        create_private_folder(self._path)
-        mark = self._path / ".folder"
-        with contextlib.suppress(FileExistsError):
-            write_private(mark, secrets.token_hex(16).encode(), new=True)
-        return mark.read_text("ascii").strip()
-
-    def path(self, file_id: str) -> Path:
-        return self._path / file_id
-
-    def parts(self, batch_id: str) -> list[Path]:
-        """The files of a batch's runs, oldest first."""
-        return sorted(self._path.glob(f"{batch_id}.*.part"))
-
-    def draft(self) -> Path:
-        return self._path / f"{secrets.token_hex(8)}{_DRAFT}"
-
-    def room(self) -> int:
-        """How many bytes may still be written."""
-        with os.scandir(self._path) as entries:
-            used = sum(_size(entry) for entry in entries)
-        return self._total_bytes - used
-
-    def remove(self, file_id: str) -> None:
-        self.path(file_id).unlink(missing_ok=True)
-
-    def remove_drafts(self) -> None:
-        """Remove uploads that nobody finishes any more."""
-        for draft in self._path.glob(f"*{_DRAFT}"):
-            if draft.stat().st_mtime < time.time() - _DRAFT_SECONDS:
-                draft.unlink(missing_ok=True)
 
 
 class Files:
@@ -201,10 +148,13 @@ class Files:
         if file.folder != await self.folder_id():
             raise StoreFailed(
                 "The content of this file is in the folder of another gateway.",
-                remedy="Ask that gateway, or ask the operator to set HUBGATE_FILES to one folder for all gateways.",
+                remedy="Ask that gateway, or ask the operator to set HUBGATE_FILES to one folder or object store for all gateways.",
             )
-        path = self.folder.path(file.id)
-        if not await asyncio.to_thread(path.exists):
+        try:
+            path = await asyncio.to_thread(self.folder.fetch, file.id)
+        except OSError as error:
+            raise _disk_error(error) from error
+        if not path.exists():
             raise NotFound("The content of this file was lost.", remedy="Upload it again.")
         return file, path
 
@@ -228,7 +178,7 @@ class Files:
         folder = await self.folder_id()
         for file in await self._store.expired_files(folder, self._clock()):
             await self._remove(file)
-        await asyncio.to_thread(self.folder.remove_drafts)
+        await asyncio.to_thread(self.folder.clean)
 
     async def _remove(self, file: StoredFile) -> None:
         if file.folder == await self.folder_id():
@@ -272,7 +222,7 @@ class Upload:
     async def keep_as(self, file_id: str) -> None:
         """Make it a file of the folder. Raises: StoreFailed."""
         try:
-            await shielded(asyncio.to_thread(self._keep, self._folder.path(file_id)))
+            await shielded(asyncio.to_thread(self._keep, file_id))
         except OSError as error:
             raise _disk_error(error) from error
 
@@ -300,12 +250,13 @@ class Upload:
             self._file = self._draft.open("wb")
         return self._file
 
-    def _keep(self, path: Path) -> None:
-        file = self._open()  # an empty file has no data
+    def _keep(self, file_id: str) -> None:
+        file, path = self._open(), self._folder.path(file_id)  # an empty file has no data
         flush_to_disk(file)
         file.close()
         self._draft.replace(path)
         sync_folder(path.parent)
+        self._folder.publish(file_id)
 
     def _discard(self) -> None:
         if self._file is not None:
@@ -316,13 +267,6 @@ class Upload:
 def may_see(key: Key, owner: str) -> bool:
     """Whether a caller may see what belongs to the key with the id `owner`."""
     return key.admin or key.id == owner
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _disk_error(error: OSError) -> StoreFailed:

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from hubgate.files import atomic_write
-from hubgate.service.batches.files import FilesFolder
+from hubgate.service.batches.folder import FilesFolder
 from hubgate.service.batches.rows import Row
 
 _ID = b'{"id":"batch_req_'
@@ -67,8 +67,11 @@ class _Source:
     """One file of lines, which may still grow."""
 
     def __init__(self, path: Path, *, success: bool, new: bool = False) -> None:
+        self.path = path
         self.success = success
         self.end = 0
+        self.published = 0
+        """Up to here, the lines are in the object store."""
         # Unbuffered, so that nothing of a failed write is written later.
         self._new = path.open("xb", buffering=0) if new else None
         self._old: BinaryIO = path.open("rb")
@@ -121,6 +124,7 @@ class Record:
     """
 
     def __init__(self, folder: FilesFolder, batch_id: str, run: int, output: Path, last: int) -> None:
+        self._folder = folder
         self._lock = threading.Lock()
         self._offsets = array("Q", bytes(8 * (last + 1)))
         self._places = array("H", bytes(2 * (last + 1)))
@@ -169,6 +173,19 @@ class Record:
         with self._lock:
             for position in self._new.values():
                 self._sources[position].flush()
+
+    def publish(self) -> None:
+        """Store what was appended since the last call in the object store, if there is one.
+
+        Raises:
+            OSError: it failed; the next call repeats it.
+        """
+        for position in self._new.values():
+            source = self._sources[position]
+            with self._lock:
+                end = source.end
+            self._folder.publish_part(source.path, source.published, end)
+            source.published = end
 
     def write(
         self, rows: Iterator[Row], output: Path, errors: Path, missing: tuple[str, str] | None, batch_id: str

@@ -73,6 +73,16 @@ def read_rows(path: Path, max_bytes: int) -> Iterator[Row]:
         yield Row(number, found.custom_id, bytes(found.body))
 
 
+def first_url(path: Path, max_bytes: int) -> str | None:
+    """Where the first request goes; `None` if its line is not a request."""
+    for _, line in _lines(path, max_bytes):
+        try:
+            return _LINE.decode(line).url
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+    return None
+
+
 def check_rows(path: Path, url: str, max_bytes: int) -> Checked:
     """Read a whole input and check that every line is a request to `url`. Keeps 16 bytes of each line."""
     check = _Check(url, max_bytes)

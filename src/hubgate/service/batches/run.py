@@ -36,6 +36,7 @@ LEASE_SECONDS = 60.0
 """How long a batch belongs to a gateway that does not report any more."""
 _BEAT_SECONDS = 2.0
 _FLUSH_BEATS = 3
+_PUBLISH_BEATS = 15
 _SLOT_BYTES = 512 * 1024
 """A larger request takes several slots, which bounds the memory."""
 _READ_ROWS = 256
@@ -113,11 +114,19 @@ class BatchRun:
                 if not task.done():
                     task.cancel()
             await asyncio.gather(beat, work, return_exceptions=True)
-            if self._record is not None:
-                await asyncio.to_thread(self._record.close)
+            await self._close_record()
         for task in (beat, work):
             if not task.cancelled():
                 task.result()
+
+    async def _close_record(self) -> None:
+        if (record := self._record) is None:
+            return
+        if not self.batch.is_finished:
+            # What is not stored is asked again, if another gateway continues.
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(record.publish)
+        await asyncio.to_thread(record.close)
 
     async def cancel(self) -> None:
         """Learn at once that the cancellation was requested here."""
@@ -138,7 +147,7 @@ class BatchRun:
             await self._end(BatchStatus.FAILED, Fault(code="file_unreadable", message=message))
 
     async def _validate(self) -> None:
-        path = self.parts.files.folder.path(self.batch.input_file)
+        path = await asyncio.to_thread(self.parts.files.folder.fetch, self.batch.input_file)
         checked = await asyncio.to_thread(check_rows, path, self.batch.path, self.parts.max_row_bytes)
         if checked.faults:
             await self._end(BatchStatus.FAILED, *checked.faults)
@@ -187,9 +196,9 @@ class BatchRun:
 
     def _open_record_file(self) -> None:
         batch, folder = self.batch, self.parts.files.folder
-        rows = read_rows(folder.path(batch.input_file), self.parts.max_row_bytes)
+        rows = read_rows(folder.fetch(batch.input_file), self.parts.max_row_bytes)
         last = max((row.number for row in rows), default=0)
-        self._record = Record(folder, batch.id, batch.run, folder.path(_output_file(batch)), last)
+        self._record = Record(folder, batch.id, batch.run, folder.fetch(_output_file(batch)), last)
 
     async def _ask_all(self) -> None:
         try:
@@ -307,7 +316,8 @@ class BatchRun:
             is_expired = batch.cancel_at is None and self.parts.clock() >= batch.expires_at
             status = BatchStatus.EXPIRED if is_expired else BatchStatus.CANCELLED
         output, errors = _output_file(batch), _error_file(batch)
-        rows = read_rows(files.folder.path(batch.input_file), self.parts.max_row_bytes)
+        path = await asyncio.to_thread(files.folder.fetch, batch.input_file)
+        rows = read_rows(path, self.parts.max_row_bytes)
         sizes = await asyncio.to_thread(
             record.write,
             rows,
@@ -327,7 +337,7 @@ class BatchRun:
             completed=record.completed,
             failed=record.failed,
         )
-        await asyncio.to_thread(self._remove_parts)
+        await asyncio.to_thread(files.folder.remove_parts, batch.id)
 
     async def _keep(self, file_id: str, name: str, size: int) -> str | None:
         """Register a file, unless it is empty."""
@@ -335,6 +345,7 @@ class BatchRun:
         if not size:
             await asyncio.to_thread(files.folder.remove, file_id)
             return None
+        await asyncio.to_thread(files.folder.publish, file_id)
         await self.parts.store.add_file(
             StoredFile(
                 id=file_id,
@@ -348,10 +359,6 @@ class BatchRun:
             )
         )
         return file_id
-
-    def _remove_parts(self) -> None:
-        for part in self.parts.files.folder.parts(self.batch.id):
-            part.unlink(missing_ok=True)
 
     async def _end(self, status: BatchStatus, *faults: Fault, **values: Any) -> None:
         now = self.parts.clock()
@@ -389,6 +396,8 @@ class BatchRun:
             try:
                 if self._record is not None and beats % _FLUSH_BEATS == 0:
                     await asyncio.to_thread(self._record.flush)
+                if self._record is not None and beats % _PUBLISH_BEATS == 0:
+                    await asyncio.to_thread(self._record.publish)
                 if not self.batch.is_finished:
                     await self._save()
                 if self._asking is not None and not self._has_key():

@@ -12,14 +12,12 @@ from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.records import Kind, News
+from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
-from hubgate.service.registry.connections import Connections
-from hubgate.service.registry.stored_endpoints import StoredEndpoints
 
 POLL_SECONDS = 0.5
 """A notification comes sooner, but may be lost, and a pooler may not pass it on."""
-_RECONNECT_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -33,14 +31,12 @@ class Applier:
     def __init__(
         self,
         access: Access,
-        connections: Connections,
-        endpoints: StoredEndpoints,
+        gateway: Gateway,
         memory: VectorMemory | None,
         share_tokenizers: Callable[[Iterable[Endpoint]], Awaitable[None]],
     ) -> None:
         self._access = access
-        self._connections = connections
-        self._endpoints = endpoints
+        self._gateway = gateway
         self._memory = memory
         self._share_tokenizers = share_tokenizers
 
@@ -54,16 +50,19 @@ class Applier:
         if Kind.KEY in kinds:
             await self._access.follow()
         if Kind.CONNECTION in kinds:
-            await self._connections.follow()
+            await self._gateway.connections.follow()
         if names:
-            await self._endpoints.follow(names, before=self._share_tokenizers)
+            await self._gateway.stored.follow(names, before=self._share_tokenizers)
+        if Kind.ALIAS in kinds:  # after the endpoints that they lead to
+            await self._gateway.aliases.follow()
         if Kind.CACHE in kinds:
             await self._clear_cache()
 
     async def _apply_everything(self) -> None:
         await self._access.follow()
-        await self._connections.follow()
-        await self._endpoints.follow(before=self._share_tokenizers)
+        await self._gateway.connections.follow()
+        await self._gateway.stored.follow(before=self._share_tokenizers)
+        await self._gateway.aliases.follow()
 
     async def _clear_cache(self) -> None:
         if self._memory is not None:
@@ -94,7 +93,8 @@ class Follower:
         self._followed_at = time.monotonic()
         self._wake = asyncio.Event()
         self._failing = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._task: asyncio.Task[None] | None = None
+        feed.follow(self.wake)
 
     @property
     def stale_seconds(self) -> float:
@@ -121,12 +121,12 @@ class Follower:
 
     def start(self) -> None:
         """Follow in the background until `close`."""
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._listen())]
+        self._task = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _follow(self) -> None:
         while True:
@@ -148,11 +148,3 @@ class Follower:
                 if self._failing:
                     _log.info("changes of other gateways are known again")
                 self._failing = False
-
-    async def _listen(self) -> None:
-        """Wake when the database notifies. Without notifications, polling goes on."""
-        while True:
-            with contextlib.suppress(StoreFailed):
-                async for _ in self._feed.listen():
-                    self.wake()
-            await asyncio.sleep(_RECONNECT_SECONDS)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from hubgate.core.deployments.costs import DAY
 from hubgate.core.deployments.prices import cost_at_most, hardware_of
-from hubgate.domain.deployment_ports import CostRow, DeploymentStore, GuardStore, InferenceEndpoints
+from hubgate.domain.deployment_ports import CostRow, DeploymentStore, GuardStore, InferenceEndpoints, Watched
 from hubgate.domain.deployments import (
     DeploymentChanges,
     Hardware,
@@ -18,7 +18,6 @@ from hubgate.domain.deployments import (
     Stage,
 )
 from hubgate.domain.errors import (
-    EndpointExists,
     HubgateError,
     InUse,
     InvalidRequest,
@@ -28,6 +27,7 @@ from hubgate.domain.errors import (
 )
 from hubgate.domain.hub import Deployment, DeploymentState
 from hubgate.domain.ports import AuditLog
+from hubgate.domain.secret import Secret
 from hubgate.service.deployments.acts import (
     Act,
     Done,
@@ -39,6 +39,7 @@ from hubgate.service.deployments.acts import (
     scaling_after,
 )
 from hubgate.service.deployments.budget import Budget
+from hubgate.service.deployments.guard import CostGuard
 from hubgate.service.deployments.planner import DeploymentRequest, Planned, Planner
 from hubgate.service.deployments.tokens import Account, Accounts
 from hubgate.service.registry.registry import Registry
@@ -59,6 +60,7 @@ class Deployer:
         audit: gets an entry for each act.
         budget: forbids what could cost too much.
         costs: what the guard counted.
+        guard: the cost guard.
         on_change: called when a deployment should be followed.
         clock: seconds since the epoch.
     """
@@ -74,42 +76,44 @@ class Deployer:
         audit: AuditLog,
         budget: Budget,
         costs: GuardStore,
+        guard: CostGuard,
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
-        self._planner = planner
-        self._accounts = accounts
+        self.planner = planner
+        self.accounts = accounts
         self._store = store
         self._registry = registry
         self._audit = audit
         self._budget = budget
         self._costs = costs
+        self.guard = guard
         self._on_change = on_change
         self._clock = clock
 
     async def hardware(self, connection: str | None, namespace: str | None) -> Sequence[Hardware]:
         """What a namespace may run on, cheapest first."""
-        account = await self._accounts.find(connection, namespace)
+        account = await self.accounts.find(connection, namespace)
         return await self._api.hardware(account.namespace, account.token)
 
     async def plan(self, request: DeploymentRequest) -> Plan:
         """See `Planner.plan`."""
-        plan = await self._planner.plan(request)
-        taken = self._taken(request.register_as or plan.wanted.name)
+        plan = await self.planner.plan(request)
+        taken = self._registry.taken(request.register_as or plan.wanted.name)
         if taken:
             plan = replace(plan, warnings=(*plan.warnings, f"{taken.message} {taken.remedy}"))
         return plan
 
     async def list(self, connection: str | None, namespace: str | None) -> Sequence[Listed]:
         """The Inference Endpoints of a namespace, and those that hubgate tried to create there, sorted by name."""
-        account = await self._accounts.find(connection, namespace)
+        account = await self.accounts.find(connection, namespace)
         hardware = await self._api.hardware(account.namespace, account.token)
         found = await self._api.list(account.namespace, account.token)
-        managed = await self._managed(account.namespace)
+        managed, watched = await self._managed(account.namespace), await self._costs.watched()
         names = {one.name for one in found}
         absent = [_absent(one) for name, one in managed.items() if name not in names]
-        listed = [self._listed(one, hardware, managed.get(one.name)) for one in (*found, *absent)]
+        listed = [self._listed(one, hardware, managed.get(one.name), watched) for one in (*found, *absent)]
         return sorted(listed, key=lambda one: one.deployment.name)
 
     async def records(self) -> Sequence[ManagedDeployment]:
@@ -137,8 +141,8 @@ class Deployer:
             EndpointExists: the name to register it under is taken.
             HubgateError: Hugging Face refused; nothing was created.
         """
-        planned = await self._planner.confirmed(request, confirm)
-        taken = self._taken(planned.register_as)
+        planned = await self.planner.confirmed(request, confirm)
+        taken = self._registry.taken(planned.register_as)
         if taken:
             raise taken
         created: list[ManagedDeployment] = []
@@ -174,6 +178,8 @@ class Deployer:
         hardware = changes.hardware or listed.hardware
         after = replace(
             listed.deployment,
+            # Whether a change starts a paused one is not documented, so it counts as if it did.
+            state=DeploymentState.PENDING if listed.deployment.paused else listed.deployment.state,
             max_replicas=changes.scaling.max_replicas if changes.scaling else listed.deployment.max_replicas,
         )
         act = act_on("edit", listed, cost_at_most(after, hardware), body=self._api.changes(changes))
@@ -210,13 +216,23 @@ class Deployer:
         *,
         confirm_price: float | None = None,
         dry_run: bool = False,
+        token: Secret | None = None,
     ) -> Done:
         """Resume a paused Inference Endpoint. Its price has to be confirmed.
 
+        Args:
+            connection: the name of a connection.
+            namespace: whose it is.
+            name: its name.
+            confirm_price: US dollars an hour that it may cost at most.
+            dry_run: only return what would be done.
+            token: one that is not a connection's; it requires a namespace.
+
         Raises:
             NotConfirmed: the price was not confirmed, or is higher than confirmed.
+            NotPermitted: the namespace could cost more than the limit.
         """
-        account, listed = await self._find(connection, namespace, name)
+        account, listed = await self._find(connection, namespace, name, token)
         resumed = replace(listed.deployment, state=DeploymentState.PENDING)
         act = act_on("resume", listed, cost_at_most(resumed, listed.hardware))
         return await self._carry_out(
@@ -233,6 +249,11 @@ class Deployer:
     ) -> Done:
         """Scale an Inference Endpoint to zero: it costs nothing until the next call wakes it."""
         account, listed = await self._find(connection, namespace, name)
+        if listed.deployment.paused:  # a call could wake it then, although nobody confirmed what that costs
+            raise InvalidRequest(
+                f"The Inference Endpoint [{name}] is paused: it costs nothing already.",
+                remedy="Resume it, if calls should wake it.",
+            )
         act = act_on("zero", listed, listed.at_most)
         return await self._carry_out(
             act,
@@ -378,8 +399,13 @@ class Deployer:
         await self._store.save(started)
         self._on_change()
 
-    async def _find(self, connection: str | None, namespace: str | None, name: str) -> tuple[Account, Listed]:
-        account = await self._accounts.find(connection, namespace)
+    async def _find(
+        self, connection: str | None, namespace: str | None, name: str, token: Secret | None = None
+    ) -> tuple[Account, Listed]:
+        if token is not None and namespace is not None:
+            account = Account("", token, namespace)
+        else:
+            account = await self.accounts.find(connection, namespace)
         managed = (await self._managed(account.namespace)).get(name)
         try:
             deployment = await self._api.show(account.namespace, name, account.token)
@@ -388,23 +414,30 @@ class Deployer:
                 raise
             deployment = _absent(managed)
         hardware = await self._api.hardware(account.namespace, account.token)
-        return account, self._listed(deployment, hardware, managed)
+        return account, self._listed(deployment, hardware, managed, await self._costs.watched())
 
     async def _managed(self, namespace: str) -> Mapping[str, ManagedDeployment]:
         """The records of a namespace by name; the newest if several had the same."""
         return {one.name: one for one in await self._store.all() if one.namespace == namespace}
 
     def _listed(
-        self, deployment: Deployment, hardware: Sequence[Hardware], managed: ManagedDeployment | None
+        self,
+        deployment: Deployment,
+        hardware: Sequence[Hardware],
+        managed: ManagedDeployment | None,
+        watched: Mapping[str, Watched],
     ) -> Listed:
         if managed and deployment.tags and managed.tag not in deployment.tags:
             managed = None
         url = deployment.url or (managed.url if managed else None)
+        seen = watched.get(f"{managed.namespace}/{managed.name}") if managed else None
         return Listed(
             deployment=deployment,
             hardware=hardware_of(deployment, hardware),
             managed=managed,
             used_by=tuple(self._users_of(url)) if url else (),
+            paused_for=seen.paused_for if seen and deployment.paused else None,
+            failing_since=seen.failing_since if seen else None,
         )
 
     def _users_of(self, url: str) -> Sequence[str]:
@@ -441,9 +474,6 @@ class Deployer:
             arguments=edit.arguments,
             environment=edit.environment,
         )
-
-    def _taken(self, name: str) -> EndpointExists | None:
-        return EndpointExists(name) if any(one.name == name for one in self._registry.endpoints()) else None
 
 
 def _absent(managed: ManagedDeployment) -> Deployment:

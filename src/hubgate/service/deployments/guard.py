@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
+from typing import Literal, NamedTuple
 
 from hubgate.core.deployments.costs import Reading, spent_between
 from hubgate.core.deployments.guard_rules import Reason, Rules, Seen, pause_reason, resumes
@@ -37,6 +38,31 @@ _PRICES_SECONDS = 3600.0
 _COSTS_MONEY = BILLED | {DeploymentState.UPDATE_FAILED}
 
 _log = logging.getLogger(__name__)
+
+
+class GuardAct(NamedTuple):
+    """What the guard would do."""
+
+    deployment: str
+    """NAMESPACE/NAME."""
+    verb: str
+    """`pause` or `resume`."""
+    reason: Reason
+    before: float | None
+    """US dollars an hour at most; `None` if unknown."""
+    after: float | None
+
+
+class FailedPause(NamedTuple):
+    """An Inference Endpoint that should be paused, and costs money."""
+
+    namespace: str
+    name: str
+    connection: str
+    since: float
+    """Seconds since the epoch."""
+    dollars: float
+    """An hour."""
 
 
 class CostGuard:
@@ -125,6 +151,49 @@ class CostGuard:
             self._totals = await self._store.totals()
         self.failing = frozenset(name for name, one in watched.items() if one.failing_since is not None)
 
+    async def failed_pauses(self) -> Sequence[FailedPause]:
+        """Those of the last round, of whichever gateway did it. Hugging Face is not asked."""
+        watched = await self._store.watched()
+        return [
+            FailedPause(
+                one.namespace, one.name, one.connection, seen.failing_since, seen.replicas * seen.price
+            )
+            for one in await self._deployments.all()
+            if (seen := watched.get(_name(one))) is not None and seen.failing_since is not None
+        ]
+
+    async def preview(self) -> Sequence[GuardAct]:
+        """What a round would do now. Nothing is done or stored.
+
+        Raises:
+            UpstreamError: Hugging Face cannot be asked.
+        """
+        watched = await self._store.watched()
+        found: list[GuardAct] = []
+        for one in await self._deployments.all():
+            if one.stage is not Stage.REGISTERED:
+                continue
+            token = self._accounts.token(one.connection)
+            barrier = self._live.barriers.get(one.register_as)
+            if token is None or barrier is None:
+                continue
+            listed = await self._api.list(one.namespace, token)
+            deployment = next(
+                (item for item in listed if item.name == one.name and one.tag in item.tags), None
+            )
+            if deployment is None:
+                continue
+            kind = hardware_of(deployment, await self._hardware(one.namespace, token))
+            seen = self._seen(one, deployment, kind, watched.get(_name(one)))
+            decided = self._decide(one, deployment, seen, barrier)
+            if decided is None:
+                continue
+            verb, reason = decided
+            running = replace(deployment, state=DeploymentState.PENDING)
+            after = 0.0 if verb == "pause" else cost_at_most(running, kind)
+            found.append(GuardAct(_name(one), verb, reason, cost_at_most(deployment, kind), after))
+        return found
+
     async def _guard(self, managed: Sequence[ManagedDeployment]) -> None:
         watched = await self._store.watched()
         owner = attrgetter("namespace", "connection")
@@ -161,24 +230,25 @@ class CostGuard:
         before: Watched | None,
     ) -> Watched | None:
         """Add what was spent since the last look; `None` if it does not exist."""
-        now, name = self._clock(), _name(one)
         if deployment is None:
             if before is not None:
-                gone = replace(before, at=now, state=DeploymentState.UNKNOWN, replicas=0)
+                gone = replace(before, at=self._clock(), state=DeploymentState.UNKNOWN, replicas=0)
                 await self._save(gone, before)
-                await self._store.forget(name)
+                await self._store.forget(before.deployment)
             return None
-        kind = hardware_of(deployment, hardware)
-        before = before or Watched(
-            deployment=name,
-            at=one.started_at,
-            state=DeploymentState.PENDING,
-            replicas=0,
-            price=one.price.replica,
-            up_since=one.started_at,
-        )
+        seen = self._seen(one, deployment, hardware_of(deployment, hardware), before)
+        await self._save(seen, before or _first_look(one))
+        barrier = self._live.barriers.get(one.register_as)
+        if barrier is not None and (one.stage is Stage.REGISTERED or deployment.paused):
+            barrier.show(seen.state, paused_by_guard=seen.paused_for is not None)
+        return seen
+
+    def _seen(
+        self, one: ManagedDeployment, deployment: Deployment, kind: Hardware | None, before: Watched | None
+    ) -> Watched:
+        now, before = self._clock(), before or _first_look(one)
         is_up, was_up = (state is DeploymentState.RUNNING for state in (deployment.state, before.state))
-        seen = replace(
+        return replace(
             before,
             at=now,
             state=deployment.state,
@@ -188,18 +258,24 @@ class CostGuard:
             paused_for=before.paused_for if deployment.paused else None,
             failing_since=None if deployment.paused else before.failing_since,
         )
-        await self._save(seen, before)
-        barrier = self._live.barriers.get(one.register_as)
-        if barrier is not None and (one.stage is Stage.REGISTERED or deployment.paused):
-            barrier.show(seen.state, paused_by_guard=seen.paused_for is not None)
-        return seen
 
     async def _act(
         self, one: ManagedDeployment, deployment: Deployment, watched: Watched, token: Secret
     ) -> None:
-        barrier, now = self._live.barriers.get(one.register_as), self._clock()
-        if barrier is None:
+        barrier = self._live.barriers.get(one.register_as)
+        decided = self._decide(one, deployment, watched, barrier) if barrier else None
+        if barrier is None or decided is None:
             return
+        verb, reason = decided
+        if verb == "pause":
+            await self._pause(one, watched, barrier, reason, token)
+        else:
+            await self._resume(one, deployment, watched, reason, token)
+
+    def _decide(
+        self, one: ManagedDeployment, deployment: Deployment, watched: Watched, barrier: WakeBarrier
+    ) -> tuple[Literal["pause", "resume"], Reason] | None:
+        now = self._clock()
         seen = Seen(
             state=watched.state,
             busy=self._live.is_busy(one.register_as),
@@ -208,11 +284,12 @@ class CostGuard:
         )
         reason = pause_reason(barrier.rules, seen, now)
         if reason is not None and not (self._shared and reason is Reason.IDLE):
-            await self._pause(one, watched, barrier, reason, token)
-        elif resumes(barrier.rules, seen, now):
-            await self._resume(one, deployment, watched, Reason.HOURS, token)
-        elif barrier.wanted and seen.paused_for is not None and deployment.paused:
-            await self._resume(one, deployment, watched, Reason.CALL, token)
+            return "pause", reason
+        if resumes(barrier.rules, seen, now):
+            return "resume", Reason.HOURS
+        if barrier.wanted and seen.paused_for is not None and deployment.paused:
+            return "resume", Reason.CALL
+        return None
 
     async def _pause(
         self, one: ManagedDeployment, watched: Watched, barrier: WakeBarrier, reason: Reason, token: Secret
@@ -304,6 +381,17 @@ class CostGuard:
             return None
         endpoint = self._live.find(one.register_as).endpoint
         return endpoint if endpoint.namespace == one.namespace else None
+
+
+def _first_look(one: ManagedDeployment) -> Watched:
+    return Watched(
+        deployment=_name(one),
+        at=one.started_at,
+        state=DeploymentState.PENDING,
+        replicas=0,
+        price=one.price.replica,
+        up_since=one.started_at,
+    )
 
 
 def _name(one: ManagedDeployment) -> str:

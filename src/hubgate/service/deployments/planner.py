@@ -25,6 +25,7 @@ from hubgate.domain.deployments import (
     Hardware,
     Image,
     Misfit,
+    Offer,
     Plan,
     Recipe,
     Scaling,
@@ -94,6 +95,15 @@ class Planned(NamedTuple):
     register_as: str
 
 
+class _Considered(NamedTuple):
+    """A request with what Hugging Face says about it."""
+
+    account: Account
+    card: ModelCard
+    task: Task
+    offer: Offer
+
+
 class _Stamp(msgspec.Struct, array_like=True):
     """What a confirmation holds, signed together with the request."""
 
@@ -128,6 +138,14 @@ class Planner:
         self._accounts = accounts
         self._secret = secret
         self._clock = clock
+
+    async def offer(self, request: DeploymentRequest) -> Offer:
+        """What the model could run on.
+
+        Raises:
+            HubgateError: as `plan`, unless it fits on nothing.
+        """
+        return (await self._consider(request)).offer
 
     async def plan(self, request: DeploymentRequest) -> Plan:
         """What creating this Inference Endpoint would do and cost.
@@ -173,7 +191,7 @@ class Planner:
             )
         return planned
 
-    async def _plan(self, request: DeploymentRequest, plan_id: str, pinned: str | None = None) -> Planned:
+    async def _consider(self, request: DeploymentRequest) -> _Considered:
         account = await self._accounts.find(request.connection, request.namespace, manages=True)
         card = await self._hub.model(request.repository, account.token)
         name = request.name or _default_name(card.name)
@@ -194,14 +212,28 @@ class Planner:
             )
             for one in offered
         ]
-        hardware = _choose(fits, request, pinned, warnings)
-        recipe = next((one for one in recipes if one.engine is choice.engine), None)
-        wanted = WantedDeployment(
+        offer = Offer(
             namespace=account.namespace,
             name=name,
+            engine=choice.engine,
+            why=choice.why,
+            fits=tuple(fits),
+            recipes=tuple(recipes),
+            warnings=tuple(warnings),
+        )
+        return _Considered(account, card, task, offer)
+
+    async def _plan(self, request: DeploymentRequest, plan_id: str, pinned: str | None = None) -> Planned:
+        account, card, task, offer = await self._consider(request)
+        engine, warnings = offer.engine, list(offer.warnings)
+        hardware = _choose(offer.fits, request, pinned, warnings)
+        recipe = next((one for one in offer.recipes if one.engine is engine), None)
+        wanted = WantedDeployment(
+            namespace=offer.namespace,
+            name=offer.name,
             repository=card.name,
             hardware=hardware,
-            image=_image(request, choice.engine, hardware, task, recipe),
+            image=_image(request, engine, hardware, task, recipe),
             scaling=request.scaling,
             access=request.access,
             framework="custom" if request.image else "pytorch",
@@ -212,7 +244,7 @@ class Planner:
             secrets=request.secrets,
             tags=(TAG, tag_of(plan_id)),
         )
-        needed = needed_memory(card, choice.engine, hardware.accelerator)
+        needed = needed_memory(card, engine, hardware.accelerator)
         if needed is None:
             warnings.append("The model's size is unknown, so whether it fits in memory is, too.")
         if card.gated:
@@ -222,14 +254,14 @@ class Planner:
             wanted=wanted,
             body=self._api.body(wanted),
             price=price_of(hardware, request.scaling),
-            engine=choice.engine,
-            why=choice.why,
+            engine=engine,
+            why=offer.why,
             needed_gb=needed,
-            fits=tuple(fits),
-            recipes=tuple(recipes),
+            fits=offer.fits,
+            recipes=offer.recipes,
             warnings=tuple(warnings),
         )
-        return Planned(plan, account, task, request.register_as or name)
+        return Planned(plan, account, task, request.register_as or offer.name)
 
     async def _recipes(self, repository: str, account: Account, warnings: list[str]) -> Sequence[Recipe]:
         try:

@@ -19,6 +19,13 @@ class Account(NamedTuple):
     namespace: str
 
 
+class Owner(NamedTuple):
+    """Whose token a connection has."""
+
+    connection: str
+    user: HubUser
+
+
 class Accounts:
     """Finds the account of a request by the name of its connection."""
 
@@ -45,18 +52,28 @@ class Accounts:
             NotPermitted: the token lacks the right.
         """
         name = connection or self._only()
-        token = self._connections.find(name).hub_token
-        if token is None:
-            raise InvalidRequest(
-                f"The connection [{name}] has no token for Hugging Face.",
-                remedy="Add [huggingface] to its hosts, or use another connection.",
-            )
+        token = self._usable(name)
         if namespace and not manages:
             return Account(name, token, namespace)
-        user = await self._hub.whoami(token)
+        owner = await self.owner(name, manages=manages)
+        return Account(name, token, namespace or owner.user.name)
+
+    async def owner(self, connection: str | None, *, manages: bool = False) -> Owner:
+        """Whose a token is, and what it may do. Arguments and errors as of `find`."""
+        name = connection or self._only()
+        user = await self._hub.whoami(self._usable(name))
         if manages:
             _require_right(user, name)
-        return Account(name, token, namespace or user.name)
+        return Owner(name, user)
+
+    def _usable(self, connection: str) -> Secret:
+        token = self._connections.find(connection).hub_token
+        if token is None:
+            raise InvalidRequest(
+                f"The connection [{connection}] has no token for Hugging Face.",
+                remedy="Add [huggingface] to its hosts, or use another connection.",
+            )
+        return token
 
     def _only(self) -> str:
         names = [one.name for one in self._connections.all() if one.hub_token is not None]

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, repeat
 from typing import NamedTuple, TypeAlias, TypeVar
+
+from msgspec.structs import replace
 
 from hubgate.core.chunking import MAX_SLOTS, Chunk, TimeBudget, chunk, merged_slot, split_in_half
 from hubgate.core.vectors import f32, f32_to_json, floats, in_encoding

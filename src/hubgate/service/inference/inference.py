@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar, cast
+
+from msgspec.structs import replace
 
 from hubgate.core.chunking import Chunk
 from hubgate.core.generation import GenerationPipeline, ManagedStream
 from hubgate.domain.calls import (
+    TASK_OF_CALL,
     Call,
     Context,
     Embed,
     Generated,
     GenerationCall,
-    InputType,
     Rerank,
     Result,
     Scores,
@@ -26,7 +27,7 @@ from hubgate.domain.calls import (
     Vectors,
 )
 from hubgate.domain.chunking import ChunkingSettings
-from hubgate.domain.endpoint import TASK_OF_CALL, Endpoint, Task
+from hubgate.domain.endpoint import Endpoint, InputType, Task
 from hubgate.domain.errors import (
     Cause,
     DeadlineUnreachable,
@@ -58,29 +59,23 @@ class Inference:
     def __init__(self, live: LiveEndpoints) -> None:
         self._live = live
 
-    async def infer(self, name: str, call: Call) -> Result:
+    def infer(self, name: str, call: Call) -> Coroutine[Any, Any, Result]:
         """Handle a call about texts.
 
         Raises:
             WrongTask: the endpoint serves another task.
             HubgateError: the call failed.
         """
-        return await self._with_fallback(name, lambda live: self._infer(live, call))
+        return self._with_fallback(name, call.context, lambda live: self._infer(live, call))
 
-    async def embed(self, name: str, call: Embed) -> Vectors:
-        result = await self.infer(name, call)
-        assert isinstance(result, Vectors)  # noqa: S101 - an Embed returns Vectors
-        return result
+    def embed(self, name: str, call: Embed) -> Coroutine[Any, Any, Vectors]:
+        return cast("Coroutine[Any, Any, Vectors]", self.infer(name, call))
 
-    async def embed_sparse(self, name: str, call: SparseEmbed) -> SparseVectors:
-        result = await self.infer(name, call)
-        assert isinstance(result, SparseVectors)  # noqa: S101 - as above
-        return result
+    def embed_sparse(self, name: str, call: SparseEmbed) -> Coroutine[Any, Any, SparseVectors]:
+        return cast("Coroutine[Any, Any, SparseVectors]", self.infer(name, call))
 
-    async def rerank(self, name: str, call: Rerank) -> Scores:
-        result = await self.infer(name, call)
-        assert isinstance(result, Scores)  # noqa: S101 - as above
-        return result
+    def rerank(self, name: str, call: Rerank) -> Coroutine[Any, Any, Scores]:
+        return cast("Coroutine[Any, Any, Scores]", self.infer(name, call))
 
     async def generate(self, name: str, call: GenerationCall) -> Generated:
         """Generate text, and return it when it is complete.
@@ -89,7 +84,7 @@ class Inference:
             WrongTask: the endpoint serves another task.
             HubgateError: the call failed.
         """
-        return await self._with_fallback(name, lambda live: self._generate(live, call))
+        return await self._with_fallback(name, call.context, lambda live: self._generate(live, call))
 
     async def stream(self, name: str, call: GenerationCall) -> ManagedStream:
         """Generate text as a stream: see `Events`.
@@ -98,7 +93,7 @@ class Inference:
             WrongTask: the endpoint serves another task.
             HubgateError: the call failed.
         """
-        return await self._with_fallback(name, lambda live: self._stream(live, call))
+        return await self._with_fallback(name, call.context, lambda live: self._stream(live, call))
 
     async def count_tokens(
         self, name: str, texts: Sequence[str], kind: InputType | None, limit: int | None = None
@@ -181,10 +176,15 @@ class Inference:
         await barrier.admit(context)
         return self._live.find(barrier.endpoint)
 
-    async def _with_fallback(self, name: str, run: Callable[[LiveEndpoint], Awaitable[R]]) -> R:
+    def _with_fallback(
+        self, name: str, context: Context, run: Callable[[LiveEndpoint], Coroutine[Any, Any, R]]
+    ) -> Coroutine[Any, Any, R]:
         live = self._live.find(name)
-        if live.endpoint.fallback is None:
-            return await run(live)
+        return run(live) if live.endpoint.fallback is None else self._run_or_fall_back(live, context, run)
+
+    async def _run_or_fall_back(
+        self, live: LiveEndpoint, context: Context, run: Callable[[LiveEndpoint], Coroutine[Any, Any, R]]
+    ) -> R:
         try:
             return await run(live)
         except (UpstreamError, RuntimeFailed, QueueFull, DeadlineUnreachable) as error:
@@ -193,7 +193,11 @@ class Inference:
             fallback = self._fallback_of(live.endpoint)
             if fallback is None:
                 raise
+            name = live.endpoint.name
             _log.warning("endpoint %s failed (%s), using %s", name, error.cause, fallback.endpoint.name)
+            if context.origin is not None:
+                context.origin.endpoint = fallback.endpoint.name
+                context.origin.model = fallback.endpoint.model_version
             return await run(fallback)
 
     def _fallback_of(self, endpoint: Endpoint) -> LiveEndpoint | None:

@@ -23,28 +23,39 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 from weakref import WeakValueDictionary
+
+from msgspec import structs
 
 from hubgate.core.cache import CacheStep
 from hubgate.core.generation import GenerationPipeline
 from hubgate.core.matryoshka import ShortenStep
 from hubgate.core.prompts import PrefixStep
+from hubgate.core.queue import batch_queue, generation_queue
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
-from hubgate.core.queue.generation_queue import MAX_IN_FLIGHT, GenerationQueue
+from hubgate.core.queue.generation_queue import GenerationQueue
 from hubgate.core.rerank_templates import RerankTemplateStep, named_template, rerank_template
 from hubgate.core.token_counts import TokenCountStep
 from hubgate.core.traffic.balancer import Balancer
-from hubgate.core.traffic.circuit_breaker import BreakerGate, BreakerMonitor, CircuitBreaker
+from hubgate.core.traffic.circuit_breaker import (
+    BreakerGate,
+    BreakerMonitor,
+    BreakerNotices,
+    CircuitBreaker,
+)
+from hubgate.core.traffic.concurrency import MOST, ConcurrencyLimit
+from hubgate.core.traffic.leases import Lease, SharedLeases
+from hubgate.core.traffic.notices import Notice, SharedNotices
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.reservations import Reservation
 from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.core.traffic.slots import SharedLimits, Slots
 from hubgate.core.vector_guard import VectorGuard
-from hubgate.domain.calls import Call, InputType, Result
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source, Target, Task
+from hubgate.domain.calls import Call, Embed, Result
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, InputType, Source, Target, Task
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
 from hubgate.domain.ports import (
     Clock,
@@ -79,10 +90,11 @@ class Health:
     limiter: RateLimiter | Balancer
     retrier: Retrier | Balancer
     breaker: CircuitBreaker | Balancer
+    places: ConcurrencyLimit | Balancer
 
     @property
     def balancer(self) -> Balancer | None:
-        """Plays all three roles if several servers run the model."""
+        """Plays all these roles if several servers run the model."""
         return self.limiter if isinstance(self.limiter, Balancer) else None
 
 
@@ -107,6 +119,12 @@ class Pipeline:
             return None
         return await self.counter(self.prefix.add_prefixes(texts, kind), limit)
 
+    async def are_cached(self, texts: Sequence[str], kind: InputType | None) -> Sequence[bool]:
+        """Whether a call for each text would find its vector in the cache."""
+        if self.cached is None or self.prefix is None:
+            return [False] * len(texts)
+        return await self.cached.are_known(Embed(texts=self.prefix.add_prefixes(texts, kind)))
+
     async def close(self) -> None:
         """Reject queued calls, and wait for those in flight."""
         if self.queue is not None:
@@ -126,6 +144,8 @@ class Pipelines:
         ledger: Ledger | None = None,
         shared_limits: SharedLimits | None = None,
         *,
+        notices: SharedNotices | None = None,
+        leases: SharedLeases | None = None,
         max_reply_bytes: int = MAX_REPLY_BYTES,
         cache_secret: bytes = b"",
     ) -> None:
@@ -136,6 +156,8 @@ class Pipelines:
         self._counters = counters
         self._ledger = ledger
         self._shared_limits = shared_limits
+        self._notices = notices
+        self._leases = leases
         self._limiters: WeakValueDictionary[tuple[object, ...], RateLimiter] = WeakValueDictionary()
 
     def build(self, target: Target, model: Model) -> Pipeline:
@@ -152,6 +174,7 @@ class Pipelines:
             queue = BatchQueue(
                 monitor,
                 limiter=health.limiter,
+                places=health.places,
                 limits=_limits(endpoint, self._max_reply_bytes),
                 clock=self._clock,
             )
@@ -185,8 +208,7 @@ class Pipelines:
 
     def _build_generation(self, target: Target, model: TextGenerator) -> Pipeline:
         health = self._health(target, model)
-        servers = len(model.replicas) if isinstance(model, ReplicatedModel) else 1
-        queue = GenerationQueue(health.limiter, max_in_flight=MAX_IN_FLIGHT * servers, clock=self._clock)
+        queue = GenerationQueue(health.limiter, places=health.places, clock=self._clock)
         generation = GenerationPipeline(
             model,
             queue=queue,
@@ -200,52 +222,83 @@ class Pipelines:
     def _health(self, target: Target, model: Model) -> Health:
         if isinstance(model, ReplicatedModel):
             return self._balanced(target.endpoint, model)
-        limiter = self._limiter(target)
-        retrier = Retrier(limiter, patient=target.endpoint.fallback is None, clock=self._clock)
-        return Health(limiter=limiter, retrier=retrier, breaker=CircuitBreaker(clock=self._clock))
+        limiter, places = self._limiter(target), self._places(target.endpoint)
+        patient = target.endpoint.fallback is None
+        retrier = Retrier(
+            limiter, places=places, patient=patient, waking=self._notice("waking", target), clock=self._clock
+        )
+        state, test = self._notice("open", target), self._notice("test", target)
+        notices = BreakerNotices(state, test) if state and test else None
+        breaker = CircuitBreaker(notices=notices, clock=self._clock)
+        return Health(limiter=limiter, retrier=retrier, breaker=breaker, places=places)
 
     def _balanced(self, endpoint: Endpoint, model: ReplicatedModel) -> Health:
         balancer = model.balanced(
             [self._limiter(one.target) for one in model.replicas],
+            [self._places(one.target.endpoint) for one in model.replicas],
+            [self._notice("waking", one.target) for one in model.replicas],
             patient=endpoint.fallback is None,
-            max_in_flight=MAX_IN_FLIGHT if endpoint.task in GENERATION_TASKS else BatchLimits().concurrency,
             clock=self._clock,
         )
-        return Health(limiter=balancer, retrier=balancer, breaker=balancer)
+        return Health(limiter=balancer, retrier=balancer, breaker=balancer, places=balancer)
+
+    def _places(self, endpoint: Endpoint) -> ConcurrencyLimit:
+        """How many requests one server has at once, within what the operator allows and the server reports."""
+        generates = endpoint.task in GENERATION_TASKS
+        return ConcurrencyLimit(
+            generation_queue.START_LIMIT if generates else batch_queue.START_LIMIT,
+            bound=min(
+                endpoint.max_concurrent_requests or MOST, endpoint.facts.max_concurrent_requests or MOST
+            ),
+            per_token=not generates,
+            clock=self._clock,
+        )
 
     def _limiter(self, target: Target) -> RateLimiter:
         """Endpoints with the same URL, token and rate limit share one, as in Elasticsearch."""
-        endpoint, token = target.endpoint, target.token
-        secret = hashlib.sha256(token.reveal().encode()).digest() if token else b""
-        requests_per_minute = endpoint.requests_per_minute if endpoint.is_rate_limited else None
-        rate = (
-            requests_per_minute,
-            endpoint.tokens_per_minute,
-            endpoint.max_concurrent_requests,
-            endpoint.burst,
-        )
-        where = base_url(endpoint.url).lower() if endpoint.url else endpoint.model
-        key = (endpoint.source, where, secret, *rate)
+        endpoint, key = target.endpoint, _server_key(target)
+        requests_per_minute = _requests_per_minute(endpoint)
         limiter = self._limiters.get(key)
         if limiter is None:
             slots = self._slots(key, requests_per_minute, endpoint.burst)
+            max_texts = _max_concurrent_texts(endpoint.facts)
             limiter = self._limiters[key] = RateLimiter(
                 requests_per_minute if slots is None else None,
                 tokens_per_minute=endpoint.tokens_per_minute,
+                gateways=self._known_gateways if key[0] in _REMOTE else lambda: 1,
                 max_concurrent_requests=endpoint.max_concurrent_requests,
-                max_concurrent_texts=spec_of(endpoint.facts.engine).max_concurrent_texts,
+                max_concurrent_texts=max_texts,
                 burst=endpoint.burst,
                 reservation=None if slots else self._reservation(key, requests_per_minute),
                 slots=slots,
+                request_lease=self._lease("requests", key, endpoint.max_concurrent_requests),
+                text_lease=self._lease("texts", key, max_texts),
+                pauses=self._pauses(key) if slots is None else None,
                 clock=self._clock,
             )
         return limiter
 
+    def _known_gateways(self) -> int:
+        return self._shared_limits.contact.gateways if self._shared_limits else 1
+
+    def _notice(self, kind: str, target: Target) -> Notice | None:
+        """Of an endpoint's server, as long as the endpoint leads there with the same token."""
+        if self._notices is None:
+            return None
+        return self._notices.notice(f"{kind} {_digest((target.endpoint.name, *_server_key(target)))}")
+
+    def _lease(self, of: str, key: tuple[object, ...], limit: int | None) -> Lease | None:
+        if self._leases is None or limit is None or key[0] not in _REMOTE:
+            return None
+        return self._leases.lease(f"{_digest(key)} {of}", limit)
+
+    def _pauses(self, key: tuple[object, ...]) -> Notice | None:
+        return self._notices.notice(f"pause {_digest(key)}") if self._notices else None
+
     def _slots(self, key: tuple[object, ...], requests_per_minute: int | None, burst: int) -> Slots | None:
         if self._shared_limits is None or requests_per_minute is None:
             return None
-        digest = hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
-        return self._shared_limits.slots(digest, requests_per_minute, burst)
+        return self._shared_limits.slots(_digest(key), requests_per_minute, burst)
 
     def _reservation(self, key: tuple[object, ...], requests_per_minute: int | None) -> Reservation | None:
         if self._ledger is None or requests_per_minute is None:
@@ -253,6 +306,28 @@ class Pipelines:
         # Four bytes distinguish rate limits, and are too few to guess a token from.
         digest = hashlib.blake2b(repr(key).encode(), digest_size=4).hexdigest()
         return self._ledger.reservation(digest, requests_per_minute)
+
+
+def _server_key(target: Target) -> tuple[object, ...]:
+    """Where an endpoint leads, with which token and within which rate limit."""
+    endpoint, token = target.endpoint, target.token
+    secret = hashlib.sha256(token.reveal().encode()).digest() if token else b""
+    rate = (
+        _requests_per_minute(endpoint),
+        endpoint.tokens_per_minute,
+        endpoint.max_concurrent_requests,
+        endpoint.burst,
+    )
+    where = base_url(endpoint.url).lower() if endpoint.url else endpoint.model
+    return (endpoint.source, where, secret, *rate)
+
+
+def _requests_per_minute(endpoint: Endpoint) -> int | None:
+    return endpoint.requests_per_minute if endpoint.is_rate_limited else None
+
+
+def _digest(key: tuple[object, ...]) -> str:
+    return hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
 
 
 def _rerank_step(endpoint: Endpoint, answer: Handler) -> RerankTemplateStep:
@@ -290,11 +365,12 @@ class _AddDeadline:
         self._answer = answer
         self._clock = clock
 
-    async def __call__(self, call: Call) -> Result:
+    def __call__(self, call: Call) -> Coroutine[Any, Any, Result]:
         if call.context.deadline is None:
             deadline = self._clock() + DEFAULT_TIMEOUT
-            call = replace(call, context=replace(call.context, deadline=deadline))
-        return await self._answer(call)
+            context = structs.replace(call.context, deadline=deadline)
+            call = structs.replace(call, context=context)
+        return self._answer(call)
 
 
 class _EnforceDeadline:
@@ -338,11 +414,17 @@ def identity(endpoint: Endpoint) -> list[str | None]:
     ]
 
 
+def _max_concurrent_texts(facts: Facts) -> int | None:
+    """The limit of a server that counts texts: what it reports, or its engine's default."""
+    default = spec_of(facts.engine).max_concurrent_texts
+    return default and (facts.max_concurrent_requests or default)
+
+
 def _limits(endpoint: Endpoint, max_reply_bytes: int) -> BatchLimits:
     """Limits for one request, so that the server accepts it and the reply is not too large."""
     facts, default = endpoint.facts, BatchLimits()
-    default = replace(default, concurrency=default.concurrency * (1 + len(facts.replicas)))
     texts = min(each.max_batch_texts or default.max_texts for each in (facts, *facts.replicas))
+    texts = min(texts, endpoint.max_batch_texts or texts)
     if endpoint.task is not Task.TEXT_EMBEDDING:
         return replace(default, max_texts=texts)
     vectors = max_vectors(max_reply_bytes, facts.dimensions)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from hubgate.core.traffic.balancer import Balancer
+from hubgate.core.traffic.concurrency import ConcurrencyLimit
+from hubgate.core.traffic.notices import Notice
 from hubgate.core.traffic.rate_limiter import RateLimiter, current_permit
 from hubgate.core.traffic.replica import Replica
 from hubgate.core.vector_guard import VectorGuard
@@ -42,19 +44,25 @@ class ReplicatedModel:
         self._handlers: dict[Replica, Handler] = {}
 
     def balanced(
-        self, limiters: Sequence[RateLimiter], *, patient: bool, max_in_flight: int, clock: Clock
+        self,
+        limiters: Sequence[RateLimiter],
+        places: Sequence[ConcurrencyLimit],
+        waking: Sequence[Notice | None],
+        *,
+        patient: bool,
+        clock: Clock,
     ) -> Balancer:
-        """Build the balancer, which decides where requests go. `limiters` has one for each replica."""
+        """Build the balancer, which decides where requests go. All sequences have one for each replica."""
         servers = []
-        for one, limiter in zip(self.replicas, limiters, strict=True):
+        for one, limiter, limit, notice in zip(self.replicas, limiters, places, waking, strict=True):
             endpoint = one.target.endpoint
-            server = Replica(one.name, limiter, one.prove, clock=clock)
+            server = Replica(one.name, limiter, one.prove, places=limit, waking=notice, clock=clock)
             self._models[server] = one.model
             if endpoint.task not in GENERATION_TASKS:
                 upstream = cast("Upstream", one.model)
                 self._handlers[server] = VectorGuard(upstream, dimensions=endpoint.facts.dimensions)
             servers.append(server)
-        self._balancer = Balancer(servers, patient=patient, max_in_flight=max_in_flight, clock=clock)
+        self._balancer = Balancer(servers, patient=patient, clock=clock)
         return self._balancer
 
     async def __call__(self, call: Call) -> Result:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +36,7 @@ from hubgate.service.keys.credentials import (
     new_key,
     unknown_key_error,
 )
+from hubgate.service.keys.key_ring import KeyRing
 from hubgate.service.keys.limits import WrongKeys
 from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.service.shared_values import SharedValues
@@ -50,7 +51,7 @@ class Access:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._keys = {key.digest: key for key in keys}
+        self._keys = KeyRing(keys)
         self._used: dict[str, float] = {}
         self._unstored: dict[str, Key] = {}
         """Revoked keys whose removal is not stored yet, by id."""
@@ -140,21 +141,41 @@ class Access:
             return error
         return TooManyWrongKeys(remedy=f"{SEND_A_KEY} A valid key is accepted at once.", retry_after=wait)
 
-    def list(self) -> Sequence[Key]:
-        """The valid keys, oldest first, with their last use."""
-        keys = sorted(self._keys.values(), key=lambda key: key.created_at)
-        return [self._with_last_use(key) for key in keys if key.id != CLI]
+    def list(self, limit: int | None = None, after: str | None = None) -> Sequence[Key]:
+        """The valid keys, oldest first, with their last use.
+
+        Args:
+            limit: the most keys to return.
+            after: the id of a key: only those after it.
+
+        Raises:
+            NotFound: no key has this id.
+        """
+        keys = self._keys.page(limit, after)
+        if keys is None:
+            raise NotFound("No key has the id in [after].", remedy="Start with the first page again.")
+        return [self._with_last_use(key) for key in keys]
+
+    def search(self, text: str) -> Sequence[str]:
+        """The ids of the keys with this text in their name or as their id, oldest first."""
+        ids, names, text = self._keys.ids(), self._keys.names, text.casefold()
+        return [one for one in ids if text in names[one].casefold() or text == one] if text else ids
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The name of each key by its id, always as it is now."""
+        return self._keys.names
 
     def find(self, id_or_name: str) -> Key:
         """A key with its last use. Raises: NotFound."""
-        for key in self._keys.values():
-            if id_or_name in (key.id, key.name) and key.id != CLI:
-                return self._with_last_use(key)
-        raise NotFound("No key has this id or name.", remedy="`hubgate key list` lists them.")
+        key = self._keys.find(id_or_name)
+        if key is None or key.id == CLI:
+            raise NotFound("No key has this id or name.", remedy="`hubgate key list` lists them.")
+        return self._with_last_use(key)
 
     def valid_key(self, key_id: str) -> Key | None:
         """The key with an id, for work in its name; `None` if it was revoked or has expired."""
-        key = next((key for key in self._keys.values() if key.id == key_id), None)
+        key = self._keys.by_id(key_id)
         return None if key is None or self.has_expired(key.expires_at) else key
 
     def has_expired(self, expires_at: float | None) -> bool:
@@ -169,6 +190,8 @@ class Access:
         check_name(name)
         now = self._clock()
         plain, key = new_key(name, now, **rights)
+        while self._keys.by_id(key.id):
+            plain, key = new_key(name, now, **rights)
         check_rights(key, now)
         return plain, key
 
@@ -200,8 +223,9 @@ class Access:
         """
         async with self._changing:
             changed = self.changed(id_or_name, **rights)
-            old, self._keys[changed.digest] = self._keys[changed.digest], changed
-            await shielded(self._store_or_undo(self._store.save_key(changed, old), old.digest, old))
+            old = self._changeable(id_or_name)
+            self._keys.put(changed)
+            await shielded(self._store_or_undo(self._store.save_key(changed, old), changed, old))
         return changed
 
     def changed(self, id_or_name: str, **rights: Any) -> Key:
@@ -231,12 +255,12 @@ class Access:
                 await self._store_revocation(unstored[0])
                 return
             key = self._changeable(id_or_name)
-            others = (other for other in self._keys.values() if other.id not in (key.id, CLI))
+            others = (other for other in self._keys if other.id not in (key.id, CLI))
             if key.admin and not any(
                 other.admin and not self.has_expired(other.expires_at) for other in others
             ):
                 raise InvalidRequest("This is the last admin key.", remedy="Create another admin key first.")
-            del self._keys[key.digest]
+            self._keys.remove(key)
             self.limits.forget(key.id)
             self._unstored[key.id] = key
             await shielded(self._store_revocation(key))
@@ -248,12 +272,12 @@ class Access:
             StoreFailed: the database cannot be used; the keys stay as they were.
         """
         async with self._changing:
-            stored = {key.digest: key for key in await self._store.keys() if key.id not in self._unstored}
-            own = {digest: key for digest, key in self._keys.items() if key.id in (ADMIN, CLI)}
-            if any(key.id == ADMIN for key in own.values()):
-                stored = {digest: key for digest, key in stored.items() if key.name != ADMIN}
-            keys = stored | own
-            for revoked in {key.id for key in self._keys.values()} - {key.id for key in keys.values()}:
+            stored = [key for key in await self._store.keys() if key.id not in self._unstored]
+            own = [key for key in self._keys if key.id in (ADMIN, CLI)]
+            if any(key.id == ADMIN for key in own):
+                stored = [key for key in stored if key.name != ADMIN]
+            keys = KeyRing([*stored, *own])
+            for revoked in self._keys.names.keys() - keys.names.keys():
                 self.limits.forget(revoked)
             self._keys = keys
 
@@ -266,8 +290,9 @@ class Access:
         async with self._changing:
             for revoked in list(self._unstored.values()):
                 await self._store_revocation(revoked)
-        for digest, key in self._keys.items():
-            self._keys[digest] = self._with_last_use(key)
+        for key_id in self._used:
+            if (key := self._keys.by_id(key_id)) is not None:
+                self._keys.put(self._with_last_use(key))
         used, self._used = self._used, {}
         try:
             await self._store.touch_keys(used)
@@ -278,21 +303,21 @@ class Access:
     def admit_cli(self, plain: str) -> None:
         """Accept the key of the command line until the process ends. It is never stored."""
         digest = digest_of(plain.encode())
-        self._keys[digest] = Key(id=CLI, name=CLI, digest=digest, created_at=self._clock(), admin=True)
+        self._keys.put(Key(id=CLI, name=CLI, digest=digest, created_at=self._clock(), admin=True))
 
     async def _add(self, key: Key) -> None:
         async with self._changing:
-            self._keys[key.digest] = key
-            await shielded(self._store_or_undo(self._store.add_key(key), key.digest, None))
+            self._keys.put(key)
+            await shielded(self._store_or_undo(self._store.add_key(key), key, None))
 
-    async def _store_or_undo(self, storing: Awaitable[None], digest: bytes, before: Key | None) -> None:
+    async def _store_or_undo(self, storing: Awaitable[None], key: Key, before: Key | None) -> None:
         try:
             await storing
         except HubgateError as error:
             if before is None or isinstance(error, NotFound):
-                del self._keys[digest]
+                self._keys.remove(key)
             else:
-                self._keys[digest] = before
+                self._keys.put(before)
             raise
 
     async def _store_revocation(self, key: Key) -> None:

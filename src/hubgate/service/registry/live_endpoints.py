@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn, cast
 
 from hubgate.domain.calls import Call, Generated, GenerationCall, Result
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source, Target
-from hubgate.domain.errors import EndpointChanged, EndpointDisabled, EndpointNotFound
+from hubgate.domain.errors import EndpointChanged, EndpointDisabled, EndpointNotFound, IsAlias
 from hubgate.domain.ports import Events, Model, Sources, TextGenerator, Upstream
 from hubgate.service.deployments.wake_barrier import WakeBarrier
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
@@ -59,6 +58,8 @@ class LiveEndpoints:
         self._live: dict[str, LiveEndpoint] = {}
         self._retired: set[LiveEndpoint] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        self.aliases: Mapping[str, str] = {}
+        """The endpoint of each alias."""
         self.barriers: Mapping[str, WakeBarrier] = {}
         """By endpoint."""
 
@@ -69,18 +70,23 @@ class LiveEndpoints:
         return iter([self._live[name] for name in sorted(self._live)])
 
     def find(self, name: str) -> LiveEndpoint:
-        """Raises: EndpointNotFound."""
+        """Raises: EndpointNotFound, or IsAlias if it is the name of an alias."""
         live = self._live.get(name)
         if live is None:
-            raise EndpointNotFound(name)
+            raise IsAlias(name, self.aliases[name]) if name in self.aliases else EndpointNotFound(name)
         return live
+
+    def resolve(self, name: str) -> LiveEndpoint:
+        """The endpoint of this name, or the one that this alias leads to. Raises: EndpointNotFound."""
+        live = self._live.get(name)
+        return self.find(self.aliases.get(name, name)) if live is None else live
 
     def names(self) -> Sequence[str]:
         return list(self._live)
 
     def pipelines(self) -> Mapping[str, Pipeline]:
         """The pipeline of each endpoint, by name."""
-        return {live.endpoint.name: live.pipeline for live in self}
+        return {name: self._live[name].pipeline for name in sorted(self._live)}
 
     def open_model(self, target: Target) -> Model:
         """Open the model of an endpoint whose facts are known. Does no I/O."""
@@ -127,22 +133,13 @@ class LiveEndpoints:
             self._retired.add(live)
             self._close_if_idle(live)
 
-    @contextmanager
-    def calling(self, live: LiveEndpoint) -> Iterator[None]:
+    def calling(self, live: LiveEndpoint) -> _Calling:
         """Keep an endpoint open during a call.
 
         Raises:
             EndpointDisabled, EndpointChanged: see `admit`.
         """
-        self.admit(live)
-        self.enter(live)
-        try:
-            yield
-        except EndpointChanged as error:
-            self.mark_changed(live, error.message)
-            raise changed_error(live.endpoint.name, error.message) from None
-        finally:
-            self.leave(live)
+        return _Calling(self, live)
 
     def mark_changed(self, live: LiveEndpoint, changed: str | None) -> None:
         """Refuse calls because another model is running, or allow them again."""
@@ -183,6 +180,29 @@ class LiveEndpoints:
             task = asyncio.create_task(live.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+class _Calling:
+    """See `LiveEndpoints.calling`. Not a generator, which would take three times as long."""
+
+    __slots__ = ("_endpoints", "_live")
+
+    def __init__(self, endpoints: LiveEndpoints, live: LiveEndpoint) -> None:
+        self._endpoints = endpoints
+        self._live = live
+
+    def __enter__(self) -> None:
+        self._endpoints.admit(self._live)
+        self._endpoints.enter(self._live)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        endpoints, live = self._endpoints, self._live
+        try:
+            if isinstance(error, EndpointChanged):
+                endpoints.mark_changed(live, error.message)
+                raise changed_error(live.endpoint.name, error.message) from None
+        finally:
+            endpoints.leave(live)
 
 
 def needs_startup_check(endpoint: Endpoint) -> bool:

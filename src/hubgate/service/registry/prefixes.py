@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hubgate.core.prompts import find_prefixes
-from hubgate.domain.calls import InputType
-from hubgate.domain.endpoint import Endpoint, Facts, PrefixSource, Source, Target
+from hubgate.domain.endpoint import Endpoint, Facts, InputType, PrefixSource, Source, Target
 from hubgate.domain.errors import HubgateError, InvalidEndpoint
 from hubgate.domain.hub import ModelPrompts
 from hubgate.domain.ports import Sources

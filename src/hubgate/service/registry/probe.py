@@ -9,18 +9,8 @@ from typing import NamedTuple, cast
 
 from hubgate.core.vector_guard import VectorGuard
 from hubgate.core.vectors import in_encoding
-from hubgate.domain.calls import (
-    Call,
-    Chat,
-    Complete,
-    Embed,
-    Encoding,
-    GenerationCall,
-    InputType,
-    SparseEmbed,
-    Vectors,
-)
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Target, Task, TokenCounts
+from hubgate.domain.calls import Call, Chat, Complete, Embed, Encoding, GenerationCall, SparseEmbed, Vectors
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, InputType, Target, Task, TokenCounts
 from hubgate.domain.errors import (
     CallerError,
     Cause,

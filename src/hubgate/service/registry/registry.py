@@ -15,6 +15,8 @@ from hubgate.domain.diagnosis import Finding
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Target
 from hubgate.domain.endpoint_fields import changes_model
 from hubgate.domain.errors import (
+    AliasExists,
+    BehindAlias,
     EndpointConflict,
     EndpointExists,
 )
@@ -70,6 +72,17 @@ class Registry:
     def find(self, name: str) -> Endpoint:
         """Raises: EndpointNotFound."""
         return self._live.find(name).endpoint
+
+    def resolve(self, name: str) -> Endpoint:
+        """The endpoint of this name, or the one behind this alias. Raises: EndpointNotFound."""
+        return self._live.resolve(name).endpoint
+
+    def taken(self, name: str) -> EndpointExists | None:
+        """The error of registering an endpoint under a name that an endpoint or an alias has."""
+        if name in self._live:
+            return EndpointExists(name)
+        alias_of = self._live.aliases.get(name)
+        return None if alias_of is None else AliasExists(name, alias_of)
 
     def endpoints(self) -> Sequence[Endpoint]:
         """All endpoints, sorted by name."""
@@ -198,8 +211,15 @@ class Registry:
         return await self._revalidate(self._live.find(name).endpoint, None, within, any_dimensions=True)
 
     async def remove(self, name: str) -> None:
-        """Delete an endpoint, also as the fallback of others. Raises: EndpointNotFound."""
+        """Delete an endpoint, also as the fallback of others.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+            BehindAlias: an alias leads to it.
+        """
         self._live.find(name)
+        if aliases := sorted(alias for alias, endpoint in self._live.aliases.items() if endpoint == name):
+            raise BehindAlias(name, aliases)
         for other in [live.endpoint for live in self._live if live.endpoint.fallback == name]:
             await self.edit(replace(other, fallback=None))
         async with self._lock(name):
@@ -318,8 +338,8 @@ class Registry:
         return live.endpoint
 
     async def _resolve_new(self, draft: Endpoint, token: Secret | None) -> Target:
-        if draft.name in self._live:
-            raise EndpointExists(draft.name)
+        if error := self.taken(draft.name):
+            raise error
         return await self._connections.resolve(draft, token)
 
     async def _own_token(self, old: LiveEndpoint, settings: Endpoint) -> Secret | None:

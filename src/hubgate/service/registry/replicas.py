@@ -154,7 +154,9 @@ def model_difference(one: Facts, other: Facts) -> str | None:
     and other models by their name and revision.
     """
     found = [
-        f"it returns another {label} ({new})" if label == FINGERPRINT else f"its {label} is {new}, not {old}"
+        f"it returns another {label} ({new})"
+        if label == FINGERPRINT
+        else f"its {label} {'are' if label == 'dimensions' else 'is'} {new}, not {old}"
         for label, old, new in differences(one, other)
     ]
     norms = [_norm(each.fingerprint) for each in (one, other)]

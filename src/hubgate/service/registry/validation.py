@@ -130,15 +130,20 @@ def check_fallback(endpoint: Endpoint, fallback: Endpoint) -> None:
     same_task = endpoint.task is fallback.task or {endpoint.task, fallback.task} <= GENERATION_TASKS
     reason = None if same_task else f"its task is {fallback.task}, not {endpoint.task}"
     if same_task and endpoint.task in {Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING}:
-        reason = describe_change(endpoint.facts, fallback.facts)
-        no_fingerprint = None in (endpoint.facts.fingerprint, fallback.facts.fingerprint)
-        if reason is None and no_fingerprint and endpoint.facts.model != fallback.facts.model:
-            reason = "it cannot be verified that both run the same model"
+        reason = describe_change(endpoint.facts, fallback.facts) or unverified(endpoint.facts, fallback.facts)
     if reason:
         raise InvalidEndpoint(
             f"Endpoint [{fallback.name}] cannot be the fallback of [{endpoint.name}]: {reason}",
             remedy="Vectors of different models cannot be compared. Choose an endpoint with the same model and task.",
         )
+
+
+def unverified(one: Facts, other: Facts) -> str | None:
+    """Why it is not known whether two models are the same that show no difference; `None` if it is known."""
+    no_fingerprint = None in (one.fingerprint, other.fingerprint)
+    if no_fingerprint and one.model != other.model:
+        return "it cannot be verified that both run the same model"
+    return None
 
 
 def changed_error(name: str, change: str) -> EndpointChanged:

@@ -15,9 +15,8 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.dialects.postgresql import insert
 
-from hubgate.store.database import Database
+from hubgate.store.database import Database, insert_or_update
 from hubgate.store.tables import expiring_values
 
 _TIDY_SECONDS = 60.0
@@ -47,29 +46,33 @@ class SqlExpiringValues:
 
     async def put(self, name: str, value: str, seconds: float) -> None:
         """Set a value, which expires after `seconds`."""
-        new = insert(expiring_values).values(name=name, value=value, number=0, until=NOW + literal(seconds))
-        same = {"value": new.excluded.value, "until": new.excluded.until}
-        await self._database.do(
-            lambda connection: connection.execute(
-                new.on_conflict_do_update(index_elements=[_NAME], set_=same)
+
+        def work(connection: Connection) -> None:
+            new = insert_or_update(connection, expiring_values).values(
+                name=name, value=value, number=0, until=NOW + literal(seconds)
             )
-        )
+            same = {"value": new.excluded.value, "until": new.excluded.until}
+            connection.execute(new.on_conflict_do_update(index_elements=[_NAME], set_=same))
+
+        await self._database.do(work)
         await self._tidy()
 
     async def count(self, name: str, seconds: float) -> tuple[int, float]:
         """Count an event; returns how many there were in this period, and the seconds that are left of it."""
-        new = insert(expiring_values).values(name=name, value="", number=1, until=NOW + literal(seconds))
         number, is_running = expiring_values.c.number, _UNTIL > NOW
-        counted = new.on_conflict_do_update(
-            index_elements=[_NAME],
-            set_={
-                "number": case((is_running, number + 1), else_=1),
-                "until": case((is_running, _UNTIL), else_=new.excluded.until),
-            },
-        ).returning(number, _UNTIL - NOW)
 
         def work(connection: Connection) -> tuple[int, float]:
-            total, left = connection.execute(counted).one()
+            new = insert_or_update(connection, expiring_values).values(
+                name=name, value="", number=1, until=NOW + literal(seconds)
+            )
+            counted = new.on_conflict_do_update(
+                index_elements=[_NAME],
+                set_={
+                    "number": case((is_running, number + 1), else_=1),
+                    "until": case((is_running, _UNTIL), else_=new.excluded.until),
+                },
+            )
+            total, left = connection.execute(counted.returning(number, _UNTIL - NOW)).one()
             return total, left
 
         result = await self._database.do(work)

@@ -7,7 +7,7 @@ in order and without gaps, which a sequence does not promise, and whoever has re
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Double, cast, delete, extract, func, insert, select, update
@@ -21,6 +21,11 @@ KEPT_LINES = 10_000
 _FORGOTTEN_SECONDS = 86_400
 """After which a gateway that did not say goodbye is forgotten."""
 
+_REPORT = """\
+UPDATE gateways SET version = $2, state = $3, seen_at = extract(epoch FROM clock_timestamp()), endpoints = $4
+WHERE id = $1 RETURNING 1
+"""
+
 _T = TypeVar("_T")
 
 
@@ -30,6 +35,12 @@ class SqlFeed:
     def __init__(self, database: Database, key_ids: Sequence[str]) -> None:
         self._database = database
         self.key_ids = key_ids
+        self._on_change: Callable[[], None] = lambda: None
+        self._link = database.link(self._published) if database.is_shared else None
+
+    async def close(self) -> None:
+        if self._link is not None:
+            await self._link.close()
 
     async def change(self, kind: Kind, name: str, work: Callable[[Connection], _T]) -> _T:
         """Run `work` in one transaction. If gateways share the database, append it to the feed."""
@@ -48,15 +59,16 @@ class SqlFeed:
 
     async def version(self) -> int:
         """The newest version."""
-        return await self._database.do(_newest)
+        ((version,),) = await self._ask("SELECT version FROM feed")
+        return int(version)
 
     async def news(self, after: int) -> News | None:
         """What was changed after a version, if anything was."""
+        if await self.version() == after:
+            return None
 
-        def work(connection: Connection) -> News | None:
-            newest = _newest(connection)
-            if newest == after:
-                return None
+        def work(connection: Connection) -> News:
+            newest: int = connection.execute(select(feed.c.version)).scalar_one()
             new = (changes.c.version > after) & (changes.c.version <= newest)
             rows = connection.execute(select(changes).where(new).order_by(changes.c.version)).all()
             lines = [FeedLine(row.kind, row.name) for row in rows]
@@ -64,13 +76,9 @@ class SqlFeed:
 
         return await self._database.do(work)
 
-    def listen(self) -> AsyncIterator[None]:
-        """Yields when it listens, then after each change.
-
-        Raises:
-            StoreFailed: the connection is lost, or cannot be made.
-        """
-        return self._database.listen()
+    def follow(self, on_change: Callable[[], None]) -> None:
+        """Call this after each change. It may miss some, and all while `version` cannot be read."""
+        self._on_change = on_change
 
     async def gates(self) -> Sequence[Gate]:
         """The gateways that run, and those that stopped without a goodbye in the last day, by name."""
@@ -106,13 +114,13 @@ class SqlFeed:
 
     async def report(self, gate: Gate, endpoints: str = "") -> None:
         """Record that a gateway runs, which version it follows, and the states of its endpoints."""
-        current = {
+        if await self._ask(_REPORT, gate.id, gate.version, gate.state, endpoints):
+            return
+        row = {
             "version": gate.version,
             "state": gate.state,
             "seen_at": _now(),
             "endpoints": endpoints,
-        }
-        fixed = {
             "id": gate.id,
             "name": gate.name,
             "software": gate.software,
@@ -122,11 +130,9 @@ class SqlFeed:
         }
 
         def work(connection: Connection) -> None:
-            if connection.execute(update(gateways).where(gateways.c.id == gate.id).values(current)).rowcount:
-                return
             forgotten = _now() - gateways.c.seen_at > _FORGOTTEN_SECONDS
             connection.execute(delete(gateways).where(forgotten))
-            new = insert_or_update(connection, gateways).values({**fixed, **current})
+            new = insert_or_update(connection, gateways).values(row)
             connection.execute(new.on_conflict_do_nothing())
 
         await self._database.do(work)
@@ -136,6 +142,14 @@ class SqlFeed:
         gone = delete(gateways).where(gateways.c.id == gate_id)
         await self._database.do(lambda connection: connection.execute(gone))
 
+    def _published(self) -> None:
+        self._on_change()
+
+    async def _ask(self, statement: str, *arguments: str | int) -> Sequence[Sequence[str]]:
+        if self._link is None:
+            raise NotImplementedError("the database is not shared")
+        return await self._link.ask(statement, *arguments)
+
     def _append(self, connection: Connection, kind: Kind, name: str) -> int:
         increment = update(feed).values(version=feed.c.version + 1).returning(feed.c.version)
         version: int = connection.execute(increment).scalar_one()
@@ -144,11 +158,6 @@ class SqlFeed:
         connection.execute(delete(changes).where(changes.c.version <= version - KEPT_LINES))
         self._database.publish(connection)
         return version
-
-
-def _newest(connection: Connection) -> int:
-    version: int = connection.execute(select(feed.c.version)).scalar_one()
-    return version
 
 
 def _now() -> ColumnElement[float]:

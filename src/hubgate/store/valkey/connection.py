@@ -7,7 +7,8 @@ import contextlib
 import hashlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from hubgate.domain.errors import StoreFailed
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 KEY_PREFIX: Final = b"{hg}:"
 """Of all keys. On a cluster, keys with the same hash tag are on the same server, so that a script may use several."""
+GATEWAYS_HEARD: Final = KEY_PREFIX + b"gateways heard"
+SERVER: Final = KEY_PREFIX + b"server"
+"""What several scripts know: when each gateway was heard last, and which server this is."""
 _CONNECT_SECONDS = 2.0
 _LOST_SECONDS = 2.0
 """A connection whose server does not answer for so long is closed."""
@@ -58,6 +62,11 @@ class Script:
     def __init__(self, source: str) -> None:
         self.source = source
         self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    @classmethod
+    def read(cls, name: str) -> Self:
+        """The script in a file of this package."""
+        return cls(files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
 class ValkeyConnection:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from hubgate.domain.records import Exhausted
+from hubgate.store.cluster.slot_values import exhausted
 from hubgate.store.valkey.connection import KEY_PREFIX, Script
 
 if TYPE_CHECKING:
-    from hubgate.domain.records import Key
+    from hubgate.domain.records import Exhausted, Key
     from hubgate.store.valkey.connection import ValkeyConnection
 
-_MINUTE = Script(files(__package__).joinpath("minute.lua").read_text(encoding="utf-8"))
-_WHAT = ("", "requests", "tokens")
+_MINUTE = Script.read("minute.lua")
 
 
 class ValkeyKeyMinutes:
@@ -21,10 +19,8 @@ class ValkeyKeyMinutes:
         self._connection = connection
 
     async def admit(self, key: Key) -> Exhausted | None:
-        what, wait = await self._connection.run(
-            _MINUTE, [_place(key.id)], key.requests_per_minute or 0, key.tokens_per_minute or 0, 0
-        )
-        return Exhausted(_WHAT[what], wait / 1_000_000) if what else None
+        limits = key.requests_per_minute or 0, key.tokens_per_minute or 0
+        return exhausted(await self._connection.run(_MINUTE, [_place(key.id)], *limits, 0))
 
     async def spend(self, key_id: str, tokens: int) -> None:
         await self._connection.run(_MINUTE, [_place(key_id)], 0, 0, tokens)

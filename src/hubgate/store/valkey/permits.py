@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from hubgate.domain.cluster_ports import BeatAnswer, SlotAnswer, SlotQuestion
 from hubgate.store.cluster.slot_values import beat_answer, microseconds, slot_answer
-from hubgate.store.valkey.connection import KEY_PREFIX, RUN_ID, Script, ValkeyConnection
+from hubgate.store.valkey.connection import (
+    GATEWAYS_HEARD,
+    KEY_PREFIX,
+    RUN_ID,
+    SERVER,
+    Script,
+    ValkeyConnection,
+)
 
-_HEARD = KEY_PREFIX + b"gateways heard"
-_SERVER = KEY_PREFIX + b"server"
-
-
-def _script(name: str) -> Script:
-    return Script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
-
-
-_TAKE = _script("take.lua")
-_BEAT = _script("beat.lua")
+_TAKE = Script.read("take.lua")
+_BEAT = Script.read("beat.lua")
 
 
 class ValkeyPermits:
@@ -29,7 +26,7 @@ class ValkeyPermits:
     async def take(self, question: SlotQuestion) -> SlotAnswer:
         reply = await self._connection.run(
             _TAKE,
-            [KEY_PREFIX + b"limit:" + question.key.encode(), _HEARD, _SERVER],
+            [KEY_PREFIX + b"limit:" + question.key.encode(), GATEWAYS_HEARD, SERVER],
             question.wanted,
             question.per_window,
             question.burst,
@@ -46,9 +43,9 @@ class ValkeyPermits:
 
     async def beat(self, gateway: str, sent_at: float | None) -> BeatAnswer:
         reply = await self._connection.run(
-            _BEAT, [_HEARD, _SERVER], gateway, microseconds(sent_at or 0.0), RUN_ID
+            _BEAT, [GATEWAYS_HEARD, SERVER], gateway, microseconds(sent_at or 0.0), RUN_ID
         )
         return beat_answer(reply)
 
     async def leave(self, gateway: str) -> None:
-        await self._connection.command("ZREM", _HEARD, gateway)
+        await self._connection.command("ZREM", GATEWAYS_HEARD, gateway)

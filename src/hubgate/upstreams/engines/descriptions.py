@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+from msgspec import structs
 
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Task
 from hubgate.domain.errors import Cause, UpstreamRefused
@@ -55,6 +56,7 @@ def tei_info(info: Mapping[str, Any]) -> DetectedServer | None:
         revision=text_of(info, "model_sha"),
         max_input_tokens=size_of(info, "max_input_length"),
         max_batch_texts=size_of(info, "max_client_batch_size"),
+        max_concurrent_requests=size_of(info, "max_concurrent_requests"),
         auto_truncate=info.get("auto_truncate") if isinstance(info.get("auto_truncate"), bool) else None,
         pooling=pooling,
         precision=text_of(info, "model_dtype"),
@@ -72,6 +74,7 @@ def tgi_info(info: Mapping[str, Any]) -> DetectedServer | None:
         model=text_of(info, "model_id"),
         revision=text_of(info, "model_sha"),
         max_input_tokens=size_of(info, "max_input_tokens"),
+        max_concurrent_requests=size_of(info, "max_concurrent_requests"),
     )
     return DetectedServer(facts, "text-generation-inference", GENERATION_TASKS)
 
@@ -111,7 +114,8 @@ async def llamacpp_details(found: DetectedServer, endpoint: Endpoint, server: Se
 async def _reranks(server: Server, model: str | None) -> bool:
     body = orjson.dumps({"model": model, "query": "a", "documents": ["b"]})
     try:
-        await server.send(replace(post(server.base + "/v1/rerank", body), timeout=PROBE_TIMEOUT_SECONDS))
+        request = post(server.base + "/v1/rerank", body)
+        await server.send(structs.replace(request, timeout=PROBE_TIMEOUT_SECONDS))
     except UpstreamRefused as error:
         if not is_about_the_route(error):
             raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from hubgate.core.vectors import in_encoding, l2_normalize
 from hubgate.domain.calls import Embed, Encoding, Vectors

@@ -50,7 +50,7 @@ def encode(value: object) -> bytes:
 
 def json_object(fields: Mapping[str, bytes]) -> bytes:
     """The JSON object of raw fields, in their order."""
-    return b"{" + b",".join(orjson.dumps(name) + b":" + raw for name, raw in fields.items()) + b"}"
+    return b"{" + b",".join([orjson.dumps(name) + b":" + raw for name, raw in fields.items()]) + b"}"
 
 
 def post(url: str, body: bytes) -> HttpRequest:
@@ -60,6 +60,8 @@ def post(url: str, body: bytes) -> HttpRequest:
 
 def rename(fields: Mapping[str, bytes], names: Mapping[str, str]) -> dict[str, bytes]:
     """The fields under the server's names. If two fields get the same name, the renamed one wins."""
+    if not names:
+        return dict(fields)
     taken = {names[name] for name in fields if name in names}
     return {names.get(name, name): raw for name, raw in fields.items() if name not in taken}
 

@@ -6,8 +6,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hubgate.domain.calls import Chat, Complete, Embed, Rerank, SparseEmbed, Tokenize, WireFormat
-from hubgate.domain.endpoint import TASK_OF_CALL, Endpoint, Engine, Task
+from hubgate.domain.calls import (
+    TASK_OF_CALL,
+    Chat,
+    Complete,
+    Embed,
+    Rerank,
+    SparseEmbed,
+    Tokenize,
+    WireFormat,
+)
+from hubgate.domain.endpoint import Endpoint, Engine, Task
 from hubgate.upstreams.engines import descriptions, embeddings, generation, rerank
 from hubgate.upstreams.engines.descriptions import DetectedServer
 from hubgate.upstreams.engines.embeddings import OPENAI_EMBEDDINGS, EmbedRoute

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import httptools
@@ -24,7 +25,7 @@ _TURN_BYTES = 512 * 1024
 """After this much of a reply, other tasks get a turn: the event loop would read as long as data is there."""
 _SERVER_ERROR = 500
 """uvicorn (transformers serve, vLLM, infinity) closes the connection after this status without announcing it."""
-_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+_CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
 _ZLIB_OR_GZIP = 47
 """zlib's `wbits` to detect which of the two it is."""
 _MAX_RATIO = 1032
@@ -42,6 +43,11 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport = _NO_TRANSPORT
+        self.loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        """Fires at the deadline or before: requests come so often that none has a timer of its own."""
+        self._deadline = math.inf
+        """Of what is waited for, on the loop's clock."""
         self._parser: httptools.HttpResponseParser | None = None
         self._writable: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -55,7 +61,9 @@ class Connection(asyncio.Protocol):
         self._bound = bound
         self._streams = streams
         self._chunks: list[bytes] = []
-        self._held = self._head_size = self._unread = self._turn = 0
+        self.on_body: Callable[[bytes], None] = self._chunks.append
+        """Called by the parser for each piece of the body; `_count_body` looks at all pieces of a read together."""
+        self._counted = self._held = self._head_size = self._unread = self._turn = 0
         self._has_head = self._is_over = self._paused = self._until_close = self._reusable = self._unsent = (
             False
         )
@@ -74,8 +82,8 @@ class Connection(asyncio.Protocol):
     def closed(self) -> bool:
         return self._closed
 
-    def send(self, head: bytes, body: bytes, bound: int, *, streams: bool) -> None:
-        """Start an exchange. `send_rest` has to follow: it sends a large body.
+    def send(self, head: bytes, body: bytes, bound: int, *, streams: bool) -> bool:
+        """Start an exchange. Returns whether `send_rest` has to follow, which sends a large body.
 
         Args:
             head: request line and headers.
@@ -87,14 +95,13 @@ class Connection(asyncio.Protocol):
         self._unsent = len(body) > _WRITE_BYTES
         self._parser = httptools.HttpResponseParser(self)
         self.transport.write(head if self._unsent else head + body)
+        return self._unsent
 
     async def send_rest(self, body: bytes, until: float) -> None:
         """Send a large body at the server's pace, until the server replies.
 
         Errors, and a deadline that passes (on the loop's clock), are raised when the reply is read.
         """
-        if not self._unsent:
-            return
         for start in range(0, len(body), _WRITE_BYTES):
             if self._is_over or self._error is not None or self._closed:
                 return
@@ -116,24 +123,27 @@ class Connection(asyncio.Protocol):
         """Wait for the complete reply. Returns the pieces of its body, still compressed if it `is_compressed`."""
         while not self._is_over:
             await self._wait(until)
-        chunks, self._chunks = self._chunks, []
-        return chunks
+        return self._chunks
 
     async def read(self, seconds: float) -> bytes:
         """The bytes that have arrived, or the next ones, with a timeout. Empty at the end of the body."""
         if not self._chunks and not self._is_over:
-            until = asyncio.get_running_loop().time() + seconds
+            until = self.loop.time() + seconds
             while not self._chunks and not self._is_over:
                 await self._wait(until)
-        chunks, self._chunks, self._held = self._chunks, [], 0
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._held = self._counted = 0
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return data
 
     def abort(self) -> None:
         """End the connection at once."""
         self._closed, self._parser = True, None
+        self._cancel_timer()
         self.transport.abort()
 
     def discard(self) -> None:
@@ -149,22 +159,40 @@ class Connection(asyncio.Protocol):
     async def _wait(self, until: float) -> None:
         if self._error is not None:
             raise self._error
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self.loop.create_future()
         try:
             await self._wait_for(self._waiter, until)
         finally:
             self._waiter = None
 
     async def _wait_for(self, event: asyncio.Future[None], until: float) -> None:
-        """Wait for an event; `_fail` sets it too, at the deadline. `asyncio.timeout` costs four times as much."""
-        timer = event.get_loop().call_at(until, self._fail, TimeoutError)
+        """Wait for an event; `_fail` sets it too, at the deadline."""
+        self._deadline = until
+        if self._timer is None or until < self._timer.when():
+            self._cancel_timer()
+            self._timer = self.loop.call_at(until, self._check_deadline)
         try:
             await event
         finally:
-            timer.cancel()
+            self._deadline = math.inf
+
+    def _check_deadline(self) -> None:
+        """Fail if the deadline has passed; else wait until it does, if there is one."""
+        self._timer = None
+        if self._deadline <= self.loop.time():
+            self._fail(TimeoutError)
+        elif self._deadline < math.inf:
+            self._timer = self.loop.call_at(self._deadline, self._check_deadline)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        """Let the reader go on, unless it waits for a whole reply that is incomplete."""
+        has_news = self._streams or self._is_over or self._error is not None
+        if has_news and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if self._is_over and self._unsent:  # nobody needs the rest of the body any more
             self.resume_writing()
@@ -192,12 +220,17 @@ class Connection(asyncio.Protocol):
         self._unread += len(data)
         try:
             self._parser.feed_data(data)
+            if not self._is_over:
+                self._count_body()
         except httptools.HttpParserCallbackError as error:
             kind = type(error.__context__)
             self._fail(kind if kind in _CALLBACK_ERRORS else NotHttp)
         except httptools.HttpParserError:
             self._fail(NotHttp)
+        except TooLarge:
+            self._fail(TooLarge)
         else:
+            self._wake()
             # The parser buffers a header without an end.
             if self._unread > MAX_HEADER_BYTES and not self._is_over:
                 self._fail(HeadersTooLarge)
@@ -205,7 +238,7 @@ class Connection(asyncio.Protocol):
             if self._turn > _TURN_BYTES and not (self._closed or self._paused):
                 self._turn = 0
                 self.transport.pause_reading()
-                asyncio.get_running_loop().call_soon(self._resume_reading)
+                self.loop.call_soon(self._resume_reading)
 
     def eof_received(self) -> bool:
         """The end of a body without a length."""
@@ -216,13 +249,14 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed, self._parser = True, None
+        self._cancel_timer()
         if not self._is_over and self._error is None:
             self._error = type(exc) if isinstance(exc, OSError) else ConnectionResetError
         self._wake()
         self.resume_writing()
 
     def pause_writing(self) -> None:
-        self._writable = asyncio.get_running_loop().create_future()
+        self._writable = self.loop.create_future()
 
     def resume_writing(self) -> None:
         writable, self._writable = self._writable, None
@@ -241,50 +275,53 @@ class Connection(asyncio.Protocol):
         self._head_size += len(name) + len(value) + _HEADER_COST
         if self._head_size > MAX_HEADER_BYTES:
             raise HeadersTooLarge
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+        key, fields = name.lower(), self.headers.fields
+        fields[key] = value if key not in fields else b"%b, %b" % (fields[key], value)  # as RFC 9110 allows
 
     def on_headers_complete(self) -> None:
         parser = cast("httptools.HttpResponseParser", self._parser)
         self.status = parser.get_status_code()
         if self.status < 200:
             return
-        headers = self.headers
+        fields = self.headers.fields
         self._reusable = parser.should_keep_alive() and self.status != _SERVER_ERROR
-        length = headers.get("content-length")
-        self._until_close = not length and "transfer-encoding" not in headers
-        self.is_compressed = headers.get("content-encoding").strip().lower() in _CODINGS
+        length = fields.get(b"content-length")
+        self._until_close = not length and b"transfer-encoding" not in fields
+        coding = fields.get(b"content-encoding")
+        self.is_compressed = coding is not None and coding.strip().lower() in _CODINGS
         if self._streams and self.is_compressed:  # was not requested, and its size cannot be bounded
             raise DecompressionError
         if length and int(length) > self._bound and self.status < 400 and not self._streams:
             raise TooLarge
         self._has_head = True
-        if self._streams:
-            self._wake()
 
-    def on_body(self, data: bytes) -> None:
-        self._unread = 0
-        if self._is_over:  # the rest of an error page
+    def on_message_complete(self) -> None:
+        if self.status < 200:  # such as 103: the reply itself follows
+            self.headers.fields.clear()
             return
-        self._chunks.append(data)
-        self._held += len(data)
+        self._count_body()
+        self._is_over = True
+
+    def _count_body(self) -> None:
+        """Bound what has arrived of the body.
+
+        Raises:
+            TooLarge: it is larger than the bound.
+        """
+        chunks = self._chunks
+        if len(chunks) == self._counted:
+            return
+        self._unread = 0
+        self._held += total(chunks[self._counted :])
+        self._counted = len(chunks)
         if self._streams:
             if self._held > self._bound and not self._paused:
                 self._paused = True
                 self.transport.pause_reading()
-            self._wake()
         elif self.status >= 400 and self._held > MAX_ERROR_BYTES:
-            self._is_over, self._reusable = True, False
-            self._wake()
+            self._is_over, self._reusable = True, False  # the rest of an error page is not read
         elif self._held > self._bound:
             raise TooLarge
-
-    def on_message_complete(self) -> None:
-        if self.status < 200:  # such as 103: the reply itself follows
-            self.headers.clear()
-            return
-        self._is_over = True
-        self._wake()
 
 
 async def decode_body(pieces: Sequence[bytes], bound: int, *, is_compressed: bool, is_whole: bool) -> bytes:

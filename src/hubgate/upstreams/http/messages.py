@@ -2,55 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Protocol
+
+import msgspec
 
 from hubgate.core.traffic.rate_limiter import Permit
 
+_HTML = frozenset({"text/html", "application/xhtml+xml"})
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRequest:
+
+class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request. Headers and body may contain a token and texts, so neither is in its `repr`."""
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
     timeout: float | None = None
     """Seconds for the whole exchange, or until a stream begins; `None`: the client's default."""
     read_timeout: float | None = None
     """Seconds between two pieces of a stream; `None`: the client's default."""
     max_reply_bytes: int | None = None
     """The largest reply that makes sense for this request, uncompressed; `None` if unknown."""
-    proxy: str | None = field(default=None, repr=False)
+    proxy: str | None = None
     """The URL of an HTTP proxy; it may contain a password."""
     ca_bundle: str | None = None
     """A file of certificates to verify the server's with, instead of the system's."""
-    permit: Permit | None = field(default=None, repr=False)
+    permit: Permit | None = None
     """The rate limit's permit, if the request counts against a rate limit."""
 
+    def __repr__(self) -> str:
+        return f"HttpRequest({self.method} {self.url})"
 
-class ReplyHeaders(dict[str, str]):
-    """Headers with their names in lower case. Look-ups ignore case."""
+
+class ReplyHeaders(Mapping[str, str]):
+    """Headers, decoded when they are read: most are not. Look-ups ignore case."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: dict[bytes, bytes] = {}
+        """By their names in lower case."""
 
     def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
+        return self.fields[name.lower().encode("latin-1")].decode("latin-1")
 
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(str(name).lower())
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
 
     def get(self, name: str, default: str = "") -> str:  # type: ignore[override] # no caller has another default
-        return super().get(name.lower(), default)
+        value = self.fields.get(name.lower().encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpReply:
+class HttpReply(msgspec.Struct, frozen=True, kw_only=True):
     """A complete reply. Look-ups in `headers` ignore case."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"HttpReply({self.status})"
 
     @property
     def content_type(self) -> str:
@@ -60,10 +77,7 @@ class HttpReply:
     @property
     def is_html(self) -> bool:
         """Whether it is a web page, as from a proxy or a login form."""
-        return (
-            self.content_type in {"text/html", "application/xhtml+xml"}
-            or self.body[:200].lstrip()[:1] == b"<"
-        )
+        return self.content_type in _HTML or self.body[:200].lstrip()[:1] == b"<"
 
 
 class HttpStream(Protocol):

@@ -89,7 +89,8 @@ class PooledClient:
                 _note_reply(request)
             finally:
                 self._release(connection, key)
-            body = await _decode(connection, pieces, bound)
+            is_plain = len(pieces) == 1 and not connection.is_compressed
+            body = pieces[0] if is_plain else await _decode(connection, pieces, bound)
         except TooLarge as error:
             raise too_large(key.where, bound, is_setting=bound == limit) from error
         except EXCHANGE_ERRORS as error:
@@ -130,8 +131,8 @@ class PooledClient:
         head = render_head(request, key.plain_proxy)
         connection, until = await self._acquire(request, key, seconds)
         try:
-            connection.send(head, request.body, bound, streams=streams)
-            await connection.send_rest(request.body, until)
+            if connection.send(head, request.body, bound, streams=streams):
+                await connection.send_rest(request.body, until)
         except BaseException:
             self._release(connection, key)
             raise
@@ -141,22 +142,23 @@ class PooledClient:
         self, request: HttpRequest, key: ConnectionKey, seconds: float
     ) -> tuple[Connection, float]:
         """A connection on which the request can be sent now, and its deadline."""
-        loop = asyncio.get_running_loop()
         permit = request.permit
         if permit is not None and permit.connection is not None:  # a proof of that connection
             connection: Connection | None = cast("Connection", permit.connection)
         else:
             connection = self._take_idle(key)
         while True:
-            until = loop.time() + seconds
             if connection is None:
+                until = asyncio.get_running_loop().time() + seconds
                 connection = await self._open(key, until)
+            else:
+                until = connection.loop.time() + seconds
             self._busy.add(connection)
             if permit is None:
                 return connection, until
             if permit.prove is not None:
                 await self._prove(permit.prove, connection, key)
-                until = loop.time() + seconds
+                until = connection.loop.time() + seconds
                 # If the server closes it after each reply, a proof just before the call is all there can be.
                 if connection.closed:
                     self._busy.discard(connection)
@@ -198,19 +200,20 @@ class PooledClient:
         if not connection.reusable:
             connection.abort()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = connection.loop.time()
         self._idle.setdefault(key, deque()).append(connection)
         if self._sweep_timer is None:
-            self._sweep_timer = loop.call_later(self._keep_alive_seconds, self._sweep)
+            self._sweep_timer = connection.loop.call_later(self._keep_alive_seconds, self._sweep)
 
     def _take_idle(self, key: ConnectionKey) -> Connection | None:
         """The connection that was used last, unless the server may be closing it."""
         line = self._idle.get(key)
-        oldest = asyncio.get_running_loop().time() - self._keep_alive_seconds if line else 0.0
         while line:
             connection = line.pop()
-            if connection.reusable and connection.idle_since > oldest:
+            if (
+                connection.reusable
+                and connection.idle_since > connection.loop.time() - self._keep_alive_seconds
+            ):
                 return connection
             connection.abort()
         return None
@@ -254,7 +257,7 @@ def render_head(request: HttpRequest, proxy: Proxy | None = None) -> bytes:
         InvalidEndpoint: a header contains a line break.
     """
     headers = request.headers
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
         raise InvalidEndpoint(
             "A header of this endpoint contains a line break.", remedy="Copy the token again."

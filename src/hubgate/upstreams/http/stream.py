@@ -35,9 +35,13 @@ class PooledStream:
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self._next():
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if chunk := await self._next():
+            return chunk
+        raise StopAsyncIteration
 
     async def rest(self) -> HttpReply:
         chunks, size = [], 0

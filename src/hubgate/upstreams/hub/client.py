@@ -145,9 +145,6 @@ class HubClient:
             raise refusals[0]
         return found
 
-    async def resume(self, namespace: str, name: str, token: Secret) -> Deployment:
-        return await self.inference_endpoints.resume(namespace, name, token)
-
     async def close(self) -> None:
         await self._client.close()
 

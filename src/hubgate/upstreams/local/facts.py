@@ -48,12 +48,17 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
     """Return the folder of an endpoint's model, and its facts. Downloads the model if needed, but does not load it.
 
     Raises:
-        InvalidEndpoint: the model does not support the endpoint's task.
+        InvalidEndpoint: the model does not support the endpoint's task, or the task its precision.
         RuntimeFailed: the model is not found or cannot run, or the runtime is not installed.
     """
     endpoint = target.endpoint
     generates = endpoint.task in GENERATION_TASKS
     require_runtime(generates=generates)
+    if generates and endpoint.precision is Precision.INT8:
+        raise InvalidEndpoint(
+            "The precision int8 is for models that embed or rerank.",
+            remedy="A model that generates text keeps the weights it was exported with: export it in int8, and use f32 here.",
+        )
     model = endpoint.model or ""
     folder = await find_model(model, hf_endpoint=hf_endpoint, token=target.token, generates=generates)
     if generates:

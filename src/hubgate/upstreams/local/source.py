@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from hubgate.domain.calls import (
+    TASK_OF_CALL,
     Call,
     Embed,
     Encoding,
@@ -22,12 +23,12 @@ from hubgate.domain.calls import (
     Tokens,
     Vectors,
 )
-from hubgate.domain.endpoint import GENERATION_TASKS, TASK_OF_CALL, Endpoint, Facts, Precision, Target
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Precision, Target
 from hubgate.domain.errors import Cause, InvalidRequest
 from hubgate.domain.ports import Clock
-from hubgate.runtime.machine import CpuShare
+from hubgate.runtime.machine import CpuShare, multiplies_int8
 from hubgate.runtime.model.excerpt import max_characters
-from hubgate.runtime.process import worker_command
+from hubgate.runtime.process import WorkerProcess, worker_command
 from hubgate.runtime.protocol import (
     CallReply,
     Embedded,
@@ -68,6 +69,8 @@ class LocalSettings:
     share: CpuShare = CpuShare()  # noqa: RUF009 - frozen
     idle_seconds: float | None = None
     """A worker without calls stops after this time; `None` for never."""
+    shared: Path | None = None
+    """A folder in which the gateways of this machine find each other's workers; `None` for workers of its own."""
 
 
 class LocalSource:
@@ -89,7 +92,13 @@ class LocalSource:
         key = ModelKey(folder, endpoint.precision, _generates(endpoint))
         model = self.acquire(key, facts.model)
         try:
-            return replace(facts, precision=(await model.ready()).precision)
+            ready = await model.ready()
+            return replace(
+                facts,
+                precision=ready.precision,
+                precision_self_test=ready.self_test,
+                warnings=(*facts.warnings, *_warnings(endpoint.precision)),
+            )
         finally:
             await self.release(key)
 
@@ -123,6 +132,7 @@ class LocalSource:
         self._use_counts[key] += 1
         self._names[key] = name or key.folder.name
         if key not in self._models:
+            shared = self._settings.shared
             command = partial(
                 worker_command,
                 precision=key.precision,
@@ -130,7 +140,11 @@ class LocalSource:
                 generates=key.generates,
             )
             self._models[key] = LocalModel(
-                key.folder, clock=self._clock, command=command, idle_seconds=self._settings.idle_seconds
+                key.folder,
+                clock=self._clock,
+                command=command,
+                idle_seconds=self._settings.idle_seconds,
+                start=WorkerProcess.start if shared is None else partial(_attach, shared),
             )
         return self._models[key]
 
@@ -219,6 +233,20 @@ class LocalUpstream:
     async def close(self) -> None:
         """Release the model."""
         await self._model.release()
+
+
+async def _attach(folder: Path, command: Sequence[str]) -> WorkerProcess:
+    from hubgate.runtime.attaching import attach  # noqa: PLC0415 - one gateway does not need it
+
+    return await attach(folder, command)
+
+
+def _warnings(precision: Precision) -> tuple[str, ...]:
+    if precision is not Precision.INT8 or multiplies_int8():
+        return ()
+    return (
+        "int8 saves memory but no time on this machine: its processor has neither AVX512-VNNI nor AVX-VNNI.",
+    )
 
 
 def _generates(endpoint: Endpoint) -> bool:

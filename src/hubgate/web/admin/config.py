@@ -24,6 +24,8 @@ class ConfigForm(msgspec.Struct, forbid_unknown_fields=True):
     """Values for `${NAME}` in the YAML, by name."""
     dry_run: bool = False
     prune: bool = False
+    accept_new_vectors: bool = False
+    """Whether aliases may be moved to vectors that cannot be compared with those before."""
 
 
 _FORM = msgspec.json.Decoder(ConfigForm)
@@ -48,7 +50,12 @@ class ConfigApi:
         form = decode(await request.body(), _FORM)
         key = context_of(request.scope).key
         steps = await self._configuration.apply(
-            form.yaml, form.secrets, prune=form.prune, dry_run=form.dry_run, own_key=key.id if key else ""
+            form.yaml,
+            form.secrets,
+            prune=form.prune,
+            dry_run=form.dry_run,
+            own_key=key.id if key else "",
+            accept_new_vectors=form.accept_new_vectors,
         )
         failed = sum(step.failure is not None for step in steps)
         shown = [_step_json(step) for step in steps]

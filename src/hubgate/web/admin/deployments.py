@@ -12,71 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hubgate.domain.deployment_ports import CostRow
-from hubgate.domain.deployments import Access, Fit, Hardware, ManagedDeployment, Plan, Scaling
-from hubgate.domain.endpoint import Engine, Task
+from hubgate.domain.deployments import Fit, Hardware, ManagedDeployment, Plan
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.records import DAY
-from hubgate.domain.secret import Secret
 from hubgate.service.deployments.acts import Done, Edit, Listed
 from hubgate.service.deployments.deployer import Deployer
-from hubgate.service.deployments.planner import DeploymentRequest
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode
-
-
-class DeploymentForm(msgspec.Struct, forbid_unknown_fields=True):
-    model: str
-    """The repository, as org/name."""
-    name: str | None = None
-    """Of the Inference Endpoint; by default like the model's."""
-    connection: str | None = None
-    """The stored token to use; not needed if there is only one."""
-    namespace: str | None = None
-    """Whose it will be: by default the token's owner."""
-    vendor: str | None = None
-    region: str | None = None
-    instance: str | None = None
-    """TYPE/SIZE, such as `intel-spr/x2`; by default the cheapest that the model fits on."""
-    engine: Engine | None = None
-    image: str | None = None
-    """The URL of a container image, instead of hubgate's choice."""
-    port: int | None = None
-    registry_username: str | None = None
-    registry_password: str | None = None
-    type: Access = Access.PRIVATE
-    """Who may call it."""
-    task: Task | None = None
-    revision: str | None = None
-    min_replicas: int = 0
-    max_replicas: int = 1
-    zero_after: int | None = 15
-    """Minutes without a request until it scales to zero; null: never."""
-    arguments: list[str] = []
-    environment: dict[str, str] = {}
-    secrets: dict[str, str] = {}
-    """Environment variables that nobody can read again."""
-    register_as: str | None = None
-    """The name of the endpoint to register; by default `name`."""
-    delete_on_failure: bool = False
-    """Delete it if it cannot be registered within 30 minutes."""
-
-
-class ConfirmedDeploymentForm(DeploymentForm, forbid_unknown_fields=True):
-    confirm: str = ""
-    """That of the plan."""
-
-
-class DeploymentEditForm(msgspec.Struct, forbid_unknown_fields=True):
-    instance: str | None = None
-    """TYPE/SIZE, in the same region."""
-    min_replicas: int | None = None
-    max_replicas: int | None = None
-    zero_after: int | None = None
-    """Minutes."""
-    revision: str | None = None
-    arguments: list[str] | None = None
-    environment: dict[str, str] | None = None
-
+from hubgate.web.schemas.deployment import ConfirmedDeploymentForm, DeploymentEditForm, DeploymentForm
 
 MAX_DAYS = 3660
 _PLAN = msgspec.json.Decoder(DeploymentForm)
@@ -85,7 +28,7 @@ _EDIT = msgspec.json.Decoder(DeploymentEditForm)
 _CONNECTION = {"connection": "the stored token to use; not needed if there is only one"}
 _WHERE = {**_CONNECTION, "namespace": "a user or an organisation; by default the token's owner"}
 _DRY_RUN = {"dry_run": "true: only return what would be done, and what it would cost"}
-_CONFIRM_PRICE = {
+CONFIRM_PRICE = {
     "confirm_price": "what it may cost at most, in US dollars an hour; needed if it costs more than before"
 }
 _EXAMPLE: Mapping[str, Any] = {"model": "intfloat/e5-small-v2", "name": "e5", "instance": "intel-spr/x2"}
@@ -111,14 +54,14 @@ class DeploymentsApi:
 
     async def plan(self, request: Request) -> Response:
         return json_response(
-            _plan_json(await self._deployer.plan(_wanted(decode(await request.body(), _PLAN))))
+            _plan_json(await self._deployer.plan(decode(await request.body(), _PLAN).request()))
         )
 
     async def create(self, request: Request) -> Response:
         form = decode(await request.body(), _CREATE)
         if _flag(request, "dry_run"):
-            return json_response(_plan_json(await self._deployer.plan(_wanted(form))))
-        return json_response(_managed_json(await self._deployer.create(_wanted(form), form.confirm)), 202)
+            return json_response(_plan_json(await self._deployer.plan(form.request())))
+        return json_response(_managed_json(await self._deployer.create(form.request(), form.confirm)), 202)
 
     async def list(self, request: Request) -> Response:
         found = await self._deployer.list(*_where(request))
@@ -137,6 +80,23 @@ class DeploymentsApi:
         rows = await self._deployer.costs(int(text))
         return json_response(costs_json(rows))
 
+    async def preview(self, request: Request) -> Response:
+        acts = await self._deployer.guard.preview()
+        return json_response(
+            {
+                "dry_run": True,
+                "acts": [
+                    {
+                        "deployment": act.deployment,
+                        "verb": act.verb,
+                        "reason": act.reason,
+                        "dollars_per_hour": [act.before, act.after],
+                    }
+                    for act in acts
+                ],
+            }
+        )
+
     async def show(self, request: Request) -> Response:
         return json_response(listed_json(await self._deployer.show(*_named(request))))
 
@@ -152,7 +112,7 @@ class DeploymentsApi:
             environment=form.environment,
         )
         done = await self._deployer.edit(
-            *_named(request), edit, confirm_price=_confirmed(request), dry_run=_flag(request, "dry_run")
+            *_named(request), edit, confirm_price=confirmed_price(request), dry_run=_flag(request, "dry_run")
         )
         return _done(done)
 
@@ -161,7 +121,7 @@ class DeploymentsApi:
 
     async def resume(self, request: Request) -> Response:
         done = await self._deployer.resume(
-            *_named(request), confirm_price=_confirmed(request), dry_run=_flag(request, "dry_run")
+            *_named(request), confirm_price=confirmed_price(request), dry_run=_flag(request, "dry_run")
         )
         return _done(done)
 
@@ -198,6 +158,12 @@ class DeploymentsApi:
                 handler=self.costs,
                 summary="Returns what Inference Endpoints that hubgate created cost by day, estimated from their states.",
                 query={"days": f"1 to {MAX_DAYS}, today included; by default 30"},
+            ),
+            ApiRoute(
+                method="GET",
+                path="/deployments/guard",
+                handler=self.preview,
+                summary="Returns what the cost guard would pause or resume now, and why. Does nothing.",
             ),
             ApiRoute(
                 method="POST",
@@ -244,7 +210,7 @@ class DeploymentsApi:
                 summary="Changes hardware, replicas, revision, arguments or environment. A higher price has to be confirmed.",
                 body=DeploymentEditForm,
                 example={"max_replicas": 2},
-                query={**_CONNECTION, **_CONFIRM_PRICE, **_DRY_RUN},
+                query={**_CONNECTION, **CONFIRM_PRICE, **_DRY_RUN},
             ),
             ApiRoute(
                 method="DELETE",
@@ -264,7 +230,7 @@ class DeploymentsApi:
                     path=f"{one}/{verb}",
                     handler=handler,
                     summary=summary,
-                    query={**_CONNECTION, **(_CONFIRM_PRICE if verb == "resume" else {}), **_DRY_RUN},
+                    query={**_CONNECTION, **(CONFIRM_PRICE if verb == "resume" else {}), **_DRY_RUN},
                 )
                 for verb, handler, summary in (
                     (
@@ -319,36 +285,10 @@ def listed_json(listed: Listed) -> dict[str, Any]:
         "message": (managed.message or None) if managed else None,
         "warnings": (managed.warnings or None) if managed else None,
         "register_as": managed.register_as if managed else None,
+        "paused_for": listed.paused_for,
+        "failing_since": listed.failing_since,
     }
     return _known(fields)
-
-
-def _wanted(form: DeploymentForm) -> DeploymentRequest:
-    return DeploymentRequest(
-        repository=form.model,
-        name=form.name,
-        connection=form.connection,
-        namespace=form.namespace,
-        vendor=form.vendor,
-        region=form.region,
-        instance=form.instance,
-        engine=form.engine,
-        image=form.image,
-        port=form.port,
-        registry_username=form.registry_username,
-        registry_password=None if form.registry_password is None else Secret(form.registry_password),
-        access=form.type,
-        task=form.task,
-        revision=form.revision,
-        scaling=Scaling(
-            min_replicas=form.min_replicas, max_replicas=form.max_replicas, zero_after=form.zero_after
-        ),
-        arguments=tuple(form.arguments),
-        environment=form.environment,
-        secrets={name: Secret(text) for name, text in form.secrets.items()},
-        register_as=form.register_as,
-        delete_on_failure=form.delete_on_failure,
-    )
 
 
 def _plan_json(plan: Plan) -> dict[str, Any]:
@@ -417,7 +357,7 @@ def _named(request: Request) -> tuple[str | None, str | None, str]:
     return request.query_params.get("connection") or None, namespace, names["name"]
 
 
-def _confirmed(request: Request) -> float | None:
+def confirmed_price(request: Request) -> float | None:
     return _number(request.query_params.get("confirm_price"), "confirm_price")
 
 

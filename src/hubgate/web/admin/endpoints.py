@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -11,16 +12,18 @@ from starlette.responses import Response
 
 from hubgate.domain.chunking import parse_chunking_settings
 from hubgate.domain.endpoint import Endpoint
-from hubgate.domain.errors import InUse, InvalidRequest
+from hubgate.domain.errors import InUse
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.registry.registry import users_of
 from hubgate.service.states import State
+from hubgate.web.admin.aliases import is_forced
 from hubgate.web.admin.openapi import ApiRoute, json_response
+from hubgate.web.admin.paging import list_response, page_parameters, requested_page
 from hubgate.web.http.asgi import decode
 from hubgate.web.http.errors import CALL_FAILURES, error_json
 from hubgate.web.schemas.endpoint import EndpointForm, edit_endpoint, endpoint_json
-from hubgate.web.shared.embeddings import parse_input_type
+from hubgate.web.shared.embeddings import parse_input_type, parse_texts
 
 _EXAMPLE = {"name": "e5", "url": "https://x1.us-east-1.aws.endpoints.huggingface.cloud", "token": "hf_…"}
 
@@ -43,10 +46,18 @@ class ChunkForm(msgspec.Struct, forbid_unknown_fields=True):
     """Its prefix counts towards the size of a chunk."""
 
 
+class MeasureForm(msgspec.Struct, forbid_unknown_fields=True):
+    texts: list[Any]
+    input_type: str | None = "document"
+    chunk: bool = False
+    """Whether to split texts by the endpoint's own settings."""
+
+
 _REGISTRATION = msgspec.json.Decoder(RegistrationForm)
 _CHANGES = msgspec.json.Decoder(dict[str, Any])
 _CLONE = msgspec.json.Decoder(CloneForm)
 _CHUNK = msgspec.json.Decoder(ChunkForm)
+_MEASURE = msgspec.json.Decoder(MeasureForm)
 
 
 class EndpointsApi:
@@ -55,9 +66,12 @@ class EndpointsApi:
         self._access = access
 
     async def list(self, request: Request) -> Response:
-        return json_response(
-            {"endpoints": await _endpoints_json(self._gateway, self._gateway.registry.endpoints())}
-        )
+        limit, after = requested_page(request)
+        names = sorted(self._gateway.live.names())
+        start = 0 if after is None else bisect_right(names, after)
+        names = names[start : None if limit is None else start + limit]
+        state_of = await self._gateway.states.reader()
+        return await list_response("endpoints", self._shown(names, state_of))
 
     async def show(self, request: Request) -> Response:
         return json_response(await self._endpoint_json(request.path_params["name"]))
@@ -89,7 +103,7 @@ class EndpointsApi:
         name = request.path_params["name"]
         self._gateway.registry.find(name)
         users = users_of(name, self._gateway.registry.endpoints(), self._access.list())
-        if users and not _is_forced(request):
+        if users and not is_forced(request):
             raise InUse(
                 f"Endpoint [{name}] is used by {', '.join(users)}.",
                 remedy="Change those first, or force it: they would then call an endpoint that does not exist.",
@@ -120,10 +134,24 @@ class EndpointsApi:
             }
         )
 
+    async def measure(self, request: Request) -> Response:
+        form = decode(await request.body(), _MEASURE)
+        name, texts = request.path_params["name"], parse_texts(form.texts, "texts")
+        kind = parse_input_type(form.input_type)
+        measures = await self._gateway.measures.texts(name, texts, kind, chunked=form.chunk)
+        allowance = await self._gateway.measures.allowance(name)
+        return json_response({"texts": measures, "allowance": allowance})
+
     def routes(self) -> Sequence[ApiRoute]:
         one = "/endpoints/{name}"
         return (
-            ApiRoute(method="GET", path="/endpoints", handler=self.list, summary="Lists endpoints."),
+            ApiRoute(
+                method="GET",
+                path="/endpoints",
+                handler=self.list,
+                summary="Lists endpoints, by name.",
+                query=page_parameters("a name"),
+            ),
             ApiRoute(
                 method="POST",
                 path="/endpoints",
@@ -175,6 +203,14 @@ class EndpointsApi:
             ),
             ApiRoute(
                 method="POST",
+                path=f"{one}/measure",
+                handler=self.measure,
+                summary="Returns the chunks, tokens and cached share of texts, and the rate limit, without calling the model.",
+                body=MeasureForm,
+                example={"texts": ["One sentence. Another one."]},
+            ),
+            ApiRoute(
+                method="POST",
                 path=f"{one}/check",
                 handler=self.check,
                 summary="Checks that the registered model still answers.",
@@ -188,17 +224,21 @@ class EndpointsApi:
         )
 
     async def _endpoint_json(self, name: str) -> dict[str, Any]:
-        return (await _endpoints_json(self._gateway, [self._gateway.registry.find(name)]))[0]
+        endpoint = self._gateway.registry.find(name)
+        (state,) = await self._gateway.states.of([endpoint])
+        return self._json(endpoint, state)
 
+    def _shown(self, names: Iterable[str], state_of: Callable[[Endpoint], State]) -> Iterator[dict[str, Any]]:
+        """Each endpoint as it is when its turn comes; one that was removed meanwhile is left out."""
+        for name in names:
+            if name in self._gateway.live:
+                endpoint = self._gateway.registry.find(name)
+                yield self._json(endpoint, state_of(endpoint))
 
-async def _endpoints_json(gateway: Gateway, endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
-    """Settings, facts and current state of each endpoint."""
-    shown = [endpoint_json(endpoint, gateway.registry.token_hint(endpoint.name)) for endpoint in endpoints]
-    states = await gateway.states.of(endpoints)
-    return [
-        {**settings, **_state_json(endpoint, state)}
-        for settings, endpoint, state in zip(shown, endpoints, states, strict=True)
-    ]
+    def _json(self, endpoint: Endpoint, state: State) -> dict[str, Any]:
+        """Settings, facts and current state."""
+        hint = self._gateway.registry.token_hint(endpoint.name)
+        return {**endpoint_json(endpoint, hint), **_state_json(endpoint, state)}
 
 
 def _state_json(endpoint: Endpoint, state: State) -> dict[str, Any]:
@@ -213,6 +253,7 @@ def _state_json(endpoint: Endpoint, state: State) -> dict[str, Any]:
             "state": replica.kind,
             **({"cause": replica.cause, "message": replica.message} if replica.cause else {}),
             "in_flight": replica.in_flight,
+            "concurrency_limit": replica.concurrency_limit,
             "requests": replica.requests,
             "engine": known.facts.engine,
         }
@@ -223,11 +264,11 @@ def _state_json(endpoint: Endpoint, state: State) -> dict[str, Any]:
 
 def _numbers_json(state: State) -> dict[str, Any]:
     cause = {"cause": state.cause} if state.cause else {}
-    return {"state": state.kind, **cause, "queued_calls": state.waiting, "in_flight": state.in_flight}
-
-
-def _is_forced(request: Request) -> bool:
-    word = request.query_params.get("force", "false")
-    if word not in {"true", "false"}:
-        raise InvalidRequest("[force] must be true or false.")
-    return word == "true"
+    limit = {"concurrency_limit": state.concurrency_limit} if state.concurrency_limit else {}
+    return {
+        "state": state.kind,
+        **cause,
+        "queued_calls": state.waiting,
+        "in_flight": state.in_flight,
+        **limit,
+    }

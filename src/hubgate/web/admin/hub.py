@@ -12,11 +12,13 @@ from starlette.responses import Response
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import InvalidRequest, NotFound
-from hubgate.domain.hub import MAX_MODELS, Deployment, ModelCard, ModelSearch
+from hubgate.domain.hub import MAX_MODELS, ModelCard, ModelSearch
 from hubgate.domain.ports import Hub
 from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
+from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.gateway import Gateway
+from hubgate.web.admin.deployments import CONFIRM_PRICE, confirmed_price
 from hubgate.web.admin.openapi import ApiRoute, json_response
 
 TOKEN_HEADER = "x-hf-token"  # noqa: S105 - a header's name
@@ -30,9 +32,12 @@ _NONE: Mapping[str, Connection] = MappingProxyType({})
 
 
 class HubApi:
-    def __init__(self, hub: Hub, gateway: Gateway, connections: Mapping[str, Connection] = _NONE) -> None:
+    def __init__(
+        self, hub: Hub, gateway: Gateway, deployer: Deployer, connections: Mapping[str, Connection] = _NONE
+    ) -> None:
         self._hub = hub
         self._gateway = gateway
+        self._deployer = deployer
         self._connections = connections
 
     async def search(self, request: Request) -> Response:
@@ -60,10 +65,16 @@ class HubApi:
         return json_response({"endpoints": [_known(one) for one in found]})
 
     async def resume(self, request: Request) -> Response:
+        """As `/api/deployments/…/resume`, with a token that need not be stored."""
         names = request.path_params
-        token = self._require_token(request)
-        resumed: Deployment = await self._hub.resume(names["namespace"], names["name"], token)
-        return json_response(_known(resumed))
+        done = await self._deployer.resume(
+            None,
+            names["namespace"],
+            names["name"],
+            confirm_price=confirmed_price(request),
+            token=self._require_token(request),
+        )
+        return json_response(_known(done.listed.deployment) if done.listed else {})
 
     def routes(self) -> Sequence[ApiRoute]:
         return (
@@ -108,8 +119,8 @@ class HubApi:
                 method="POST",
                 path="/hub/endpoints/{namespace}/{name}/resume",
                 handler=self.resume,
-                summary="Resumes a paused Inference Endpoint.",
-                query=_TOKEN_PARAMETERS,
+                summary="Resumes a paused Inference Endpoint. Its price has to be confirmed.",
+                query={**_TOKEN_PARAMETERS, **CONFIRM_PRICE},
             ),
         )
 

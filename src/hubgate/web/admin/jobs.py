@@ -5,29 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hubgate.domain.batches import Batch, Page
-from hubgate.domain.errors import InvalidRequest
 from hubgate.service.batches.batches import Batches
+from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.admin.openapi import ApiRoute, json_response
+from hubgate.web.admin.paging import MAX_LIMIT, requested_page
+from hubgate.web.http.asgi import decode
 from hubgate.web.http.request_context import key_of
+from hubgate.web.shared.batch_estimate import estimate_batch
 
-_DEFAULT_LISTED, _MAX_LISTED = 100, 1000
+_DEFAULT_LISTED = 100
+
+
+class EstimateForm(msgspec.Struct, forbid_unknown_fields=True):
+    input_file_id: str
+    """Of a file uploaded to `/v1/files`."""
+
+
+_ESTIMATE = msgspec.json.Decoder(EstimateForm)
 
 
 class JobsApi:
-    def __init__(self, batches: Batches, access: Access) -> None:
+    def __init__(self, gateway: Gateway, batches: Batches, access: Access) -> None:
+        self._gateway = gateway
         self._batches = batches
         self._access = access
 
     async def list(self, request: Request) -> Response:
-        limit = request.query_params.get("limit", str(_DEFAULT_LISTED))
-        if not limit.isdecimal() or not 1 <= int(limit[:9]) <= _MAX_LISTED:
-            raise InvalidRequest(f"[limit] must be a whole number from 1 to {_MAX_LISTED}.")
-        page = Page(int(limit), request.query_params.get("after"))
+        limit, after = requested_page(request)
+        page = Page(limit or _DEFAULT_LISTED, after)
         found = await self._batches.list(key_of(request.scope), page)
         names = self._names()
         return json_response({"jobs": [job_json(batch, names) for batch in found]})
@@ -44,6 +55,11 @@ class JobsApi:
         found = await self._batches.resume(key_of(request.scope), request.path_params["job"])
         return json_response(job_json(found, self._names()))
 
+    async def estimate(self, request: Request) -> Response:
+        form = decode(await request.body(), _ESTIMATE)
+        key = key_of(request.scope)
+        return json_response(await estimate_batch(self._gateway, self._batches, key, form.input_file_id))
+
     def routes(self) -> Sequence[ApiRoute]:
         return (
             ApiRoute(
@@ -52,9 +68,17 @@ class JobsApi:
                 handler=self.list,
                 summary="Lists the batches of all keys, newest first.",
                 query={
-                    "limit": f"at most {_MAX_LISTED}; {_DEFAULT_LISTED} by default",
+                    "limit": f"at most {MAX_LIMIT}; {_DEFAULT_LISTED} by default",
                     "after": "the id of the last job of the page before",
                 },
+            ),
+            ApiRoute(
+                method="POST",
+                path="/jobs/estimate",
+                handler=self.estimate,
+                summary="Estimates a batch of an uploaded file, without calling a model.",
+                body=EstimateForm,
+                example={"input_file_id": "file-…"},
             ),
             ApiRoute(
                 method="GET",
@@ -77,7 +101,7 @@ class JobsApi:
         )
 
     def _names(self) -> Mapping[str, str]:
-        return {key.id: key.name for key in self._access.list()}
+        return self._access.names
 
 
 def job_json(batch: Batch, names: Mapping[str, str]) -> dict[str, Any]:

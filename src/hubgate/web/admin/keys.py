@@ -13,6 +13,7 @@ from hubgate.domain.records import Key
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.admin.openapi import ApiRoute, json_response
+from hubgate.web.admin.paging import list_response, page_parameters, requested_page
 from hubgate.web.http.asgi import decode
 from hubgate.web.schemas.key import KeyForm, edit_key
 
@@ -26,7 +27,8 @@ class KeysApi:
         self._access = access
 
     async def list(self, request: Request) -> Response:
-        return json_response({"keys": [key_json(key) for key in self._access.list()]})
+        keys = self._access.list(*requested_page(request))
+        return await list_response("keys", map(key_json, keys))
 
     async def create(self, request: Request) -> Response:
         form = decode(await request.body(), _KEY)
@@ -50,14 +52,14 @@ class KeysApi:
         return Response(status_code=204)
 
     def _check(self, *names: str | None) -> None:
-        """Check that endpoints exist.
+        """Check that these are endpoints or aliases.
 
         Raises:
-            EndpointNotFound: one of them does not.
+            EndpointNotFound: one of them is not.
         """
         for name in names:
             if name is not None:
-                self._gateway.registry.find(name)
+                self._gateway.registry.resolve(name)
 
     def routes(self) -> Sequence[ApiRoute]:
         return (
@@ -65,7 +67,8 @@ class KeysApi:
                 method="GET",
                 path="/keys",
                 handler=self.list,
-                summary="Lists valid keys, without their secrets.",
+                summary="Lists valid keys, without their secrets, oldest first.",
+                query=page_parameters("the id of a key"),
             ),
             ApiRoute(
                 method="POST",

@@ -19,6 +19,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.usage import GROUPS
 from hubgate.web.admin.openapi import ApiRoute, json_response
+from hubgate.web.admin.paging import parse_int
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _DEFAULT_DAYS = 7
@@ -34,8 +35,8 @@ class RecordsApi:
         self._access = access
 
     async def usage(self, request: Request) -> Response:
-        names = {key.id: key.name for key in self._access.list()}
-        query = _query(request.query_params, {name: key_id for key_id, name in names.items()})
+        names = self._access.names
+        query = _query(request.query_params, names)
         if _wants_csv(request):
             return usage_csv(query.by, await self._gateway.usage.pages(query), names)
         rows = await self._gateway.usage.report(query)
@@ -51,11 +52,11 @@ class RecordsApi:
 
     async def audit(self, request: Request) -> Response:
         params = request.query_params
-        limit = _parse_int("limit", params.get("limit", "100"), 1, _MAX_CHANGES)
+        limit = parse_int("limit", params.get("limit", "100"), 1, _MAX_CHANGES)
         before = params.get("before")
-        before_id = None if before is None else _parse_int("before", before, 0, 2**62)
+        before_id = None if before is None else parse_int("before", before, 0, 2**62)
         changes = await self._gateway.audit.read(limit, before_id)
-        names = {key.id: key.name for key in self._access.list()}
+        names = self._access.names
         shown = [
             {
                 "id": number,
@@ -173,7 +174,7 @@ def _iso_time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _query(params: QueryParams, ids: Mapping[str, str]) -> UsageQuery:
+def _query(params: QueryParams, names: Mapping[str, str]) -> UsageQuery:
     now = int(time.time())
     start = _parse_time("from", params.get("from"), now - _DEFAULT_DAYS * DAY)
     end = _parse_time("to", params.get("to"), now + 1)
@@ -186,7 +187,7 @@ def _query(params: QueryParams, ids: Mapping[str, str]) -> UsageQuery:
         end=end,
         by=by,
         endpoint=params.get("endpoint"),
-        key=None if key is None else ids.get(key, key),
+        key=next((key_id for key_id, name in names.items() if name == key), key),
     )
 
 
@@ -204,12 +205,6 @@ def _parse_time(name: str, given: str | None, default: int) -> int:
         ) from None
     seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     return min(max(0, seconds), _MAX_TIME)
-
-
-def _parse_int(name: str, given: str, low: int, high: int) -> int:
-    if not given.isascii() or not given.isdigit() or len(given) > 19 or not low <= int(given) <= high:
-        raise InvalidRequest(f"[{name}] must be a whole number from {low} to {high}.")
-    return int(given)
 
 
 def _wants_csv(request: Request) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 
 from hubgate import __version__
 from hubgate.core.chunking import icu_version
+from hubgate.web.admin.aliases import AliasesApi
 from hubgate.web.admin.config import ConfigApi
 from hubgate.web.admin.connections import ConnectionsApi
 from hubgate.web.admin.deployments import DeploymentsApi
@@ -34,11 +35,12 @@ class Api:
         self._parts = (
             EndpointsApi(gateway, access),
             DiagnosisApi(gateway),
+            AliasesApi(gateway, access),
             ConnectionsApi(gateway),
             KeysApi(gateway, access),
             RecordsApi(gateway, access),
             GatesApi(gateway),
-            JobsApi(services.batches, access),
+            JobsApi(gateway, services.batches, access),
             ConfigApi(services.configuration),
         )
 
@@ -98,13 +100,13 @@ class Api:
         )
 
 
-def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+def _owns(segments: Sequence[str], is_hugging_face: bool) -> bool:
     return True
 
 
 def _routes(services: Services) -> Sequence[BaseRoute]:
     api = Api(services)
-    hub = HubApi(services.hub, services.gateway, services.gateway.connections.by_name)
+    hub = HubApi(services.hub, services.gateway, services.deployer, services.gateway.connections.by_name)
     deployments = DeploymentsApi(services.deployer)
     return [route.route() for route in with_openapi([*api.routes(), *hub.routes(), *deployments.routes()])]
 

@@ -9,8 +9,8 @@ import msgspec
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.quantization import VectorFormat, work_size
-from hubgate.domain.calls import Embed, OutputDtype, Vectors
-from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.calls import Embed, Vectors
+from hubgate.domain.endpoint import Endpoint, OutputDtype
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import respond
 from hubgate.web.shared.embeddings import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from starlette.routing import BaseRoute
@@ -74,7 +74,7 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
 _BELOW_V1 = frozenset({"embed", "chat", "tokenize", "detokenize"})
 
 
-def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+def _owns(segments: Sequence[str], is_hugging_face: bool) -> bool:
     match segments:
         case ["v2", *_] | ["v1", "v1" | "v2", *_]:
             return True

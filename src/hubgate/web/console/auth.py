@@ -43,10 +43,13 @@ class ConsoleAuth:
         self._access = access
         self._sessions = sessions
 
-    def private(self, method: str, path: str, handler: PageHandler, *, polling: bool = False) -> Route:
+    def private(
+        self, method: str, path: str, handler: PageHandler, *, polling: bool = False, upload: bool = False
+    ) -> Route:
         """A page that requires a session; without one, it redirects to the sign-in page.
 
         Requests that an open page sends by itself (`polling`) do not keep the session alive: the admin may have left.
+        The handler of an `upload` reads the form, and checks its CSRF token with `check_csrf_token`.
         """
 
         async def authenticated(context: PageContext) -> Response:
@@ -54,8 +57,9 @@ class ConsoleAuth:
             if session is None:
                 back = context.return_path if method in SAFE_METHODS and not context.is_htmx else "/ui"
                 return context.redirect(f"{SIGN_IN}?next={quote(back)}")
-            if method not in SAFE_METHODS:
-                await self._check_csrf_token(context, session)
+            if method not in SAFE_METHODS and not upload:
+                token = context.request.headers.get("x-csrf-token") or (await context.form()).get("csrf", "")
+                self.check_csrf_token(context, token)
             response = await handler(context)
             if not polling and (renewed := self._sessions.renew(session)):
                 self._set_cookie(context.request, response, renewed)
@@ -113,9 +117,9 @@ class ConsoleAuth:
             context_of(context.request.scope).key = key
             need_admin(context.request.scope)  # attributes changes to the key in the audit log
 
-    async def _check_csrf_token(self, context: PageContext, session: Session) -> None:
-        token = context.request.headers.get("x-csrf-token") or (await context.form()).get("csrf", "")
-        if not self._sessions.is_csrf_token(session, token):
+    def check_csrf_token(self, context: PageContext, token: str) -> None:
+        """Raises: NotPermitted."""
+        if context.session is None or not self._sessions.is_csrf_token(context.session, token):
             raise NotPermitted(
                 "This form does not belong to your session.",
                 remedy="Reload the page and send the form again.",

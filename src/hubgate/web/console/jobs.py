@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from starlette.responses import FileResponse, Response
 
-from hubgate.domain.batches import Batch, Page
+from hubgate.domain.batches import Batch, Page, Purpose
 from hubgate.domain.errors import NotFound
-from hubgate.service.batches.batches import Batches, can_resume
+from hubgate.service.batches.batches import Batches, NewBatch, can_resume
+from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.console.page_context import PageContext
-from hubgate.web.http.request_context import key_of
+from hubgate.web.http.request_context import context_of, key_of
+from hubgate.web.openai.uploads import FORM_BYTES, UploadForm
+from hubgate.web.shared.batch_estimate import estimate_batch
 
 _PER_PAGE = 50
+_WINDOWS = ("24h", "7d", "30d")
 
 
 class JobsPage:
-    def __init__(self, batches: Batches, access: Access) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        batches: Batches,
+        access: Access,
+        check_csrf_token: Callable[[PageContext, str], None],
+    ) -> None:
+        self._gateway = gateway
         self._batches = batches
         self._access = access
+        self._check_csrf_token = check_csrf_token
 
     async def show(self, context: PageContext) -> Response:
         """A page of jobs, newest first."""
@@ -28,6 +41,39 @@ class JobsPage:
         jobs = found[:_PER_PAGE]
         older = jobs[-1].id if len(found) > _PER_PAGE else None
         return self._render(context, "jobs/list.html", jobs=jobs, older=older, is_first=after is None)
+
+    async def upload(self, context: PageContext) -> Response:
+        """Store a file of requests, and show its estimate."""
+        scope, files = context.request.scope, self._batches.files
+        context_of(scope).upload_bytes = files.max_bytes + FORM_BYTES
+        upload = await files.upload()
+        try:
+            form = UploadForm(upload)
+            await form.read(context.request.receive, context.request.headers.get("content-type", ""))
+            self._check_csrf_token(context, form.fields.get("csrf", ""))
+            file = await files.add(
+                upload, key_of(scope), name=form.filename or "", purpose=Purpose.BATCH, seconds=None
+            )
+        finally:
+            await upload.discard()
+        return context.redirect(f"/ui/jobs/estimate/{file.id}")
+
+    async def estimate(self, context: PageContext) -> Response:
+        """What a batch of an uploaded file would take, and the button that starts it."""
+        key, file_id = key_of(context.request.scope), context.request.path_params["file"]
+        file = await self._batches.files.find(key, file_id)
+        found = await estimate_batch(self._gateway, self._batches, key, file_id)
+        return self._render(context, "jobs/estimate.html", file=file, found=found, windows=_WINDOWS)
+
+    async def start(self, context: PageContext) -> Response:
+        form = await context.form()
+        new = NewBatch(
+            input_file=context.request.path_params["file"],
+            path=form.get("path", ""),
+            window=form.get("window", ""),
+        )
+        job = await self._batches.create(key_of(context.request.scope), new)
+        return context.redirect(f"/ui/jobs/{job.id}")
 
     async def detail(self, context: PageContext) -> Response:
         return self._render(context, "jobs/detail.html", job=await self._find(context))
@@ -61,5 +107,5 @@ class JobsPage:
         return await self._batches.find(key_of(context.request.scope), context.request.path_params["job"])
 
     def _render(self, context: PageContext, template: str, **values: Any) -> Response:
-        names = {key.id: key.name for key in self._access.list()}
+        names = self._access.names
         return context.render(template, names=names, can_resume=can_resume, **values)

@@ -11,12 +11,13 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from hubgate.domain.calls import InputType
+from hubgate.domain.endpoint import InputType
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.records import Key
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.console.page_context import PageContext
+from hubgate.web.console.paging import PER_PAGE, numbered_page
 
 _LIMITS = ("requests_per_minute", "tokens_per_minute")
 _NAME = re.compile(r"[^\s,\u060c\u3001\uff0c]+")
@@ -52,13 +53,17 @@ class KeysPage:
         self._new_keys = _NewKeys()
 
     async def show(self, context: PageContext) -> Response:
-        """All keys. The secret of a key that was just created is shown once."""
+        """A page of the keys. The secret of a key that was just created is shown once."""
         query = context.request.query_params
-        created, keys = query.get("created", ""), self._access.list()
-        names = {key.id: key.name for key in keys}
+        text, created, names = query.get("q", "").strip()[:200], query.get("created", ""), self._access.names
+        found = self._access.search(text)
+        shown = numbered_page(found, query)
         return context.render(
             "keys/list.html",
-            keys=keys,
+            keys=[self._access.find(key_id) for key_id in shown.items],
+            text=text,
+            shown=shown,
+            has_search=len(names) > PER_PAGE,
             saved=names.get(query.get("saved", ""), ""),
             created=names.get(created, ""),
             plain=self._new_keys.take(context, created),
@@ -126,12 +131,12 @@ class KeysPage:
     def _check(self, names: Iterable[str | None]) -> None:
         """Raises EndpointNotFound if one of the names is unknown."""
         for name in filter(None, names):
-            self._gateway.registry.find(name)
+            self._gateway.registry.resolve(name)
 
     def _suggestions(self, form: Mapping[str, str]) -> dict[str, Any]:
-        """The first models that match the search and are not in the scope yet, and how many more there are."""
+        """The first models and aliases that match the search and are not in the scope yet, and how many more there are."""
         chosen, text = set(_names(form)), form.get("find", "").casefold()
-        names = (endpoint.name for endpoint in self._gateway.registry.endpoints())
+        names = (endpoint.name for endpoint in self._gateway.visible(lambda _: True))
         matches = [name for name in names if text in name and name not in chosen]
         return {"names": matches[:_MAX_SUGGESTIONS], "more": max(0, len(matches) - _MAX_SUGGESTIONS)}
 

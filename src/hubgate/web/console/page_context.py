@@ -24,6 +24,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 THEMES = ("auto", "light", "dark")
 NAVIGATION = (
     ("models", HOME),
+    ("deployments", "/ui/deployments"),
+    ("aliases", "/ui/aliases"),
     ("keys", "/ui/keys"),
     ("jobs", "/ui/jobs"),
     ("usage", "/ui/usage"),
@@ -93,20 +95,24 @@ class PageContext:
     def render(self, template: str, status: int = 200, **values: Any) -> Response:
         """A page, or a part of one for htmx."""
         language = self.language
-        text = templates.get_template(template).render(
-            context=self,
-            t=language.translate,
-            number=language.number,
-            percent=language.percent,
-            date=language.date,
-            moment=language.moment,
-            ago=lambda at: language.ago(time.time() - at),
-            language=language,
-            languages=languages(),
-            themes=THEMES,
-            navigation=NAVIGATION,
-            version=__version__,
-            **values,
+        text = (
+            templates()
+            .get_template(template)
+            .render(
+                context=self,
+                t=language.translate,
+                number=language.number,
+                percent=language.percent,
+                date=language.date,
+                moment=language.moment,
+                ago=lambda at: language.ago(time.time() - at),
+                language=language,
+                languages=languages(),
+                themes=THEMES,
+                navigation=NAVIGATION,
+                version=__version__,
+                **values,
+            )
         )
         return HTMLResponse(text, status)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hubgate.domain.errors import NotFound
+from hubgate.web.console.aliases.compare import ComparePage
+from hubgate.web.console.aliases.page import AliasesPage
 from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
+from hubgate.web.console.deployments.create import Deploying
+from hubgate.web.console.deployments.page import DeploymentsPage
 from hubgate.web.console.jobs import JobsPage
 from hubgate.web.console.keys import KeysPage
 from hubgate.web.console.models.detail import ModelPage
@@ -50,6 +54,8 @@ def console_routes(services: Services, *, clock: Callable[[], float] = time.time
         auth.private("POST", "/ui/sign-out", sign_in.sign_out),
         *_models(auth, services),
         *_model_form(auth, services),
+        *_deployments(auth, services),
+        *_aliases(auth, services),
         *_keys(auth, services),
         *_jobs(auth, services),
         *_playground_and_usage(auth, services),
@@ -98,6 +104,36 @@ def _model_form(auth: ConsoleAuth, services: Services) -> list[Route]:
     ]
 
 
+def _deployments(auth: ConsoleAuth, services: Services) -> list[Route]:
+    page = DeploymentsPage(services.gateway, services.deployer)
+    deploying = Deploying(services.gateway, services.deployer)
+    one = "/ui/deployments/{namespace}/{name}"
+    return [
+        auth.private("GET", "/ui/deployments", page.show),
+        auth.private("GET", "/ui/deployments/new", deploying.new),
+        auth.private("GET", "/ui/deployments/hardware", deploying.hardware),
+        auth.private("GET", "/ui/deployments/plan", deploying.plan),
+        auth.private("POST", "/ui/deployments/plan", deploying.create),
+        auth.private("GET", one, page.detail),
+        auth.private("GET", f"{one}/progress", page.progress, polling=True),
+        auth.private("GET", f"{one}/{{verb}}", page.ask),
+        auth.private("POST", f"{one}/{{verb}}", page.act),
+    ]
+
+
+def _aliases(auth: ConsoleAuth, services: Services) -> list[Route]:
+    aliases = AliasesPage(services.gateway, services.access)
+    compare = ComparePage(services.gateway)
+    return [
+        auth.private("GET", "/ui/aliases", aliases.show),
+        auth.private("POST", "/ui/aliases", aliases.set),
+        auth.private("GET", "/ui/aliases/compare", compare.show),
+        auth.private("POST", "/ui/aliases/compare", compare.run),
+        auth.private("GET", "/ui/aliases/{name}/remove", aliases.ask_remove),
+        auth.private("POST", "/ui/aliases/{name}/remove", aliases.remove),
+    ]
+
+
 def _keys(auth: ConsoleAuth, services: Services) -> list[Route]:
     keys = KeysPage(services.gateway, services.access)
     return [
@@ -114,9 +150,12 @@ def _keys(auth: ConsoleAuth, services: Services) -> list[Route]:
 
 
 def _jobs(auth: ConsoleAuth, services: Services) -> list[Route]:
-    jobs = JobsPage(services.batches, services.access)
+    jobs = JobsPage(services.gateway, services.batches, services.access, auth.check_csrf_token)
     return [
         auth.private("GET", "/ui/jobs", jobs.show),
+        auth.private("POST", "/ui/jobs", jobs.upload, upload=True),
+        auth.private("GET", "/ui/jobs/estimate/{file}", jobs.estimate),
+        auth.private("POST", "/ui/jobs/estimate/{file}", jobs.start),
         auth.private("GET", "/ui/jobs/{job}", jobs.detail),
         auth.private("GET", "/ui/jobs/{job}/progress", jobs.progress, polling=True),
         auth.private("GET", "/ui/jobs/{job}/cancel", jobs.ask_cancel),
@@ -163,7 +202,7 @@ async def _not_found(_: PageContext) -> Response:
     raise NotFound("The console has no such page.", remedy="Go back to its first page.")
 
 
-def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+def _owns(segments: Sequence[str], is_hugging_face: bool) -> bool:
     return segments[0] == "ui"
 
 

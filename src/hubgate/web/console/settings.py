@@ -24,9 +24,18 @@ AUDIT_VERBS = frozenset(
     {
         *("endpoint.add", "endpoint.change", "endpoint.remove"),
         *("connection.add", "connection.change", "connection.remove"),
+        *("alias.set", "alias.remove"),
         *("key.create", "key.change", "key.revoke"),
         *("session.begin", "session.end", "session.refuse", "cache.clear"),
         *("job.cancel", "job.resume"),
+        *("deployment.create", "deployment.edit", "deployment.pause", "deployment.resume", "deployment.zero"),
+        *(
+            "deployment.delete",
+            "deployment.register",
+            "deployment.fail",
+            "deployment.lost",
+            "deployment.found",
+        ),
     }
 )
 """Changes with a translation, `audit.<verb>`; the page shows others by their names in the API."""
@@ -139,7 +148,7 @@ class AuditPage:
         return context.render(
             "settings/audit.html",
             changes=[change for _, change in shown],
-            names={key.id: key.name for key in self._access.list()},
+            names=self._access.names,
             verbs=AUDIT_VERBS,
             is_first=before is None,
             older=shown[-1][0] if len(found) > CHANGES_PER_PAGE else None,

@@ -6,13 +6,16 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hubgate.web.console.languages import DEFAULT, languages
 from hubgate.web.console.static_files import static_url
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _PAGES = {"GET /v1/models": "The Models page", "GET /api/connections": "The Settings page"}
 _FIELD = re.compile(r"\[([a-z_]+)\]")
@@ -49,12 +52,18 @@ def _labels() -> Mapping[str, str]:
     return {**labels, "source": f"“{messages['field.where']}”"}
 
 
-templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-templates.filters.update(in_console_words=in_console_words, setting=setting)
-templates.globals.update(static_url=static_url, quote=lambda text: quote(str(text), safe=""))
+@cache
+def templates() -> Environment:
+    """The templates of all pages."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - only the console needs it
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(in_console_words=in_console_words, setting=setting)
+    environment.globals.update(static_url=static_url, quote=lambda text: quote(str(text), safe=""))
+    return environment

@@ -135,7 +135,7 @@ def _render_cause(error: HubgateError) -> dict[str, str]:
         return {"type": error.kind, "reason": error.message}
     if isinstance(error, errors.EndpointNotFound):
         reason = f"Inference endpoint not found [{error.name[:200]}]"
-    elif isinstance(error, errors.EndpointExists):
+    elif isinstance(error, errors.EndpointExists) and not isinstance(error, errors.AliasExists):
         reason = f"Inference endpoint [{error.name}] already exists"
     elif isinstance(error, InvalidChunking):
         reason = f"{_enumerate(error.problems)} {error.remedy}".rstrip()

@@ -110,9 +110,8 @@ class ElasticEncoder:
         pieces = [read_piece(payload, self._wire_format) for payload in payloads]
         self._usage = next((piece.usage for piece in reversed(pieces) if piece.usage), self._usage)
         if self._chats:
-            return sse_events(
-                (msgspec.json.encode(decode_reply(payload, _CHAT)) for payload in payloads), _MESSAGE
-            )
+            chunks = [msgspec.json.encode(decode_reply(payload, _CHAT)) for payload in payloads]
+            return sse_events(chunks, _MESSAGE)
         deltas = [{"delta": piece.text} for piece in pieces if piece.text]
         return sse_events((msgspec.json.encode({"completion": deltas}),), _MESSAGE) if deltas else b""
 

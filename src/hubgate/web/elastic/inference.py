@@ -21,13 +21,12 @@ from hubgate.domain.calls import (
     Embed,
     Encoding,
     GenerationCall,
-    OutputDtype,
     Rerank,
     SparseEmbed,
     SparseVectors,
     Vectors,
 )
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, OutputDtype, Task
 from hubgate.domain.errors import HubgateError
 from hubgate.service.inference.chunks import EmbeddedChunk
 from hubgate.web.elastic.errors import describe_call_error, status_exception

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from hubgate.domain.calls import Chat, Context, InputType, OutputDtype
-from hubgate.domain.endpoint import Task
+from hubgate.domain.calls import Chat, Context
+from hubgate.domain.endpoint import InputType, OutputDtype, Task
 from hubgate.web.elastic.errors import action_request_validation_exception, parse_exception
 from hubgate.web.elastic.options import parse_body
 from hubgate.web.shared.embeddings import MAX_TEXTS

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -64,8 +65,8 @@ class Elastic:
         context = context_of(request.scope)
         found = [
             e
-            for e in self._gateway.registry.endpoints()
-            if task in (None, e.task) and e.task in SERVED_TASKS and context.may_call(e.name)
+            for e in self._gateway.visible(context.may_call)
+            if task in (None, e.task) and e.task in SERVED_TASKS
         ]
         return options.response({"endpoints": [endpoint_object(e, full=context.is_admin) for e in found]})
 
@@ -75,9 +76,11 @@ class Elastic:
             return await self.get_all(request)
         options = RequestOptions(request.scope)
         context = context_of(request.scope)
-        context.endpoint = self._gateway.registry.find(name).name
-        endpoint = self._find(name, request.path_params.get("task"))
-        return options.response({"endpoints": [endpoint_object(endpoint, full=context.is_admin)]})
+        endpoint = self._gateway.registry.resolve(name)
+        context.use(endpoint, name)
+        _check_task(endpoint, request.path_params.get("task"))
+        named = endpoint if endpoint.name == name else replace(endpoint, name=name)
+        return options.response({"endpoints": [endpoint_object(named, full=context.is_admin)]})
 
     async def put(self, request: Request) -> Response:
         _need_privilege(request, "put")
@@ -109,7 +112,7 @@ class Elastic:
         options, name = RequestOptions(request.scope, "dry_run", "force"), request.path_params["name"]
         options.flag("force")
         acknowledged = not options.flag("dry_run")
-        self._find(name, request.path_params.get("task"))
+        _check_task(self._gateway.registry.find(name), request.path_params.get("task"))
         if acknowledged:
             await self._gateway.registry.remove(name)
         return options.response({"acknowledged": acknowledged, "pipelines": [], "indexes": []})
@@ -120,8 +123,8 @@ class Elastic:
 
     def _exchange(self, scope: Scope, send: Send, task: str | None, name: str) -> Exchange:
         context = context_of(scope)
-        requested, endpoint = parse_task(task), self._gateway.registry.find(name)
-        context.endpoint = name
+        requested, endpoint = parse_task(task), self._gateway.registry.resolve(name)
+        context.use(endpoint, name)
         if requested not in (None, endpoint.task):
             raise status_exception(
                 f"Incompatible task_type, the requested type [{requested}] does not match the model type "
@@ -136,21 +139,22 @@ class Elastic:
         """chat_completion has an error format of its own; without a task in the path, the endpoint's task decides."""
         try:
             requested = parse_task(task)
-            if requested is None and context.may_call(name):
-                requested = self._gateway.registry.find(name).task
+            if requested is None:
+                endpoint = self._gateway.registry.resolve(name)
+                requested = endpoint.task if context.may_use(endpoint, name) else None
             chats = requested == Task.CHAT_COMPLETION
         except HubgateError:
             chats = False
         return ChatError(error, status_of(error)) if chats and not isinstance(error, ChatError) else error
 
-    def _find(self, name: str, task: str | None) -> Endpoint:
-        requested, endpoint = parse_task(task), self._gateway.registry.find(name)
-        if requested not in (None, endpoint.task):
-            raise status_exception(
-                f"Requested task type [{requested}] does not match the inference endpoint's task type "
-                f"[{endpoint.task}]"
-            )
-        return endpoint
+
+def _check_task(endpoint: Endpoint, task: str | None) -> None:
+    requested = parse_task(task)
+    if requested not in (None, endpoint.task):
+        raise status_exception(
+            f"Requested task type [{requested}] does not match the inference endpoint's task type "
+            f"[{endpoint.task}]"
+        )
 
 
 async def _send_stream_error(scope: Scope, send: Send, error: HubgateError) -> None:
@@ -177,7 +181,7 @@ def _need_privilege(request: Request, verb: str) -> None:
         ) from None
 
 
-def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+def _owns(segments: Sequence[str], is_hugging_face: bool) -> bool:
     return segments[0] in {"", "_inference"}
 
 

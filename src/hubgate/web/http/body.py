@@ -1,17 +1,15 @@
-"""The request body, bounded, and the watch for a client that disconnects. Both read one connection, which has one reader."""
+"""The request body, bounded."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Mapping
 
 from hubgate.domain.errors import BodyTooLarge, BodyTooSlow, CallerError, Cause, GatewayBusy, HubgateError
 from hubgate.web.http.asgi import Message, Receive, Scope
-from hubgate.web.http.request_context import RequestContext, context_of
+from hubgate.web.http.request_context import context_of
 
-# A shorter call costs no task. After it, a disconnect cancels the call at once.
-_WATCH_AFTER_SECONDS = 0.02
 _DRAIN_SECONDS = 5.0
 _MAX_DRAINED_BYTES = 1 << 28
 ANONYMOUS_BYTES = 8 * 1024
@@ -23,6 +21,8 @@ EXCESS = "hubgate.excess"
 FAULT = "hubgate.body_fault"
 """In the scope: why the server stopped reading the body. `BROKEN` or `SLOW`."""
 BROKEN, SLOW = "broken", "slow"
+ON_DISCONNECT = "hubgate.on_disconnect"
+"""In the scope: what the server calls if the client disconnects before it has the whole response."""
 
 
 class BodyMemory:
@@ -92,7 +92,7 @@ class Body:
         if self._content_length <= limit:
             if upload is None:
                 self._take(self._content_length)
-            message = await self._next()
+            message = self._noted(await self.receive())
             if self.whole and FAULT in self._scope:
                 raise _fault_error(self._scope[FAULT])
             if self._read <= limit:
@@ -112,23 +112,33 @@ class Body:
             self._memory.give_back(self._taken)
             self._taken = 0
 
-    async def drain(self) -> None:
-        """Read the rest, within bounds: many clients read no response before they have sent the whole request."""
+    async def drain(self, headers: Mapping[bytes, bytes]) -> None:
+        """Read the rest before an error response, if the connection closes after it: else the response would be lost.
+
+        Within bounds: many clients read no response before they have sent the whole request. A client that sent
+        `Expect` is waiting for permission to send, and must not get it.
+        """
+        closes = (
+            self._scope.get("http_version") == "1.0"
+            or b"close" in headers.get(b"connection", b"").lower()
+            or EXCESS in self._scope
+        )
+        if not closes or b"expect" in headers:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while not self.whole and self._read < _MAX_DRAINED_BYTES:
-                    await self._next()
+                    self._noted(await self.receive())
+
+    def _noted(self, message: Message) -> Message:
+        self._read += len(message.get("body", b""))
+        self.whole = not message.get("more_body", False)
+        return message
 
     def _take(self, size: int) -> None:
         if size > _SMALL_BYTES and size > self._taken:
             self._memory.take(size - self._taken)
             self._taken = size
-
-    async def _next(self) -> Message:
-        message = await self.receive()
-        self._read += len(message.get("body", b""))
-        self.whole = not message.get("more_body", False)
-        return message
 
 
 def _fault_error(fault: str) -> HubgateError:
@@ -142,64 +152,3 @@ def _fault_error(fault: str) -> HubgateError:
         remedy="Send chunks as RFC 9112 describes, or a Content-Length.",
         cause=Cause.INVALID_REQUEST,
     )
-
-
-def should_drain(scope: Scope, headers: dict[bytes, bytes]) -> bool:
-    """Whether the body must be read before an error: the connection closes, and the response would be lost.
-
-    A client that sent `Expect` is waiting for permission to send, and must not get it.
-    """
-    closes = (
-        scope.get("http_version") == "1.0"
-        or b"close" in headers.get(b"connection", b"").lower()
-        or EXCESS in scope
-    )
-    return closes and b"expect" not in headers
-
-
-async def cancel_on_disconnect(work: Awaitable[None], body: Body, context: RequestContext) -> None:
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine runs in a task
-    watch = _DisconnectWatch(task, body, context)
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not context.client_left or task.uncancel():
-            raise
-    finally:
-        watch.stop()
-
-
-class _DisconnectWatch:
-    """Cancels a task when the client disconnects.
-
-    A class, because closures that refer to each other would keep the request alive until the garbage collector runs.
-    """
-
-    __slots__ = ("_body", "_context", "_task", "_timer", "_watching")
-
-    def __init__(self, task: asyncio.Task[None], body: Body, context: RequestContext) -> None:
-        self._task = task
-        self._body = body
-        self._context = context
-        self._watching: asyncio.Task[None] | None = None
-        self._timer = task.get_loop().call_later(_WATCH_AFTER_SECONDS, self._start)
-
-    def stop(self) -> None:
-        self._timer.cancel()
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-
-    def _start(self) -> None:
-        loop = self._task.get_loop()
-        if self._body.whole:
-            self._watching = loop.create_task(self._wait())
-        else:  # the face is still reading the body, and there can be only one reader
-            self._timer = loop.call_later(_WATCH_AFTER_SECONDS, self._start)
-
-    async def _wait(self) -> None:
-        await self._body.receive()  # after the whole body, the only message is the disconnect
-        if not self._context.answered:  # servers send the same message after the response
-            self._context.client_left = True
-            self._task.cancel()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route, Router
 
 from hubgate.domain.errors import NotFound
+from hubgate.domain.records import Key
 from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.web.http.asgi import Receive, Scope, Send
 from hubgate.web.http.errors import MethodNotAllowed
@@ -34,29 +36,39 @@ class Dispatch:
         self._router = Router(others, redirect_slashes=False)
         self._limits = limits
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path = scope["path"]
         trimmed = path.rstrip("/")
         handler, parameters = self._by_path.get(trimmed), _NO_PARAMETERS
         if handler is None:
             handler, parameters = self._by_segment.find(trimmed)
-        if handler is not None and scope["method"] == "POST":
-            context = context_of(scope)
-            context.is_call = True
-            if context.key is not None and context.key.is_limited:
-                await self._limits.admit(context.key, context.started)
-            await handler(scope, receive, send, **parameters)
-            return
+        if handler is None or scope["method"] != "POST":
+            return self._route(scope, receive, send, {"POST"} if handler else set())
+        context = context_of(scope)
+        context.is_call = True
+        if context.key is not None and context.key.is_limited:
+            return self._call_limited(
+                context.key, context.started, partial(handler, scope, receive, send, **parameters)
+            )
+        return handler(scope, receive, send, **parameters)
+
+    async def _call_limited(self, key: Key, started: float, call: Callable[[], Awaitable[None]]) -> None:
+        await self._limits.admit(key, started)
+        await call()
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send, allowed: set[str]) -> None:
+        """Find the handler with Starlette's router. `allowed` are methods that are allowed besides its own."""
+        path = scope["path"]
         if len(path) > 1 and path.endswith("/"):
-            scope["path"] = trimmed
+            scope["path"] = path.rstrip("/")
         scope["app"] = self  # makes the router raise instead of responding in plain text
         try:
             await self._router(scope, receive, send)
         except HTTPException as error:
-            if error.status_code == 405 or handler is not None:
-                allowed = ", ".join(sorted(self._methods(scope) | ({"POST"} if handler else set())))
+            if error.status_code == 405 or allowed:
+                names = ", ".join(sorted(self._methods(scope) | allowed))
                 message = f"{scope['method']} is not allowed at {path[:200]}."
-                raise MethodNotAllowed(message, allowed=allowed) from None
+                raise MethodNotAllowed(message, allowed=names) from None
             raise NotFound(f"Nothing is served at {scope['method']} {path[:200]}.") from None
 
     def _methods(self, scope: Scope) -> set[str]:

@@ -40,6 +40,7 @@ _STATUS: dict[type[HubgateError], int] = {
     errors.EndpointExists: 409,
     errors.EndpointConflict: 409,
     errors.InUse: 409,
+    errors.NewVectors: 409,
     errors.NotConfirmed: 409,
     # As for a paused server: the caller's key is valid and a retry cannot help. 403 would blame the key, 404 the name,
     # and every client retries 503.

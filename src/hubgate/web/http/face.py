@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from starlette.routing import BaseRoute
@@ -21,6 +22,8 @@ from hubgate.web.schemas.configuration import Configuration
 
 RenderError: TypeAlias = Callable[[HubgateError, int], tuple[int, object]]
 """Returns status and JSON body of an error; its arguments are the error and hubgate's own status for it."""
+
+_MAX_REMEMBERED_PATH = 200
 
 Handler: TypeAlias = Callable[..., Awaitable[None]]
 """An ASGI application; the path's parameters are keyword arguments."""
@@ -59,18 +62,30 @@ class Face:
 
     name: str
     """In logs and metrics."""
-    owns: Callable[[Sequence[str], Mapping[bytes, bytes]], bool]
-    """Whether a path belongs to this face; gets the first three segments (the third with the rest) and the headers."""
+    owns: Callable[[Sequence[str], bool], bool]
+    """Whether a path belongs to this face; gets the first three segments (the third with the rest), and whether the
+    client is Hugging Face's."""
     render_error: RenderError
     routes: Callable[[Services], Sequence[BaseRoute | InferenceRoute]] = lambda _: ()
     headers: Headers = ()
     """Added to every response."""
 
 
-def face_of(path: str, headers: Mapping[bytes, bytes], faces: Sequence[Face]) -> Face:
-    """The first face that owns the path, or the last one: even an unknown path gets an error in a known dialect."""
-    segments = path.split("/", 3)[1:] if path.startswith("/") else ("",)
-    return next((face for face in faces if face.owns(segments, headers)), faces[-1])
+class FaceFinder:
+    """Finds the face of a request."""
+
+    def __init__(self, faces: Sequence[Face]) -> None:
+        self._faces = faces
+        self._remembered = lru_cache(maxsize=1024)(self._find)
+
+    def find(self, path: str, is_hugging_face: bool = False) -> Face:
+        """The first face that owns the path, or the last one: even an unknown path gets an error in a known dialect."""
+        find = self._remembered if len(path) <= _MAX_REMEMBERED_PATH else self._find
+        return find(path, is_hugging_face)
+
+    def _find(self, path: str, is_hugging_face: bool) -> Face:
+        segments = path.split("/", 3)[1:] if path.startswith("/") else ("",)
+        return next((face for face in self._faces if face.owns(segments, is_hugging_face)), self._faces[-1])
 
 
 def is_hugging_face_client(headers: Mapping[bytes, bytes]) -> bool:

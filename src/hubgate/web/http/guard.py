@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
-import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
-from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 
@@ -20,10 +19,11 @@ from hubgate.domain.records import Key
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
 from hubgate.service.usage import CANCELLED, Usage
+from hubgate.web.http.access_log import log_request
 from hubgate.web.http.asgi import JSON, AsgiApp, Message, Receive, Scope, Send, respond
-from hubgate.web.http.body import EXCESS, Body, BodyMemory, cancel_on_disconnect, should_drain
+from hubgate.web.http.body import EXCESS, ON_DISCONNECT, Body, BodyMemory
 from hubgate.web.http.errors import error_response
-from hubgate.web.http.face import Face, face_of
+from hubgate.web.http.face import Face, FaceFinder, is_hugging_face_client
 from hubgate.web.http.hints import HIDDEN_PATH, add_hint
 from hubgate.web.http.request_context import RequestContext
 
@@ -35,10 +35,6 @@ _NOT_CACHED = re.compile(rb"no-(cache|store)", re.IGNORECASE)
 _KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
 # What looks like a gateway key or an access token. No endpoint name matches it.
 _KEY_LIKE = re.compile(r"hg_[0-9a-f]{8}_[A-Za-z0-9_\-]{40,}|hf_[A-Za-z0-9]{30,}")
-_MAX_LOGGED_PATH = 200
-# Printable ASCII without the characters that separate or quote fields of a log line.
-_LOG_SAFE = re.compile(r"[!#$&-<>-~]+")
-_UNQUOTED = "/:@!$&'()*+,;"
 # A trusted proxy may still pass on a forged address.
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\-]{1,64}")
 # Elasticsearch's clients require `X-Elastic-Product`.
@@ -59,17 +55,17 @@ class Guard:
         meter: Meter,
         usage: Usage,
         *,
-        endpoints: Callable[[], Sequence[Endpoint]],
+        visible: Callable[[Callable[[str], bool]], Sequence[Endpoint]],
         max_body_bytes: int,
         max_total_body_bytes: int,
         keys_in_path: bool,
     ) -> None:
         self._app = app
-        self._faces = faces
+        self._face_of = FaceFinder(faces).find
         self._access = access
         self._meter = meter
         self._usage = usage
-        self._endpoints = endpoints
+        self._visible = visible
         self._max_body_bytes = max_body_bytes
         self._body_memory = BodyMemory(max_total_body_bytes)
         self._keys_in_path = keys_in_path
@@ -80,20 +76,20 @@ class Guard:
             return
         headers = dict(scope["headers"])
         request_id, client = headers.get(b"x-request-id", b""), scope.get("client")
+        started, path = time.monotonic(), self._take_key_from_path(scope, headers)
         context = RequestContext(
-            request_id.decode() if request_id and _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(8),
-            time.monotonic(),
+            request_id.decode() if request_id and _REQUEST_ID.fullmatch(request_id) else _new_id(),
+            started,
+            self._face_of(path, is_hugging_face_client(headers)),
             client=_address(client[0]) if client else "-",
             cached=b"cache-control" not in headers or not _NOT_CACHED.search(headers[b"cache-control"]),
             bulk=headers.get(b"x-hubgate-class", b"").strip().lower() == b"bulk",
             wake=b"x-hubgate-wake" in headers and headers[b"x-hubgate-wake"].strip().lower() == b"true",
         )
         scope["hubgate.context"] = context
-        path = self._take_key_from_path(scope, headers)
-        context.set_face(face_of(path, headers, self._faces))
         length = headers.get(b"content-length", b"")
         body = Body(scope, receive, length, self._max_body_bytes, self._body_memory)
-        response = _Response(send, context, body if should_drain(scope, headers) else None)
+        response = _Response(send, context, body, headers)
         self._meter.started()
         try:
             await self._serve(scope, headers, body, response)
@@ -112,27 +108,33 @@ class Guard:
                 _refuse_excess(scope)
             if not _is_open(scope, headers):
                 context.key = self._access.authenticate(_authorization(headers))
-            await cancel_on_disconnect(self._app(scope, body, response), body, context)
+            scope[ON_DISCONNECT] = _Cancelling(body, context)
+            try:
+                await self._app(scope, body, response)
+            finally:
+                del scope[ON_DISCONNECT]
         except UnknownKey as error:
             authorization = _authorization(headers)
             context.record_refused_key(authorization)
             refusal = await self._access.count_wrong_key(error, authorization, context.client)
-            await _send_error(response, add_hint(refusal, scope, headers, self._endpoints))
+            await _send_error(response, add_hint(refusal, scope, headers, self._visible))
         except HubgateError as error:
             if context.key is None:
                 context.record_refused_key(_authorization(headers))
-            await _send_error(response, add_hint(error, scope, headers, self._endpoints))
+            await _send_error(response, add_hint(error, scope, headers, self._visible))
         except ClientDisconnect:
             context.client_left = True
-        except asyncio.CancelledError:  # the drain period of a stop is over
-            await _send_error(response, _stopping())
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not context.client_left or (task and task.uncancel()):  # the drain period of a stop is over
+                await _send_error(response, _stopping())
         except Exception:  # noqa: BLE001 - no client may see a traceback
             await self._fail(response)
 
     async def call(self, key: Key, path: str, body: bytes, request_id: str) -> RowReply:
         """Serve a POST of the gateway itself, in the class `bulk`, as if a client had sent it: see `RowCaller`."""
-        context = RequestContext(request_id, time.monotonic(), client="batch", key=key, bulk=True)
-        context.set_face(face_of(path, {}, self._faces))
+        face = self._face_of(path)
+        context = RequestContext(request_id, time.monotonic(), face, client="batch", key=key, bulk=True)
         scope: Scope = {
             "type": "http",
             "http_version": "1.1",
@@ -145,7 +147,7 @@ class Guard:
             "hubgate.context": context,
         }
         collected = _Collected(body)
-        response = _Response(collected.send, context, None)
+        response = _Response(collected.send, context, None, {})
         self._meter.started()
         try:
             await self._app(scope, collected.receive, response)
@@ -203,20 +205,7 @@ class Guard:
             truncated=context.truncated,
             waited=context.waited,
         )
-        if _log.isEnabledFor(logging.INFO):
-            _log.info(
-                "%s %s %d %.1fms id=%s client=%s key=%s endpoint=%s texts=%d cause=%s",
-                method,
-                _log_safe(path[:_MAX_LOGGED_PATH]),
-                context.status,
-                seconds * 1000,
-                context.request_id,
-                context.client,
-                context.key.id if context.key else context.refused_key,
-                context.endpoint or "-",
-                context.texts,
-                context.cause,
-            )
+        log_request(method, path, context, seconds)
 
     def _count(self, context: RequestContext, seconds: float, now: float) -> None:
         """Count a call in the endpoint's usage and towards the key's limit."""
@@ -236,33 +225,59 @@ class Guard:
         )
 
 
-class _Response:
-    """A `send` that adds headers to each response and tracks its progress.
+class _Cancelling:
+    """Cancels this task when the client disconnects, unless the face is still reading the body: it receives that."""
 
-    Before an error response, the rest of the body `to_drain` is read: see `should_drain`.
+    __slots__ = ("_body", "_context", "_task")
+
+    def __init__(self, body: Body, context: RequestContext) -> None:
+        self._body = body
+        self._context = context
+        self._task = asyncio.current_task()
+
+    def __call__(self) -> None:
+        if self._body.whole and self._task is not None:
+            self._context.client_left = True
+            self._task.cancel()
+
+
+class _Response:
+    """A `send` that adds headers to each response and notes its status.
+
+    Before an error response, the rest of the body may be read: see `Body.drain`.
     """
 
-    __slots__ = ("_send", "_to_drain", "context")
+    __slots__ = ("_body", "_headers", "_send", "context")
 
-    def __init__(self, send: Send, context: RequestContext, to_drain: Body | None) -> None:
+    def __init__(
+        self, send: Send, context: RequestContext, body: Body | None, headers: Mapping[bytes, bytes]
+    ) -> None:
         self._send = send
-        self._to_drain = to_drain
+        self._body = body
+        self._headers = headers
         self.context = context
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            if self._to_drain is not None and message["status"] >= 400:
-                await self._to_drain.drain()
-            self.context.status = message["status"]
-            message["headers"] = [
-                *message.get("headers", ()),
-                (b"x-request-id", self.context.request_id.encode()),
-                *_RESPONSE_HEADERS,
-                *self.context.face.headers,
-            ]
+            if message["status"] >= 400 and self._body is not None:
+                return self._send_drained(self._body, message)
+            self._add_headers(message)
+        return self._send(message)
+
+    async def _send_drained(self, body: Body, message: Message) -> None:
+        await body.drain(self._headers)
+        self._add_headers(message)
         await self._send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            self.context.answered = True
+
+    def _add_headers(self, message: Message) -> None:
+        self.context.status = message["status"]
+        message["headers"] = [
+            *message.get("headers", ()),
+            (b"x-request-id", self.context.request_id.encode()),
+            *_RESPONSE_HEADERS,
+            *self.context.origin_headers,
+            *self.context.face.headers,
+        ]
 
 
 class _Collected:
@@ -347,10 +362,9 @@ def _authorization(headers: dict[bytes, bytes]) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-@lru_cache(maxsize=1024)
-def _log_safe(path: str) -> str:
-    """The path, percent-encoded if it could be read as another field of the log line."""
-    return path if _LOG_SAFE.fullmatch(path) else quote(path, _UNQUOTED, errors="replace") or "-"
+def _new_id() -> str:
+    """Unique, not secret: `secrets` would make a system call for each request."""
+    return f"{random.getrandbits(64):016x}"
 
 
 @lru_cache(maxsize=1024)

@@ -6,10 +6,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from hubgate import __version__
+from hubgate.core.off_loop import in_slices
 from hubgate.domain.endpoint import Source
 from hubgate.domain.errors import NotPermitted
 from hubgate.service.gateway import Gateway
 from hubgate.service.metrics import Meter
+from hubgate.service.prometheus import CONTENT_TYPE
 from hubgate.web.http.request_context import context_of
 
 # Elasticsearch's clients read it from `GET /`: the release whose `_inference` contract hubgate keeps.
@@ -44,7 +46,7 @@ class Health:
                 "The metrics show every endpoint, and this key may call only some.",
                 remedy="Use a key that is not limited to some endpoints.",
             )
-        return Response(self._meter.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response("".join(await in_slices(self._meter.lines())), media_type=CONTENT_TYPE)
 
     async def front(self, request: Request) -> Response:
         """Redirects a browser to the console; any other client gets Elasticsearch's info."""

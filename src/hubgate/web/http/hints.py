@@ -26,9 +26,9 @@ def add_hint(
     error: HubgateError,
     scope: Scope,
     headers: Mapping[bytes, bytes],
-    endpoints: Callable[[], Sequence[Endpoint]],
+    visible: Callable[[Callable[[str], bool]], Sequence[Endpoint]],
 ) -> HubgateError:
-    """The error, with a remedy for this request where there is one. Only endpoints in the key's scope are named."""
+    """The error, with a remedy for this request where there is one. It only names what is in the key's scope."""
     context = context_of(scope)
     if isinstance(error, NotAuthenticated) and scope["path"] == HIDDEN_PATH:
         remedy = f"{SEND_A_KEY} For clients that cannot, set HUBGATE_KEYS_IN_PATH=1."
@@ -41,11 +41,11 @@ def add_hint(
         return NotAuthenticated(message, remedy=SEND_A_KEY)
     if context.key is None or not isinstance(error, EndpointNotFound | NotFound):
         return error
-    visible = [endpoint for endpoint in endpoints() if context.may_call(endpoint.name)]
+    endpoints = visible(context.may_call)
     if isinstance(error, EndpointNotFound):
-        remedy = f"{_suggest(error.name, visible)} GET /v1/models lists the names."
+        remedy = f"{_suggest(error.name, endpoints)} GET /v1/models lists the names."
         return EndpointNotFound(error.name, remedy.lstrip())
-    suggestion = _suggest_for_path(scope["path"], visible)
+    suggestion = _suggest_for_path(scope["path"], endpoints)
     return NotFound(error.message, remedy=suggestion, cause=error.cause) if suggestion else error
 
 

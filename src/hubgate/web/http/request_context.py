@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
-from hubgate.domain.calls import Context
+import msgspec
+
+from hubgate.domain.calls import Context, Origin
+from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import EndpointNotFound, NotPermitted
 from hubgate.domain.records import ACTOR, Key
 from hubgate.service.keys.credentials import claimed_id
+from hubgate.web.http.asgi import Headers
 from hubgate.web.http.face import Face, RenderError
 
 BULK_PATIENCE = 600.0
 """Seconds until the deadline of a request with `X-Hubgate-Class: bulk`."""
+_HEADER_SAFE = "/@:+,=~"
+"""A server may report any text as the name of its model."""
 
 
-@dataclass(slots=True)
-class RequestContext:
+class RequestContext(msgspec.Struct, eq=False):
     request_id: str
     started: float
     """Seconds on the monotonic clock."""
+    face: Face
     client: str = "-"
     key: Key | None = None
     refused_key: str = "-"
@@ -31,8 +38,8 @@ class RequestContext:
     """Whether the request has `X-Hubgate-Class: bulk`, and so waits behind interactive ones."""
     wake: bool = False
     """Whether it has `X-Hubgate-Wake: true`: a bulk call that may wake its Inference Endpoint."""
-    face: Face = field(init=False)
-    render_error: RenderError = field(init=False)
+    other_render_error: RenderError | None = None
+    """In place of the face's."""
     render_stream_error: RenderError | None = None
     """For an error within a stream, if that differs."""
     upload_bytes: int | None = None
@@ -50,40 +57,52 @@ class RequestContext:
     status: int = 0
     cause: str = "ok"
     client_left: bool = False
-    answered: bool = False
-    """Whether the whole response was sent: a disconnect after that is not an abort."""
-    _endpoint: str = field(default="", init=False)
+    endpoint: str = ""
+    """The name of the called endpoint, never an alias."""
+    origin: Origin = msgspec.field(default_factory=Origin)
+    """Which endpoint and which model answer."""
 
-    @property
-    def endpoint(self) -> str:
-        """The name of the called endpoint. Setting it checks the permission.
+    def use(self, endpoint: Endpoint, name: str) -> None:
+        """Record which endpoint is called, and by which name: its own or an alias.
 
         Raises:
-            EndpointNotFound: when set to an endpoint outside the key's scope, as if it did not exist.
+            EndpointNotFound: neither is in the key's scope, as if it did not exist.
         """
-        return self._endpoint
-
-    @endpoint.setter
-    def endpoint(self, name: str) -> None:
-        if not self.may_call(name):
+        if not self.may_use(endpoint, name):
             raise EndpointNotFound(name)
-        self._endpoint = name
+        self.endpoint = self.origin.endpoint = endpoint.name
+        self.origin.model = endpoint.model_version
+
+    @property
+    def origin_headers(self) -> Headers:
+        """`X-Hubgate-Endpoint` and `X-Hubgate-Model`."""
+        return _origin_headers(self.origin.endpoint, self.origin.model)
 
     @property
     def is_admin(self) -> bool:
         return self.key is not None and self.key.admin
 
-    def may_call(self, endpoint: str) -> bool:
-        """Whether an endpoint is in the key's scope. Others must not be shown to the caller."""
-        return self.key is None or self.key.may_call(endpoint)
+    def may_call(self, name: str) -> bool:
+        """Whether an endpoint or an alias is in the key's scope. Others must not be shown to the caller."""
+        return self.key is None or self.key.may_call(name)
+
+    def may_use(self, endpoint: Endpoint, name: str) -> bool:
+        """Whether an endpoint may be called by a name: its own, or that of an alias.
+
+        An alias in the scope is enough, wherever it leads. So is the endpoint itself.
+        """
+        return self.may_call(name) or self.may_call(endpoint.name)
 
     @property
     def is_bulk(self) -> bool:
         return self.bulk or (self.key is not None and self.key.bulk)
 
-    def set_face(self, face: Face, render_error: RenderError | None = None) -> None:
-        self.face = face
-        self.render_error = render_error or face.render_error
+    def set_face(self, face: Face) -> None:
+        self.face, self.other_render_error = face, None
+
+    @property
+    def render_error(self) -> RenderError:
+        return self.other_render_error or self.face.render_error
 
     def record_refused_key(self, authorization: str | None) -> None:
         if key_id := claimed_id(authorization):
@@ -100,7 +119,16 @@ class RequestContext:
             bulk=self.is_bulk,
             wake=self.wake,
             deadline=deadline,
+            origin=self.origin,
         )
+
+
+@lru_cache(maxsize=1024)
+def _origin_headers(endpoint: str, model: str | None) -> Headers:
+    headers = [(b"x-hubgate-endpoint", endpoint.encode())] if endpoint else []
+    if model:
+        headers.append((b"x-hubgate-model", quote(model, safe=_HEADER_SAFE).encode()))
+    return headers
 
 
 def context_of(scope: MutableMapping[str, Any]) -> RequestContext:

@@ -10,7 +10,8 @@ import msgspec
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import cosines, in_encoding
-from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
+from hubgate.domain.calls import Embed, Encoding, Vectors
+from hubgate.domain.endpoint import InputType
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import Scope, decode, respond
 from hubgate.web.openai.embeddings import EmbeddingsForm, handle_embeddings

@@ -53,7 +53,7 @@ async def handle_generation(
         streamed: whether to stream; `None` to follow `stream` in the body.
         listed: whether the reply is wrapped in a list, as at `POST /`.
     """
-    exchange.context.render_error = render_tgi
+    exchange.context.other_render_error = render_tgi
     prompt, wants_stream = _prompt(fields), fields.flag("stream")
     parameters = Fields(fields.take("parameters", dict[str, msgspec.Raw]) or {})
     _refuse_unknown(fields)

@@ -84,6 +84,7 @@ def _model_type(endpoint: Endpoint) -> dict[str, Any]:
 
 def _hubgate_info(endpoint: Endpoint) -> dict[str, Any]:
     facts = endpoint.facts
+    tested = facts.precision_self_test
     return {
         "version": __version__,
         "source": endpoint.source,
@@ -91,7 +92,7 @@ def _hubgate_info(endpoint: Endpoint) -> dict[str, Any]:
         "precision": facts.precision,
         "icu": icu_version(),
         "chunk_fit": facts.chunk_fit,
-    }
+    } | ({} if tested is None else {"precision_self_test": tested})
 
 
 def _engine_info(endpoint: Endpoint) -> dict[str, Any]:

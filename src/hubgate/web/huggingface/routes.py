@@ -5,7 +5,7 @@ See CONTRACT.md.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from starlette.requests import Request
@@ -167,7 +167,7 @@ class HuggingFace:
             context.set_face(FACE)  # the path of `POST /` belongs to no face
         endpoint, kind = resolve_endpoint(self._gateway, context, _endpoint_name(scope, name))
         if endpoint.task in GENERATION_TASKS and context.face is FACE:
-            context.render_error = render_tgi
+            context.other_render_error = render_tgi
         return Exchange(self._gateway, endpoint, context, send, kind)
 
     def _endpoint(self, request: Request) -> Endpoint:
@@ -221,7 +221,7 @@ async def _chat(exchange: Exchange, scope: Scope, fields: Fields) -> None:
     headers = dict(scope["headers"])
     if not is_hugging_face_client(headers):
         is_elastic_stream = is_elasticsearch(headers) and fields.rest.get("stream") == b"true"
-        exchange.context.render_error = render_tgi if is_elastic_stream else render_chat
+        exchange.context.other_render_error = render_tgi if is_elastic_stream else render_chat
         exchange.context.render_stream_error = render_chat
     await handle_chat(exchange, fields)
 
@@ -260,7 +260,7 @@ def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+def _owns(segments: Sequence[str], is_hugging_face: bool) -> bool:
     return segments[0] in _FIRST_SEGMENTS
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from hubgate.domain.calls import InputType, OutputDtype
+from hubgate.domain.endpoint import InputType, OutputDtype
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.shared.embeddings import Inputs
 
@@ -64,7 +64,7 @@ class OtherOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 def plain_texts(inputs: Inputs) -> Inputs:
     """The texts of Jina's `[{"text"}]`; other inputs are returned unchanged."""
-    if isinstance(inputs, list) and any(isinstance(item, dict) for item in inputs):
+    if isinstance(inputs, list) and dict in set(map(type, inputs)):
         return [_text(item) for item in inputs]
     return inputs
 

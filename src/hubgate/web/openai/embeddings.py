@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import chain, repeat
 from typing import Any, Literal
 
 import msgspec
 
 from hubgate.core.off_loop import off_loop
 from hubgate.core.quantization import VectorFormat, work_size
-from hubgate.domain.calls import Embed, OutputDtype, Vectors
+from hubgate.domain.calls import Embed, Vectors
 from hubgate.domain.chunking import InvalidChunking
+from hubgate.domain.endpoint import OutputDtype
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunks import Chunked, EmbeddedChunk
@@ -47,6 +49,7 @@ class EmbeddingsForm(OtherOptions, forbid_unknown_fields=True, kw_only=True):
     """For OpenAI's abuse checks; ignored."""
 
 
+_START = b'{"object":"list","data":['
 EMBEDDINGS = msgspec.json.Decoder(EmbeddingsForm)
 _OPENAI_CLIENT = b"x-stainless-lang"
 """A header that OpenAI's clients send, in every language."""
@@ -57,6 +60,8 @@ async def handle_embeddings(
 ) -> None:
     context = context_of(scope)
     endpoint, kind = resolve_endpoint(gateway, context, name)
+    _, colon, word = name.partition(":")
+    model = endpoint.name + colon + word  # as it was named, but an alias says what is behind it
     texts = parse_texts(plain_texts(form.input), "input")
     call = Embed(
         texts=texts,
@@ -72,7 +77,7 @@ async def handle_embeddings(
         counts = form.token_counts and vectors.exact  # otherwise they are a total, divided
         usage = usage_object(texts, vectors)
         size = work_size(vectors, style.dtype)
-        body = await off_loop(size, _render_vectors, vectors, name, usage, style, counts=counts)
+        body = await off_loop(size, _render_vectors, vectors, model, usage, style, counts=counts)
     else:
         try:
             chunked = await embed_in_chunks(
@@ -88,7 +93,7 @@ async def handle_embeddings(
             raise InvalidRequest(error.message, remedy=error.remedy) from None
         vectors = chunked.vectors
         counts = form.token_counts and vectors.exact
-        body = await asyncio.to_thread(_render_chunks, chunked, name, style, counts=counts)
+        body = await asyncio.to_thread(_render_chunks, chunked, model, style, counts=counts)
     await respond(send, 200, body, headers=vector_headers(vectors))
 
 
@@ -104,36 +109,43 @@ def _format(form: EmbeddingsForm, scope: Scope) -> VectorFormat:
 def _render_vectors(
     vectors: Vectors, model: str, usage: dict[str, int | bool], style: VectorFormat, *, counts: bool
 ) -> bytes:
-    return _render(_embeddings(vectors, style, counts=counts), model, usage)
+    return b"".join((_START, *_embeddings(vectors, style, counts=counts), _end(model, usage)))
 
 
 def _render_chunks(chunked: Chunked, model: str, style: VectorFormat, *, counts: bool) -> bytes:
     data = (_chunks(chunks, style, counts=counts) for chunks in chunked.items)
     items = [b'{"object":"embedding","index":%d,"chunks":[%b]}' % numbered for numbered in enumerate(data)]
-    return _render(items, model, usage_object(chunked.texts, chunked.vectors), chunked.warnings)
+    end = _end(model, usage_object(chunked.texts, chunked.vectors), chunked.warnings)
+    return b"".join((_START, b",".join(items), end))
 
 
-def _render(
-    data: Iterable[bytes], model: str, usage: dict[str, int | bool], warnings: Sequence[str] = ()
-) -> bytes:
-    """OpenAI's response around rendered data; `warnings` is hubgate's own."""
-    return b'{"object":"list","data":[%b],"model":"%b","usage":%b%b}' % (
-        b",".join(data),
+def _end(model: str, usage: dict[str, int | bool], warnings: Sequence[str] = ()) -> bytes:
+    """What follows the data in OpenAI's response; `warnings` is hubgate's own."""
+    return b'],"model":"%b","usage":%b%b}' % (
         model.encode(),  # an endpoint name and an input type need no escapes
         msgspec.json.encode(usage),
         b',"warnings":' + msgspec.json.encode(warnings) if warnings else b"",
     )
 
 
-def _embeddings(vectors: Vectors, style: VectorFormat, *, counts: bool) -> Iterator[bytes]:
-    tokens = (counts and vectors.text_tokens) or repeat(None)
-    unread = vectors.text_unread or repeat(None)
-    for index, (value, count, rest) in enumerate(zip(style.values(vectors), tokens, unread, strict=False)):
-        yield b'{"object":"embedding","index":%d,"embedding":%b%b}' % (
-            index,
-            value,
-            _token_counts(count, rest),
-        )
+def _embeddings(vectors: Vectors, style: VectorFormat, *, counts: bool) -> Iterable[bytes]:
+    """The items of the response, in pieces, so that long vectors are copied once."""
+    heads, values = _heads(len(vectors.items)), style.values(vectors)
+    tokens = vectors.text_tokens if counts else None
+    if not tokens and not vectors.text_unread:
+        return chain.from_iterable(zip(heads, values, repeat(b"}"), strict=False))
+    ends = [
+        b"%b}" % _token_counts(*each)
+        for each in zip(tokens or repeat(None), vectors.text_unread or repeat(None), strict=False)
+    ]
+    return chain.from_iterable(zip(heads, values, ends, strict=True))
+
+
+@lru_cache(maxsize=8)
+def _heads(count: int) -> Sequence[bytes]:
+    """What precedes each of the vectors."""
+    heads = [b',{"object":"embedding","index":%d,"embedding":' % index for index in range(count)]
+    return [heads[0][1:], *heads[1:]]
 
 
 def _chunks(chunks: Sequence[EmbeddedChunk], style: VectorFormat, *, counts: bool) -> bytes:

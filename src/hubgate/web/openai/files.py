@@ -14,10 +14,8 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.service.batches.files import Files
 from hubgate.web.http.request_context import context_of, key_of
 from hubgate.web.openai.lists import json_response, page_of, rendered_page
-from hubgate.web.openai.uploads import UploadForm
+from hubgate.web.openai.uploads import FORM_BYTES, UploadForm
 
-_FORM_BYTES = 64 * 1024
-"""Of an upload, besides the file."""
 _MAX_LISTED = 10_000
 
 
@@ -27,7 +25,7 @@ class FilesApi:
 
     async def create(self, request: Request) -> Response:
         key = key_of(request.scope)
-        context_of(request.scope).upload_bytes = self._files.max_bytes + _FORM_BYTES
+        context_of(request.scope).upload_bytes = self._files.max_bytes + FORM_BYTES
         upload = await self._files.upload()
         try:
             form = UploadForm(upload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from hubgate.domain.endpoint import Endpoint, Task
@@ -54,6 +55,11 @@ def model_object(endpoint: Endpoint) -> dict[str, Any]:
         "dimensions": endpoint.facts.dimensions,
         "max_input_tokens": limit,
     }
+
+
+def alias_of(name: str, aliases: Mapping[str, str]) -> dict[str, str]:
+    """Hubgate's own field of an alias: the endpoint behind it."""
+    return {"alias_of": aliases[name]} if name in aliases else {}
 
 
 def model_details(endpoint: Endpoint) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 from starlette.requests import Request
@@ -11,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from hubgate.service.gateway import Gateway
 from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body
-from hubgate.web.http.face import Face, InferenceRoute, Services, is_cohere_client, is_hugging_face_client
+from hubgate.web.http.face import Face, InferenceRoute, Services, is_cohere_client
 from hubgate.web.http.guard import XINFERENCE_AUTH
 from hubgate.web.http.request_context import context_of
 from hubgate.web.openai.batches import BatchesApi
@@ -19,7 +20,7 @@ from hubgate.web.openai.embeddings import EMBEDDINGS, handle_embeddings
 from hubgate.web.openai.errors import render, render_with_detail
 from hubgate.web.openai.files import FilesApi
 from hubgate.web.openai.generation import handle_chat, handle_completions
-from hubgate.web.openai.models import model_details, model_name, model_object
+from hubgate.web.openai.models import alias_of, model_details, model_name, model_object
 from hubgate.web.shared.embeddings import resolve_endpoint
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields
@@ -47,19 +48,22 @@ class OpenAI:
         await handle_rerank(self._exchange(scope, send, Fields(body)), body)
 
     async def models(self, request: Request) -> Response:
-        """The endpoints in the key's scope; for Cohere's clients in its format."""
-        may_call = context_of(request.scope).may_call
-        endpoints = [one for one in self._gateway.registry.endpoints() if may_call(one.name)]
+        """The endpoints in the key's scope, and their aliases; for Cohere's clients in its format."""
+        endpoints = self._gateway.visible(context_of(request.scope).may_call)
         if is_cohere_client(dict(request.scope["headers"])):
             listed = [model_details(endpoint) for endpoint in endpoints]
             route = request.query_params.get("endpoint")
             return _json({"models": [one for one in listed if route in (None, *one["endpoints"])]})
-        return _json({"object": "list", "data": [model_object(endpoint) for endpoint in endpoints]})
+        aliases = self._gateway.live.aliases
+        listed = [model_object(endpoint) | alias_of(endpoint.name, aliases) for endpoint in endpoints]
+        return _json({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
-        endpoint = self._gateway.registry.find(request.path_params["name"])
-        context_of(request.scope).endpoint = endpoint.name
-        return _json(model_details(endpoint))
+        name = request.path_params["name"]
+        endpoint = self._gateway.registry.resolve(name)
+        context_of(request.scope).use(endpoint, name)
+        named = endpoint if endpoint.name == name else replace(endpoint, name=name)
+        return _json(model_details(named) | alias_of(name, self._gateway.live.aliases))
 
     def _exchange(self, scope: Scope, send: Send, fields: Fields) -> Exchange:
         context = context_of(scope)
@@ -76,10 +80,10 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+def _owns(segments: Sequence[str], is_hugging_face: bool) -> bool:
     if segments[0] == "hf" and len(segments) > 2:
         tail = segments[2].rstrip("/")
-        return tail in _BELOW_HF or (tail in _BELOW_HF_SHARED and not is_hugging_face_client(headers))
+        return tail in _BELOW_HF or (tail in _BELOW_HF_SHARED and not is_hugging_face)
     return segments[0] in _FIRST_SEGMENTS
 
 
@@ -113,9 +117,9 @@ _BELOW_HF_SHARED = frozenset({"v1/chat/completions", "chat/completions", "v1/com
 FACE = Face(name="openai", owns=_owns, render_error=render, routes=_routes)
 
 
-def _reads_detail(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+def _reads_detail(segments: Sequence[str], is_hugging_face: bool) -> bool:
     path = f"/{'/'.join(segments)}".rstrip("/")
-    return path.endswith(("/rerank", "/embeddings")) and _owns(segments, headers)
+    return path.endswith(("/rerank", "/embeddings")) and _owns(segments, is_hugging_face)
 
 
 WITH_DETAIL = Face(name="openai", owns=_reads_detail, render_error=render_with_detail)

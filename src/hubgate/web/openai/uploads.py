@@ -15,6 +15,8 @@ from hubgate.web.http.asgi import Receive
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+FORM_BYTES = 64 * 1024
+"""Of an upload, besides the file."""
 _WRITE_BYTES = 1 << 20
 _MAX_FIELDS, _MAX_FIELD_BYTES = 16, 4096
 _REMEDY = "Send multipart/form-data with [file] and [purpose]."

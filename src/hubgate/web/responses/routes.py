@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from starlette.requests import Request
@@ -86,7 +86,7 @@ def _begin(exchange: Exchange, request: ResponseRequest) -> Response:
     return Response(label, request.repeated, summarized=request.summarized)
 
 
-def _owns(segments: Sequence[str], headers: Mapping[bytes, bytes]) -> bool:
+def _owns(segments: Sequence[str], is_hugging_face: bool) -> bool:
     first, *rest = segments
     if first == "hf":
         return len(rest) > 1 and rest[1].rstrip("/") in {"v1/responses", "responses"}

@@ -5,8 +5,10 @@
       team: {token: "${TEAM_TOKEN}"}
     endpoints:
       e5: {url: "https://…", connection: team}
+    aliases:
+      search: {endpoint: e5}
     keys:
-      dify: {endpoints: [e5]}
+      dify: {endpoints: [search]}
 
 It contains no secrets: a token is written as `${NAME}`, and whoever applies the file supplies the values.
 """
@@ -23,7 +25,7 @@ import yaml
 
 from hubgate.domain.endpoint import Endpoint, check_name
 from hubgate.domain.errors import HubgateError, InvalidRequest
-from hubgate.domain.records import Connection, Key
+from hubgate.domain.records import Alias, Connection, Key
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
 from hubgate.service.configuration import DesiredConnection, DesiredEndpoint, DesiredState
@@ -44,12 +46,17 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     version: Literal[1] = 1
     connections: dict[str, dict[str, Any]] | None = None
     endpoints: dict[str, dict[str, Any]] | None = None
+    aliases: dict[str, dict[str, Any]] | None = None
     keys: dict[str, dict[str, Any]] | None = None
 
 
 class _ConnectionEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     token: str
     hosts: list[str] | None = None
+
+
+class _AliasEntry(msgspec.Struct, forbid_unknown_fields=True):
+    endpoint: str
 
 
 class _Loader(yaml.CSafeLoader):
@@ -82,7 +89,8 @@ def read_config(
         InvalidRequest: lists every problem; contains no token.
     """
     document = _document(text)
-    entries = sum(len(part or {}) for part in (document.connections, document.endpoints, document.keys))
+    parts = (document.connections, document.endpoints, document.aliases, document.keys)
+    entries = sum(len(part or {}) for part in parts)
     if entries > _MAX_ENTRIES:
         raise InvalidRequest(
             f"The configuration has {entries} entries; the maximum is {_MAX_ENTRIES}.",
@@ -92,6 +100,7 @@ def read_config(
     wanted = DesiredState(
         connections=reader.read("connections", document.connections, reader.connection),
         endpoints=reader.read("endpoints", document.endpoints, reader.endpoint),
+        aliases=reader.read("aliases", document.aliases, _alias_endpoint),
         keys=reader.read("keys", document.keys, _key),
     )
     if reader.problems:
@@ -100,13 +109,17 @@ def read_config(
 
 
 def write_config(
-    connections: Iterable[Connection], endpoints: Iterable[tuple[Endpoint, bool]], keys: Iterable[Key]
+    connections: Iterable[Connection],
+    endpoints: Iterable[tuple[Endpoint, bool]],
+    aliases: Iterable[Alias],
+    keys: Iterable[Key],
 ) -> str:
     """Write a configuration.
 
     Args:
         connections: stored tokens.
         endpoints: each with whether it has a token of its own.
+        aliases: of endpoints.
         keys: gateway keys; ids and secrets are left out.
     """
     variables = _Variables()
@@ -121,6 +134,7 @@ def write_config(
         | ({"token": variables.reference(endpoint.name)} if has_token else {})
         for endpoint, has_token in endpoints
     }
+    document["aliases"] = {alias.name: {"endpoint": alias.endpoint} for alias in aliases}
     document["keys"] = {key.name: _entry(KeyForm.of(key)) for key in keys}
     sections = {name: section for name, section in document.items() if section}
     return _HEADER + yaml.safe_dump(sections, sort_keys=False, allow_unicode=True, width=110)
@@ -213,6 +227,11 @@ def _check_size(text: str) -> None:
             raise InvalidRequest("Invalid configuration: it is nested too deeply.")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > _MAX_VALUE_LENGTH:
             raise InvalidRequest(f"Invalid configuration: a value exceeds {_MAX_VALUE_LENGTH} characters.")
+
+
+def _alias_endpoint(name: str, entry: Mapping[str, Any]) -> str:
+    check_name(name)
+    return convert(entry, _AliasEntry).endpoint
 
 
 def _key(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,10 +23,10 @@ class Configuration:
         self._config = ConfigApplier(gateway, access)
 
     def export(self) -> str:
-        """All connections, endpoints and keys."""
+        """All connections, endpoints, aliases and keys."""
         keys = [key for key in self._access.list() if key.name != ADMIN]
         endpoints = self._with_tokens(self._gateway.registry.endpoints())
-        return write_config(self._gateway.connections.all(), endpoints, keys)
+        return write_config(self._gateway.connections.all(), endpoints, self._gateway.aliases.all(), keys)
 
     def export_endpoint(self, name: str) -> str:
         """One endpoint.
@@ -34,10 +34,17 @@ class Configuration:
         Raises:
             EndpointNotFound: no endpoint has this name.
         """
-        return write_config([], self._with_tokens([self._gateway.registry.find(name)]), [])
+        return write_config([], self._with_tokens([self._gateway.registry.find(name)]), [], [])
 
     async def apply(
-        self, text: str, secrets: Mapping[str, str], *, prune: bool, dry_run: bool, own_key: str
+        self,
+        text: str,
+        secrets: Mapping[str, str],
+        *,
+        prune: bool,
+        dry_run: bool,
+        own_key: str,
+        accept_new_vectors: bool = False,
     ) -> Sequence[Step]:
         """Apply a configuration; see `ConfigApplier.apply`.
 
@@ -47,6 +54,7 @@ class Configuration:
             prune: whether to remove anything not in the text.
             dry_run: whether to only return the plan.
             own_key: id of the caller's key, which is never revoked.
+            accept_new_vectors: whether aliases may be moved to vectors that cannot be compared with those before.
 
         Raises:
             InvalidRequest: the text is invalid, or inconsistent.
@@ -62,7 +70,13 @@ class Configuration:
             *(("connection", name) for name in self._gateway.connections.by_name),
         }
         wanted = await asyncio.to_thread(read_config, text, secrets, tokens)
-        return await self._config.apply(wanted, prune=prune, dry_run=dry_run, own_key=own_key)
+        return await self._config.apply(
+            wanted,
+            prune=prune,
+            dry_run=dry_run,
+            own_key=own_key,
+            accept_new_vectors=accept_new_vectors,
+        )
 
     def _with_tokens(self, endpoints: Iterable[Endpoint]) -> list[tuple[Endpoint, bool]]:
         """Endpoints, each with whether it has a token of its own."""

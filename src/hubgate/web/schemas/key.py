@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hubgate.domain.calls import InputType
+from hubgate.domain.endpoint import InputType
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.records import Key
 from hubgate.web.schemas.validation import convert, merge

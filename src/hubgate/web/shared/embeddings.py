@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
-from hubgate.domain.calls import Embed, Encoding, InputType, Vectors
+from msgspec.structs import replace
+
+from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.chunking import parse_chunking_settings
-from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.endpoint import Endpoint, InputType
 from hubgate.domain.errors import BodyTooLarge, InvalidRequest
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunks import Chunked, embed_chunks
@@ -78,7 +79,7 @@ def parse_input_type(word: str | None) -> InputType | None:
 def resolve_endpoint(
     gateway: Gateway, context: RequestContext, model: str
 ) -> tuple[Endpoint, InputType | None]:
-    """The endpoint that a client names, and the default input type of its texts.
+    """The endpoint that a client names, also by an alias, and the default input type of its texts.
 
     For clients that send only a model name, `e5:query` and `e5:document` select endpoint e5 with an input type; a key
     can have a default input type as well.
@@ -88,8 +89,8 @@ def resolve_endpoint(
         InvalidRequest: the input type after the colon is not valid.
     """
     name, colon, word = model.partition(":")
-    endpoint = gateway.registry.find(name)
-    context.endpoint = name
+    endpoint = gateway.registry.resolve(name)
+    context.use(endpoint, name)
     default = context.key.input_type if context.key else None
     return endpoint, parse_input_type(word) if colon else default
 

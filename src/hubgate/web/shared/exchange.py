@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import TypeVar
 
+import msgspec
+
 from hubgate.core.generation import ManagedStream
-from hubgate.domain.calls import InputType
-from hubgate.domain.endpoint import Endpoint
+from hubgate.domain.endpoint import Endpoint, InputType
 from hubgate.service.gateway import Gateway
 from hubgate.web.http.asgi import Send, respond
 from hubgate.web.http.face import RenderError
@@ -20,8 +20,7 @@ from hubgate.web.shared.sse import EVENT_STREAM, StreamEncoder, send_stream
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     gateway: Gateway
     endpoint: Endpoint
     context: RequestContext
@@ -44,13 +43,13 @@ class Exchange:
             context.completion_tokens += tokens - prompt_tokens
         context.waited = max(context.waited, waited)
 
-    async def respond(self, body: bytes) -> None:
-        await respond(self.send, 200, body, headers=waited_header(self.context.waited))
+    def respond(self, body: bytes) -> Awaitable[None]:
+        return respond(self.send, 200, body, headers=waited_header(self.context.waited))
 
-    async def send_stream(
+    def send_stream(
         self, events: ManagedStream, encoder: StreamEncoder, content_type: bytes = EVENT_STREAM
-    ) -> None:
-        await send_stream(self.send, self.context, events, encoder, content_type=content_type)
+    ) -> Awaitable[None]:
+        return send_stream(self.send, self.context, events, encoder, content_type=content_type)
 
 
 async def all_or_none(calls: Iterable[Coroutine[None, None, T]]) -> list[T]:

@@ -32,8 +32,7 @@ class Fields:
 
     def __init__(self, body: bytes | dict[str, msgspec.Raw]) -> None:
         fields = decode(body, _FIELDS) if isinstance(body, bytes) else body
-        raw = ((name, bytes(value)) for name, value in fields.items())
-        self.rest = {name: value for name, value in raw if value != _NULL}
+        self.rest = {name: raw for name, value in fields.items() if (raw := bytes(value)) != _NULL}
 
     def __contains__(self, name: str) -> bool:
         return name in self.rest
@@ -57,7 +56,7 @@ class Fields:
             raise InvalidRequest(f"[{name}] is not valid JSON: {error}.") from None
 
     def flag(self, name: str) -> bool:
-        return bool(self.take(name, bool))
+        return name in self.rest and bool(self.take(name, bool))
 
 
 async def generate(exchange: Exchange, call: GenerationCall) -> Generated:

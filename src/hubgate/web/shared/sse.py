@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from hubgate.core.generation import ManagedStream
@@ -71,8 +71,7 @@ class SseEncoder:
         self._done = done
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
-        transcoded = (part for payload in payloads for part in self._transcoder.transcode(payload))
-        return sse_events(transcoded, self._before)
+        return sse_events(self._transcoder.transcode(payloads), self._before)
 
     def finish(self) -> bytes:
         return sse_events(self._transcoder.end(), self._before) + self._done
@@ -91,9 +90,14 @@ def token_totals(usage: Usage | None, pieces: int) -> tuple[int, int]:
     return (usage.total, usage.completion_tokens or 0) if usage else (pieces, pieces)
 
 
-def sse_events(payloads: Iterable[bytes], before: bytes = b"data: ") -> bytes:
+def sse_events(payloads: Sequence[bytes], before: bytes = b"data: ") -> bytes:
     """One event per payload; `before` is everything that precedes the payload in its event."""
-    return b"".join(b"%b%b\n\n" % (before, _on_one_line(payload)) for payload in payloads)
+    if not payloads:
+        return b""
+    text = b"".join(payloads)
+    if b"\n" in text or b"\r" in text:
+        payloads = [_on_one_line(payload) for payload in payloads]
+    return before + (b"\n\n" + before).join(payloads) + b"\n\n"
 
 
 def named_event(name: str, payload: bytes) -> bytes:
@@ -159,6 +163,4 @@ async def _send_parts(
 
 def _on_one_line(payload: bytes) -> bytes:
     """A line break inside JSON is only white space, but it would end the event's line."""
-    if b"\n" in payload or b"\r" in payload:
-        return payload.replace(b"\r", b" ").replace(b"\n", b" ")
-    return payload
+    return payload.replace(b"\r", b" ").replace(b"\n", b" ")

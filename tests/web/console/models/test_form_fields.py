@@ -44,6 +44,7 @@ FULL: dict[str, dict[str, Any]] = {
         "connection": "team",
         "namespace": "me",
         "engine": "vllm",
+        "max_batch_texts": 16,
         "similarity": "dot_product",
         "dimensions": 384,
         "prefixes": {

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from hubgate.domain.calls import InputType
 from hubgate.domain.chunking import ChunkingSettings
-from hubgate.domain.endpoint import Endpoint, Engine, Precision, Similarity, Source, Task
+from hubgate.domain.endpoint import Endpoint, Engine, InputType, Precision, Similarity, Source, Task
 from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.web.console.models.chunking import parse_chunking
 from hubgate.web.console.models.form import EMPTY, KEEP, NEW, Faults, endpoint_of, form_of
@@ -157,6 +156,7 @@ def test_unchanged_form_of_an_endpoint_keeps_it_equal() -> None:
         tokens_per_minute=10_000,
         max_concurrent_requests=4,
         burst=2,
+        max_batch_texts=16,
         prefixes={InputType.SEARCH: "query: ", InputType.INGEST: "passage: "},
         cached=False,
         chunking=ChunkingSettings(strategy="word", max_chunk_size=120, overlap=20),

@@ -166,7 +166,7 @@ def test_thousand_models_are_listed_in_pages_of_fifty(tmp_path_factory: pytest.T
     folder = tmp_path_factory.mktemp("many")
     settings = Settings(home=folder / "home", secret_key_file=folder / "config" / "k", port=0)
     with RunningGateway(settings) as gateway:
-        asyncio.run_coroutine_threadsafe(_thousand(gateway), gateway._loop).result(60)
+        asyncio.run_coroutine_threadsafe(_thousand(gateway), gateway._loop).result(240)
         console = ConsoleClient(gateway)
         console.sign_in()
         first = console.get("/ui/models")

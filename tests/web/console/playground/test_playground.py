@@ -259,7 +259,7 @@ def test_an_error_before_the_first_token_has_a_status(console: ConsoleClient, ch
 def test_stopping_ends_the_stream_at_the_model(console: ConsoleClient, chat: LookAlike) -> None:
     console.gateway.add("chats", url=chat.url, task="chat_completion")
     chat.fail("stall")
-    connection = http.client.HTTPConnection(urlsplit(console.gateway.url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(console.gateway.url).netloc, timeout=240)
     cookies = "; ".join(f"{name}={value}" for name, value in console.cookies.items())
     form = urlencode({"csrf": console.csrf, "prompt": "one two three"})
     connection.request("POST", "/ui/models/chats/play/stream", form, {"cookie": cookies})

@@ -15,8 +15,8 @@ import pytest
 from lookalikes import lookalike
 from running_gateway import RunningGateway
 
-from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
-from hubgate.domain.endpoint import Endpoint, Facts, Source, Task
+from hubgate.domain.calls import Chat, Complete, Embed, Rerank, SparseEmbed
+from hubgate.domain.endpoint import Endpoint, Facts, InputType, Source, Task
 from hubgate.settings import Settings
 from hubgate.web.console.playground.snippets import KEY, SnippetContext, snippets
 
@@ -91,7 +91,7 @@ def written(gateway: RunningGateway, about: str) -> dict[str, str]:
 
 def run(command: list[str], given: str = "") -> str:
     """What a program printed; it must end well, and say nothing of errors."""
-    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

@@ -79,7 +79,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
             gateway.create_key(name)
         keys = [key["id"] for key in gateway.request("GET", "/api/keys").json()["keys"] if not key["admin"]]
         adding = gateway.service.usage._store.add(traffic(time.time(), keys))
-        asyncio.run_coroutine_threadsafe(adding, gateway._loop).result(60)
+        asyncio.run_coroutine_threadsafe(adding, gateway._loop).result(240)
         yield gateway
 
 

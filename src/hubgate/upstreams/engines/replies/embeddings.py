@@ -8,7 +8,7 @@
     {"data": [{"index", "embedding"}]}   OpenAI's route; an embedding is an array or base64
     [{"index", "embedding"}]             llama.cpp's own routes
 
-msgspec validates and splits the JSON; the text of the numbers is passed on unchanged.
+`split_json` or msgspec validates and splits the JSON; the text of the numbers is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -20,15 +20,8 @@ from typing import Annotated
 import msgspec
 import orjson
 
-from hubgate.core.vectors import (
-    base64_to_f32,
-    check_range,
-    dimensions,
-    is_finite,
-    is_flat,
-    mean_pooled,
-    not_a_number,
-)
+from hubgate.core.vector_codec import split_json
+from hubgate.core.vectors import base64_to_f32, dimensions, json_dimensions, mean_pooled, not_a_number
 from hubgate.domain.calls import Encoding
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.upstreams.http.messages import HttpReply
@@ -103,6 +96,11 @@ def _from_object(body: bytes, count: int) -> Reading:
 
 
 def _from_array(body: bytes, count: int) -> Reading:
+    rows = split_json(body)
+    if rows and rows[1]:
+        items, size = rows
+        _check_count(len(items), count)
+        return Reading(items, Encoding.JSON, None, pooled=False, dimensions=size)
     parts = _ARRAY.decode(body)
     first = bytes(parts[0]).lstrip(_WHITE)[:1] if parts else b""
     if first == b"{":
@@ -125,31 +123,31 @@ def _from_items(items: list[_Item], count: int, tokens: int | None) -> Reading:
 
 def _reading(items: list[bytes], tokens: int | None) -> Reading:
     encoding, pooled = Encoding.F32, False
+    lengths: set[int | None] = set()
     if items[0][:1] == b'"':
         items = [_from_base64(item) for item in items]
-    elif all(map(is_flat, items)):
-        encoding = Encoding.JSON
-        for item in items:
-            check_range(item)
-    elif any(b"null" in item for item in items):
-        raise not_a_number()
     else:
-        per_text = [_token_rows(item) for item in items]
-        pooled = any(len(rows) > 1 for rows in per_text)
-        items = [mean_pooled(rows) for rows in per_text]
-    lengths = {dimensions(item, encoding) for item in items}
-    if len(lengths) > 1 or 0 in lengths:
+        lengths = set(map(json_dimensions, items))
+        if None not in lengths:
+            encoding = Encoding.JSON
+        elif any(b"null" in item for item in items):
+            raise not_a_number()
+        else:
+            per_text = [_token_rows(item) for item in items]
+            pooled = any(len(rows) > 1 for rows in per_text)
+            items = [mean_pooled(rows) for rows in per_text]
+    if encoding is Encoding.F32:
+        lengths = {dimensions(item, encoding) for item in items}
+    length = lengths.pop() if len(lengths) == 1 else None
+    if not length:
         raise UpstreamUnreadable("The server sent vectors of different lengths, or empty ones.")
-    return Reading(items, encoding, tokens, pooled, lengths.pop())
+    return Reading(items, encoding, tokens, pooled, length)
 
 
 def _from_base64(item: bytes) -> bytes:
     if item[:1] != b'"':
         raise _no_embeddings()
-    vector = base64_to_f32(item)
-    if not is_finite(vector):
-        raise not_a_number()
-    return vector
+    return base64_to_f32(item)
 
 
 def _token_rows(item: bytes) -> list[list[float]]:

@@ -143,8 +143,11 @@ def _seconds_until(headers: Mapping[str, str], date: str) -> float | None:
 
 def quota(headers: Mapping[str, str]) -> Quota | None:
     """The server's rate limit with the least quota left, from `RateLimit: "name";r=12;t=55`; `None` without that header."""
+    limits = headers.get("ratelimit", "")
+    if not limits:
+        return None
     windows = []
-    for part in headers.get("ratelimit", "").split(","):
+    for part in limits.split(","):
         left, reset = re.search(r";\s*r=(\d{1,9})\b", part), re.search(r";\s*t=(\d{1,9})\b", part)
         if left and reset:
             windows.append(Quota(int(left[1]), min(float(reset[1]), MAX_RETRY_AFTER)))

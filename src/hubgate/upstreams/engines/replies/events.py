@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from operator import itemgetter
 from typing import Any, cast
 
 import msgspec
@@ -17,6 +18,7 @@ from hubgate.upstreams.http.messages import HttpReply, HttpStream
 
 _LAST = 4
 """Payloads at the end of a stream of which one reports that the text is finished; usage may follow it."""
+_FIRST_BYTE, _OBJECTS = itemgetter(0), {ord("{")}
 _LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 _ERROR_STATUSES = {
     "validation": 422,
@@ -91,12 +93,15 @@ class ServerEvents:
             raise self._not_a_stream(await self._stream.rest())
         self._first = await self._next()
 
-    async def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+    def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
+        return self
+
+    async def __anext__(self) -> Sequence[bytes]:
         """The payloads, as they arrive."""
         payloads, self._first = self._first, []
-        while payloads or (payloads := await self._next()):
-            yield payloads
-            payloads = []
+        if payloads or (payloads := await self._next()):
+            return payloads
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Close the stream; its connection too, unless the server has sent everything."""
@@ -123,13 +128,14 @@ class ServerEvents:
     async def _read(self) -> list[bytes]:
         chunk = await anext(self._chunks, b"")
         payloads = self._parser.feed(chunk) if chunk else self._unterminated()
-        for index, payload in enumerate(payloads):
-            if payload[:1] != b"{" or b'"error"' in payload:
-                self._failure = self._failure_in(payload)
-            if self._failure is None and not is_utf8(payload):
-                self._failure = not_utf8()
-            if self._failure is not None:
-                return payloads[:index]
+        if not _are_plain(payloads):
+            for index, payload in enumerate(payloads):
+                if payload[:1] != b"{" or b'"error"' in payload:
+                    self._failure = self._failure_in(payload)
+                if self._failure is None and not is_utf8(payload):
+                    self._failure = not_utf8()
+                if self._failure is not None:
+                    return payloads[:index]
         self._last.extend(payloads)
         self._ended = self._parser.done or not chunk
         if not chunk and not self._parser.done and not any(map(_finishes, self._last)):
@@ -185,6 +191,12 @@ class WholeText:
 
     async def aclose(self) -> None:
         """Does nothing."""
+
+
+def _are_plain(payloads: Sequence[bytes]) -> bool:
+    """Whether none of the payloads needs a closer look, found out for all at once. Most reads have only such payloads."""
+    text = b"".join(payloads)
+    return set(map(_FIRST_BYTE, payloads)) == _OBJECTS and b'"error"' not in text and is_utf8(text)
 
 
 def _finishes(payload: bytes) -> bool:

@@ -12,8 +12,15 @@ from enum import Enum
 from itertools import chain
 from typing import Any, NamedTuple
 
-from hubgate.domain.calls import InputType
-from hubgate.domain.endpoint import DEFAULT_REQUESTS_PER_MINUTE, Endpoint, Engine, Precision, Source, Task
+from hubgate.domain.endpoint import (
+    DEFAULT_REQUESTS_PER_MINUTE,
+    Endpoint,
+    Engine,
+    InputType,
+    Precision,
+    Source,
+    Task,
+)
 from hubgate.domain.endpoint_fields import FIELDS, EndpointField
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.secret import Secret

@@ -106,6 +106,7 @@ class Picker:
             task=wanted.task,
             served=served,
             where=where,
+            connection=query.get("connection", "")[:_MAX_TEXT_LENGTH],
             of=query.get("of", "")[:_MAX_TEXT_LENGTH],
         )
 

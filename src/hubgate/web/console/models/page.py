@@ -19,8 +19,8 @@ from hubgate.service.keys.access import Access
 from hubgate.service.registry.registry import users_of
 from hubgate.service.states import State
 from hubgate.web.console.page_context import PageContext
+from hubgate.web.console.paging import numbered_page
 
-PER_PAGE = 50
 _FRESH_SECONDS = 5.0
 DONE = frozenset({"added", "kept", "saved", "deleted", "enabled", "disabled", "cloned"})
 
@@ -37,26 +37,23 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """The filter and the page number."""
+    """The filter."""
 
     text: str = ""
     task: str = ""
     source: str = ""
-    page: int = 1
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Search:
         """From a query string; invalid values are ignored."""
-        page = query.get("page", "")
         return cls(
             text=query.get("q", "").strip()[:200],
             task=query.get("task", "") if query.get("task") in set(Task) else "",
             source=query.get("source", "") if query.get("source") in set(Source) else "",
-            page=max(1, int(page)) if page.isascii() and page.isdigit() and len(page) < 9 else 1,
         )
 
     def url(self, page: int) -> str:
-        """The URL of another page of the same search."""
+        """The URL of a page of this search."""
         parameters = {
             "q": self.text,
             "task": self.task,
@@ -89,14 +86,13 @@ class Models:
         search = Search.of(query)
         every = self._gateway.registry.endpoints()
         found = [endpoint for endpoint in every if search.finds(endpoint)]
-        pages = max(1, -(-len(found) // PER_PAGE))
-        search = replace(search, page=min(search.page, pages))
+        shown = numbered_page(found, query)
         done = query.get("done", "")
         return context.render(
             "models/list.html" if context.is_htmx else "models/page.html",
-            rows=await self.rows(found[(search.page - 1) * PER_PAGE : search.page * PER_PAGE]),
+            rows=await self.rows(shown.items),
             search=search,
-            pages=pages,
+            shown=shown,
             found=len(found),
             total=len(every),
             tasks=sorted({endpoint.task for endpoint in every}),
@@ -107,11 +103,10 @@ class Models:
 
     async def states(self, context: PageContext) -> Response:
         """The states of the endpoints on the page, as htmx fragments."""
-        found = [
-            e for e in self._gateway.registry.endpoints() if Search.of(context.request.query_params).finds(e)
-        ]
-        page = Search.of(context.request.query_params).page
-        rows = await self.rows(found[(page - 1) * PER_PAGE : page * PER_PAGE])
+        query = context.request.query_params
+        search = Search.of(query)
+        found = [endpoint for endpoint in self._gateway.registry.endpoints() if search.finds(endpoint)]
+        rows = await self.rows(numbered_page(found, query).items)
         return context.render("models/states.html", rows=rows)
 
     async def enable(self, context: PageContext) -> Response:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from hubgate.domain.calls import Chat, Complete, Context, Embed, InputType, Rerank, SparseEmbed
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
+from hubgate.domain.calls import Chat, Complete, Context, Embed, Rerank, SparseEmbed
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, InputType, Task
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.console.playground.snippets import PlaygroundCall
 

@@ -130,7 +130,7 @@ def _request_context(context: PageContext, endpoint: Endpoint) -> RequestContext
     """The request, set up so that it is counted like any application's call."""
     request_context = context_of(context.request.scope)
     request_context.key, request_context.is_call = CONSOLE, True
-    request_context.endpoint = endpoint.name
+    request_context.use(endpoint, endpoint.name)
     return request_context
 
 

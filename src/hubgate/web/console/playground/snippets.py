@@ -6,16 +6,19 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hubgate.domain.calls import Chat, Complete, Embed, InputType, Rerank, SparseEmbed
+from hubgate.domain.calls import Chat, Complete, Embed, Rerank, SparseEmbed
 from hubgate.domain.chunking import DEFAULT_CHUNKING
-from hubgate.domain.endpoint import Endpoint, Task
+from hubgate.domain.endpoint import Endpoint, InputType, Task
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 PlaygroundCall: TypeAlias = Embed | SparseEmbed | Rerank | Chat | Complete
 
@@ -173,7 +176,7 @@ def snippets(context: SnippetContext, *, chinese: bool = False) -> list[Snippet]
         if client == "dify":
             rendered.append(Snippet(client, title, "", _dify_fields(context, chinese=chinese)))
         else:
-            code = _templates.get_template(f"{client}.jinja").render(variables)
+            code = _templates().get_template(f"{client}.jinja").render(variables)
             rendered.append(Snippet(client, title, code))
     return rendered
 
@@ -245,14 +248,19 @@ def _extra_body(parameters: Mapping[str, object]) -> dict[str, object]:
     return {**standard, "extra_body": extra} if extra else standard
 
 
-_templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parents[1] / "templates" / "snippets"),
-    autoescape=False,  # noqa: S701 - this is code, not HTML; the filters quote every value
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-_templates.filters.update(
-    arguments=_arguments, extra_body=_extra_body, json=_json, python=_python, shell=shlex.quote
-)
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - only the console needs it
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parents[1] / "templates" / "snippets"),
+        autoescape=False,  # noqa: S701 - this is code, not HTML; the filters quote every value
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        arguments=_arguments, extra_body=_extra_body, json=_json, python=_python, shell=shlex.quote
+    )
+    return environment

@@ -1,4 +1,4 @@
-// What HTML and htmx cannot do: closing menus, arrow keys in lists, copying, and ignoring double clicks.
+// What HTML and htmx cannot do: closing menus, arrow keys in lists, copying, reading files, and ignoring double clicks.
 "use strict";
 (() => {
   const menus = () => document.querySelectorAll("details.menu[open]");
@@ -33,6 +33,13 @@
       menu.open = false;
       menu.querySelector("summary").focus();
     }
+  });
+
+  // `data-into` of a file input is the selector of the text area that shows the file. The file itself is not sent.
+  document.addEventListener("change", async (event) => {
+    const area = event.target.dataset.into && document.querySelector(event.target.dataset.into);
+    const file = event.target.files?.[0];
+    if (area && file) area.value = await file.text();
   });
 
   // `data-copy` is the selector of the text to copy. Without HTTPS, browsers have a clipboard on localhost only.

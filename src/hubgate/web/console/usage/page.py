@@ -98,4 +98,4 @@ class UsagePage:
 
     def _names(self) -> dict[str, str]:
         """The names of keys by id."""
-        return {CONSOLE.id: CONSOLE.name} | {key.id: key.name for key in self._access.list()}
+        return {CONSOLE.id: CONSOLE.name, **self._access.names}

@@ -1,0 +1,245 @@
+"""One request and its response, as `receive` and `send` of ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+from typing import TYPE_CHECKING, TypeAlias
+
+from hubgate.web.http.body import FAULT, ON_DISCONNECT
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator, Iterable
+
+    from hubgate.cli.server.connection import Connection
+    from hubgate.web.http.asgi import AsgiApp, Message, Scope
+
+Header: TypeAlias = tuple[bytes, bytes]
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_FAILED = b"Internal Server Error"
+_MAX_UNREAD_BYTES = 64 * 1024
+"""Of a body: when the application has as many to read, no more is read from the client."""
+_MAX_JOINED_BYTES = 16 * 1024
+_CHUNKED = -1
+
+_KNOWN = frozenset(http.HTTPStatus)
+
+_log = logging.getLogger(__name__)
+
+
+def _status_line(status: int) -> bytes:
+    phrase = http.HTTPStatus(status).phrase if status in _KNOWN else ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
+
+
+class Cycle:
+    """A request and its response.
+
+    Args:
+        connection: on which they are sent.
+        scope: of the request.
+        keep_alive: whether the client accepts another response on this connection.
+        expects_continue: whether it sends the body only after `100 Continue`.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_expects_continue",
+        "_head",
+        "_left",
+        "_news",
+        "_parts",
+        "_size",
+        "_unread",
+        "complete",
+        "disconnected",
+        "keep_alive",
+        "more_body",
+        "scope",
+        "started",
+    )
+
+    def __init__(
+        self, connection: Connection, scope: Scope, *, keep_alive: bool, expects_continue: bool
+    ) -> None:
+        self._connection = connection
+        self._expects_continue = expects_continue
+        self._head = b""
+        """The start of the response, which is sent with the first bytes of its body."""
+        self._left = 0
+        """Bytes of the response that are still to come; `_CHUNKED` if that is not known."""
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._unread = False
+        """Whether there is something that `receive` has not returned yet."""
+        self._news: asyncio.Event | None = None
+        """For a `receive` that waits."""
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.more_body = True
+        """Whether more of the request's body may come."""
+        self.started = self.complete = self.disconnected = False
+        """Of the response; whether the client left before it was complete."""
+
+    async def run(self, app: AsgiApp) -> None:
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException:  # noqa: BLE001 - also of a second signal
+            _log.exception("a request was not answered")
+        if not self.complete and not self.disconnected:
+            self._fail()
+
+    async def receive(self) -> Message:
+        connection = self._connection
+        if self._expects_continue and not self.started:
+            self._expects_continue = False
+            connection.write(_CONTINUE)
+        if not self.complete and not self.disconnected:
+            connection.resume_reading()
+            if not self._unread:
+                self._news = self._news or asyncio.Event()
+                self._news.clear()
+                await self._news.wait()
+            self._unread = False
+        if self.complete or self.disconnected:
+            return {"type": "http.disconnect"}
+        parts, self._parts, self._size = self._parts, [], 0
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a part of the response. What is returned waits while the client does not read fast enough."""
+        if self._connection.unwritable is not None:
+            return self._send_later(message)
+        self._send(message)
+        return _DONE
+
+    async def _send_later(self, message: Message) -> None:
+        while (full := self._connection.unwritable) is not None:
+            await full.wait()
+        self._send(message)
+
+    def _send(self, message: Message) -> None:
+        if self.disconnected:
+            return
+        kind, due = message["type"], "http.response.body" if self.started else "http.response.start"
+        if self.complete or kind != due:
+            raise RuntimeError(f"{kind} is not the next message of this response")
+        if not self.started:
+            self._head = self._render_head(message["status"], message.get("headers", ()))
+            self.started = True
+            return
+        more = message.get("more_body", False)
+        body = self._framed(message.get("body", b""), more=more)
+        if self._head and (body or not more):
+            head, self._head = self._head, b""
+            if len(body) <= _MAX_JOINED_BYTES:  # joining costs less than a second write
+                body = head + body
+            else:
+                self._connection.write(head)
+        if body:
+            self._connection.write(body)
+        if not more:
+            if self._left > 0:
+                raise RuntimeError("the response is shorter than its Content-Length")
+            self.complete, self._parts = True, []
+            self._wake()
+            self._connection.on_response_complete(self)
+
+    def _render_head(self, status: int, headers: Iterable[Header]) -> bytes:
+        """The status line and the headers, whose names are in lower case as ASGI demands.
+
+        Raises:
+            RuntimeError: a header has a line break.
+        """
+        default, closes = self._connection.default_headers()
+        named = dict(headers := list(headers))
+        if self.scope["method"] == "HEAD" or status in (204, 304):
+            self._left = 0
+        elif b"content-length" in named:
+            self._left = int(named[b"content-length"])
+        else:
+            self._left = _CHUNKED
+            if b"transfer-encoding" not in named:
+                headers.append((b"transfer-encoding", b"chunked"))
+        if closes or b"close" in named.get(b"connection", b"").lower():
+            self.keep_alive = False
+        elif not self.keep_alive:
+            headers.append((b"connection", b"close"))
+        parts = [b"%b: %b\r\n" % header for header in headers]
+        lines = b"".join(parts)
+        if lines.count(b"\n") + lines.count(b"\r") + lines.count(b"\0") != 2 * len(parts):
+            raise RuntimeError("a header of the response has a line break")
+        return b"%b%b%b\r\n" % (STATUS_LINES[status], default, lines)
+
+    def _framed(self, body: bytes, *, more: bool) -> bytes:
+        """A part of the body as it is sent."""
+        if self._left == _CHUNKED:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            return chunk if more else chunk + b"0\r\n\r\n"
+        if self.scope["method"] == "HEAD":
+            return b""
+        self._left -= len(body)
+        if self._left < 0:
+            raise RuntimeError("the response is longer than its Content-Length")
+        return body
+
+    def add_body(self, part: bytes) -> None:
+        """A part of the request's body has arrived."""
+        if self.complete:
+            return
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size > _MAX_UNREAD_BYTES:
+            self._connection.pause_reading()
+        self._wake()
+
+    def end_body(self, fault: str | None = None) -> None:
+        """No more of the body comes: it is complete, or nothing is read after a fault in it."""
+        self.more_body = False
+        if fault:
+            self.scope[FAULT] = fault
+            self.keep_alive = False
+        self._wake()
+
+    def disconnect(self) -> None:
+        """The client has left."""
+        if not self.complete:
+            self.disconnected = True
+            self._wake()
+            if ON_DISCONNECT in self.scope:
+                self.scope[ON_DISCONNECT]()
+
+    def _wake(self) -> None:
+        self._unread = True
+        if self._news is not None:
+            self._news.set()
+
+    def _fail(self) -> None:
+        """Close the connection, after an error response if nothing was sent yet."""
+        if self.started and not self._head:
+            self._connection.close()
+            return
+        self.started = self.keep_alive = False
+        length = b"%d" % len(_FAILED)
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", length)]
+        self._send({"type": "http.response.start", "status": 500, "headers": headers})
+        self._send({"type": "http.response.body", "body": _FAILED})
+
+
+class _Done:
+    """An awaitable that is done."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+_DONE = _Done()

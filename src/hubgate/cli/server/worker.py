@@ -1,0 +1,96 @@
+"""One worker of `hubgate serve --workers N`: a gateway with a home and a port of its own, and a port that all share.
+
+`python -m hubgate.cli.server.worker`, started by `workers`. The first line of its input is its `Assignment`; when the
+input ends, the process that started it is gone, and it stops. It prints one `Started` once it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hubgate.settings import MIN_CACHE_BYTES, InvalidSetting, Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from hubgate.wiring import Application
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    """From 1."""
+    count: int
+    """Of all workers."""
+    shared_port: int
+    cli_key: str
+    """The key of the command line, which every worker accepts."""
+
+    def settings(self, common: Settings) -> Settings:
+        """The settings of this worker."""
+        size = common.cache_bytes // self.count
+        return replace(
+            common,
+            home=common.home / "workers" / str(self.number),
+            files_folder=common.files,
+            shared_models=common.home / "workers" / "models",
+            port=common.port + self.number if common.port else 0,
+            gate_name=f"{common.gate}-{self.number}",
+            cache_bytes=max(size, MIN_CACHE_BYTES) if size else 0,
+        )
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    url: str
+    """Of this worker alone."""
+    first_admin_key: str | None
+
+
+def main() -> int:
+    """Serve until stopped; returns the exit status."""
+    from hubgate.cli.server.serve import run_until_stopped
+    from hubgate.domain.errors import HubgateError
+
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 1
+    assignment = msgspec.json.decode(line, type=Assignment)
+
+    def started(url: str, gate: Application, _: uvicorn.Server) -> None:
+        print(
+            msgspec.json.encode(Started(url=url, first_admin_key=gate.first_admin_key)).decode(), flush=True
+        )
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads on
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _stop_at_end, gate)
+
+    try:
+        run_until_stopped(
+            assignment.settings(Settings.from_env()),
+            started,
+            label=f"worker-{assignment.number} ",
+            shared=assignment,
+        )
+    except (HubgateError, InvalidSetting) as error:
+        print(f"hubgate: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _stop_at_end(gate: Application) -> None:
+    if os.read(sys.stdin.fileno(), 1024):
+        return
+    asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+    if not gate.gateway.draining:  # a second signal would cancel its calls
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What a bulk job takes before it starts, from a sample of its texts."""

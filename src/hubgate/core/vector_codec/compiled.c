@@ -1,0 +1,595 @@
+/* Single-precision vectors to and from JSON: the compiled twin of `pure.py`, which defines what each function does.
+ *
+ * Only what walks the numbers of a vector is here, and nothing else of hubgate is compiled. It uses the limited API of
+ * Python 3.11, so that one build serves every later version.
+ */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030b0000
+#include <Python.h>
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "The bytes of a vector are little-endian. On other machines hubgate uses pure.py."
+#endif
+
+/* ---- Floats to decimal digits ------------------------------------------------------------------------------------
+ *
+ * The method is Raffaele Giulietti's "The Schubfach way to render doubles" (2020), in single precision: k is the largest
+ * power of ten such that the interval of numbers that round to the float contains a multiple of 10^k. So either one
+ * multiple of 10^(k+1) is in it, or the nearest multiple of 10^k has the fewest digits.
+ */
+
+#define EXPONENTS 256
+#define SMALLEST_K (-45)
+
+/* 10^-k for k from SMALLEST_K, scaled by a power of two to 64 bits, and rounded up. */
+static const uint64_t POWERS[] = {
+    0xb35dbf821ae4f38c, 0x8f7e32ce7bea5c70, 0xe596b7b0c643c71a, 0xb7abc627050305ae, 0x92efd1b8d0cf37bf,
+    0xeb194f8e1ae525fe, 0xbc143fa4e250eb32, 0x96769950b50d88f5, 0xf0bdc21abb48db21, 0xc097ce7bc90715b4,
+    0x9a130b963a6c115d, 0xf684df56c3e01bc7, 0xc5371912364ce306, 0x9dc5ada82b70b59e, 0xfc6f7c4045812297,
+    0xc9f2c9cd04674edf, 0xa18f07d736b90be6, 0x813f3978f8940985, 0xcecb8f27f4200f3b, 0xa56fa5b99019a5c9,
+    0x84595161401484a1, 0xd3c21bcecceda101, 0xa968163f0a57b401, 0x878678326eac9001, 0xd8d726b7177a8001,
+    0xad78ebc5ac620001, 0x8ac7230489e80001, 0xde0b6b3a76400001, 0xb1a2bc2ec5000001, 0x8e1bc9bf04000001,
+    0xe35fa931a0000001, 0xb5e620f480000001, 0x9184e72a00000001, 0xe8d4a51000000001, 0xba43b74000000001,
+    0x9502f90000000001, 0xee6b280000000001, 0xbebc200000000001, 0x9896800000000001, 0xf424000000000001,
+    0xc350000000000001, 0x9c40000000000001, 0xfa00000000000001, 0xc800000000000001, 0xa000000000000001,
+    0x8000000000000001, 0xcccccccccccccccd, 0xa3d70a3d70a3d70b, 0x83126e978d4fdf3c, 0xd1b71758e219652c,
+    0xa7c5ac471b478424, 0x8637bd05af6c69b6, 0xd6bf94d5e57a42bd, 0xabcc77118461cefd, 0x89705f4136b4a598,
+    0xdbe6fecebdedd5bf, 0xafebff0bcb24aaff, 0x8cbccc096f5088cc, 0xe12e13424bb40e14, 0xb424dc35095cd810,
+    0x901d7cf73ab0acda, 0xe69594bec44de15c, 0xb877aa3236a4b44a, 0x9392ee8e921d5d08, 0xec1e4a7db69561a6,
+    0xbce5086492111aeb, 0x971da05074da7bef, 0xf1c90080baf72cb2, 0xc16d9a0095928a28, 0x9abe14cd44753b53,
+    0xf79687aed3eec552, 0xc612062576589ddb, 0x9e74d1b791e07e49, 0xfd87b5f28300ca0e, 0xcad2f7f5359a3b3f,
+    0xa2425ff75e14fc32, 0x81ceb32c4b43fcf5,
+};
+
+typedef struct {
+    uint64_t power; /* of POWERS */
+    int k;
+    int shift;
+} Scale;
+
+/* For each exponent of a float; the second for powers of two, to which the next smaller float is half as far. */
+static Scale SCALES[2][EXPONENTS];
+
+static int floor_of_log2_of_power_of_10(int exponent) { return (exponent * 1741647) >> 19; }
+
+static void fill_scales(void)
+{
+    for (int even = 0; even < 2; even++) {
+        for (int exponent = 0; exponent < EXPONENTS - 1; exponent++) {
+            int q = (exponent ? exponent : 1) - 150;
+            /* floor(log10(2^q)), or of 3/4 of it */
+            int k = (int)(((int64_t)q * 1262611 - (even ? 524031 : 0)) >> 22);
+            Scale scale = {POWERS[k - SMALLEST_K], k, q + floor_of_log2_of_power_of_10(-k) + 1};
+            SCALES[even][exponent] = scale;
+        }
+    }
+}
+
+/* The upper part of a product, with its lowest bit set if anything was cut off. */
+static inline uint32_t scaled(uint64_t power, uint32_t number)
+{
+    unsigned __int128 product = (unsigned __int128)power * number;
+    return (uint32_t)(product >> 64) | ((uint32_t)(product >> 32) > 1);
+}
+
+/* The digits of a finite float above zero, as an integer, which is to be multiplied by 10^k. */
+static inline uint32_t shortest(uint32_t bits, int *k)
+{
+    uint32_t exponent = bits >> 23 & 0xff, fraction = bits & 0x7fffff;
+    uint32_t significand = fraction | (exponent ? 0x800000 : 0);
+    uint32_t even_power = (fraction == 0) & (exponent > 1);
+    const Scale *scale = &SCALES[even_power][exponent];
+    uint32_t open = significand & 1; /* whether the ends of the interval round to another float */
+    uint32_t middle = scaled(scale->power, significand << 2 << scale->shift);
+    uint32_t lower = scaled(scale->power, ((significand << 2) - 2 + even_power) << scale->shift) + open;
+    uint32_t upper = scaled(scale->power, ((significand << 2) + 2) << scale->shift) - open;
+    uint32_t digits = middle >> 2, tens = digits / 10;
+    uint32_t tens_down = lower <= 40 * tens, tens_up = 40 * tens + 40 <= upper;
+    uint32_t down = lower <= 4 * digits, up = 4 * digits + 4 <= upper;
+    uint32_t half = 4 * digits + 2;
+    uint32_t nearest = (middle > half) | ((middle == half) & digits);
+    uint32_t fine = digits + (down != up ? up : nearest & 1);
+    uint32_t coarse = 10 * (tens + tens_up);
+    *k = scale->k;
+    return (digits >= 10) & (tens_down != tens_up) ? coarse : fine;
+}
+
+/* Eight digits as text, the first one in the lowest byte; without '0' added to each. */
+static inline uint64_t eight_digits(uint32_t number)
+{
+    uint64_t four = number / 10000 | (uint64_t)(number % 10000) << 32;
+    uint64_t hundreds = (four * 10486 >> 20) & 0x0000007f0000007f;
+    uint64_t two = hundreds | (four - 100 * hundreds) << 16;
+    uint64_t tens = (two * 103 >> 10) & 0x000f000f000f000f;
+    return tens | (two - 10 * tens) << 8;
+}
+
+/* What one float takes at most: a sign, "0.", 13 digits and a comma, or 15 digits and ".0". */
+#define MOST_CHARACTERS 20
+#define SLACK 32 /* eight bytes are written at a time */
+#define ONE 0x3f800000
+#define A_MILLIONTH 0x358637bd
+#define ZEROS 0x3030303030303030
+
+/* A number below one, and not below a millionth: "0." and the digits, up to that of 10^k. */
+static inline char *write_fraction(char *at, uint32_t digits, int k)
+{
+    uint64_t rest = eight_digits(digits % 100000000), zeros = ZEROS;
+    int trailing = rest ? __builtin_clzll(rest) >> 3 : 8;
+    char *end = at + 2 - k;
+    rest += ZEROS;
+    memcpy(at, &zeros, 8);
+    end[-9] = (char)('0' + digits / 100000000);
+    memcpy(end - 8, &rest, 8);
+    memcpy(at, "0.", 2);
+    return end - trailing;
+}
+
+static char *write_any(char *at, uint32_t digits, int k)
+{
+    char text[16];
+    while (digits % 10 == 0) {
+        digits /= 10;
+        k++;
+    }
+    int count = 0;
+    for (uint32_t left = digits; left; left /= 10)
+        text[sizeof text - ++count] = (char)('0' + left % 10);
+    const char *first = text + sizeof text - count;
+    int point = count + k; /* the number is 0.d1d2d3… times 10^point */
+    if (point > 15 || point < 1) {
+        *at++ = *first;
+        if (count > 1)
+            *at++ = '.';
+        memcpy(at, first + 1, (size_t)count - 1);
+        at += count - 1;
+        return at + snprintf(at, 5, "e%d", point - 1);
+    }
+    int before = count < point ? count : point;
+    memcpy(at, first, (size_t)before);
+    memset(at + before, '0', (size_t)(point - before));
+    at += point;
+    *at++ = '.';
+    if (count <= point)
+        *at++ = '0';
+    memcpy(at, first + before, (size_t)(count - before));
+    return at + count - before;
+}
+
+static inline char *write_float(char *at, uint32_t bits)
+{
+    uint32_t positive = bits & 0x7fffffff;
+    int k;
+    *at = '-';
+    at += bits >> 31;
+    if (positive >= A_MILLIONTH && positive < ONE) {
+        uint32_t digits = shortest(positive, &k);
+        return write_fraction(at, digits, k);
+    }
+    if (!positive) {
+        memcpy(at, "0.0", 3);
+        return at + 3;
+    }
+    uint32_t digits = shortest(positive, &k);
+    return write_any(at, digits, k);
+}
+
+static PyObject *to_json(PyObject *module, PyObject *item)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(item, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Py_ssize_t count = view.len / 4;
+    const char *numbers = view.buf;
+    PyObject *json = NULL;
+    char *text = PyMem_Malloc((size_t)count * MOST_CHARACTERS + SLACK);
+    if (!text) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    char *at = text;
+    *at++ = '[';
+    for (Py_ssize_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, numbers + 4 * i, 4);
+        if ((bits & 0x7f800000) == 0x7f800000) {
+            PyErr_SetString(PyExc_ValueError, "a number is not finite");
+            goto done;
+        }
+        at = write_float(at, bits);
+        *at++ = ',';
+    }
+    at -= count > 0;
+    *at++ = ']';
+    json = PyBytes_FromStringAndSize(text, at - text);
+done:
+    PyMem_Free(text);
+    PyBuffer_Release(&view);
+    return json;
+}
+
+/* ---- JSON to floats ----------------------------------------------------------------------------------------------
+ *
+ * The value of a number is its double, correctly rounded, and then that as a float: what Python does. The double is
+ * computed with at most a few units of error in its last place, which cannot change the float, unless the double is
+ * about half way between two of them. Then, and for unusual numbers, Python's own function parses it.
+ */
+
+typedef struct {
+    const char *at, *end;
+} Text;
+
+static const double DOUBLES[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+#define EXACT_POWERS 22
+#define EXACT_INTEGERS ((uint64_t)1 << 53)
+#define DOUBTFUL 16 /* units in the last place of a double */
+
+static inline void skip_space(Text *text)
+{
+    while (text->at < text->end && (*text->at == ' ' || *text->at == '\n' || *text->at == '\r' || *text->at == '\t'))
+        text->at++;
+}
+
+static inline int is_next(Text *text, char character)
+{
+    if (text->at >= text->end || *text->at != character)
+        return 0;
+    text->at++;
+    return 1;
+}
+
+static inline int is_digit(const Text *text) { return text->at < text->end && (unsigned char)(*text->at - '0') < 10; }
+
+/* Whether eight digits follow; then they are added to the number. */
+static inline int eight_more(Text *text, uint64_t *number)
+{
+    uint64_t digits;
+    if (text->end - text->at < 8)
+        return 0;
+    memcpy(&digits, text->at, 8);
+    if (((digits & 0xf0f0f0f0f0f0f0f0) | ((digits + 0x0606060606060606) & 0xf0f0f0f0f0f0f0f0) >> 4) !=
+        0x3333333333333333)
+        return 0;
+    digits -= 0x3030303030303030;
+    digits = digits * 10 + (digits >> 8);
+    digits = ((digits & 0x000000ff000000ff) * (100 + ((uint64_t)1000000 << 32)) +
+              (digits >> 16 & 0x000000ff000000ff) * (1 + ((uint64_t)10000 << 32))) >>
+             32;
+    *number = *number * 100000000 + digits;
+    text->at += 8;
+    return 1;
+}
+
+static inline void read_digits(Text *text, uint64_t *number)
+{
+    while (eight_more(text, number))
+        ;
+    for (; is_digit(text); text->at++)
+        *number = *number * 10 + (uint64_t)(*text->at - '0');
+}
+
+/* 0 if an exception is set. */
+static int parse_slowly(const char *start, const char *end, double *value)
+{
+    size_t size = (size_t)(end - start);
+    char *copy = PyMem_Malloc(size + 1);
+    if (!copy) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    memcpy(copy, start, size);
+    copy[size] = 0;
+    *value = PyOS_string_to_double(copy, NULL, NULL);
+    PyMem_Free(copy);
+    return !(*value == -1.0 && PyErr_Occurred());
+}
+
+/* Whether a double with a small error may be another float than without. */
+static inline int is_doubtful(double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, 8);
+    uint64_t beyond_float = bits & 0x1fffffff;
+    return beyond_float - (0x10000000 - DOUBTFUL) <= 2 * DOUBTFUL || value < FLT_MIN || value >= FLT_MAX;
+}
+
+typedef enum { FAILED, NOT_A_NUMBER, TOO_LARGE, READ } Outcome; /* with FAILED, an exception is set */
+
+static inline Outcome read_number(Text *text, float *number)
+{
+    const char *start = text->at;
+    int negative = is_next(text, '-');
+    uint64_t digits = 0;
+    const char *integer = text->at;
+    if (!is_next(text, '0'))
+        read_digits(text, &digits);
+    if (text->at == integer)
+        return NOT_A_NUMBER;
+    Py_ssize_t significant = *integer == '0' ? 0 : text->at - integer;
+    int exponent = 0, is_integer = 1;
+    if (is_next(text, '.')) {
+        const char *fraction = text->at;
+        is_integer = 0;
+        if (!significant)
+            while (text->at < text->end && *text->at == '0')
+                text->at++;
+        const char *after_zeros = text->at;
+        read_digits(text, &digits);
+        if (text->at == fraction)
+            return NOT_A_NUMBER;
+        significant += text->at - after_zeros;
+        if (text->at - fraction > 1000)
+            significant = 1000;
+        else
+            exponent = -(int)(text->at - fraction);
+    }
+    if (text->at < text->end && (*text->at | 0x20) == 'e') {
+        text->at++;
+        is_integer = 0;
+        int down = is_next(text, '-');
+        if (!down)
+            is_next(text, '+');
+        if (!is_digit(text))
+            return NOT_A_NUMBER;
+        int more = 0;
+        for (; is_digit(text); text->at++)
+            more = more < 10000 ? more * 10 + (*text->at - '0') : more;
+        exponent += down ? -more : more;
+    }
+    double value;
+    if (significant <= 19 && digits == 0) {
+        *number = negative && !is_integer ? -0.0F : 0.0F; /* Python's integers have no negative zero */
+        return READ;
+    }
+    int is_exact = digits < EXACT_INTEGERS && exponent >= -EXACT_POWERS && exponent <= EXACT_POWERS;
+    if (significant > 19 || exponent > 2 * EXACT_POWERS || exponent < -2 * EXACT_POWERS)
+        goto slowly;
+    value = (double)digits;
+    if (exponent < -EXACT_POWERS)
+        value = value / DOUBLES[EXACT_POWERS] / DOUBLES[-exponent - EXACT_POWERS];
+    else if (exponent < 0)
+        value /= DOUBLES[-exponent];
+    else if (exponent <= EXACT_POWERS)
+        value *= DOUBLES[exponent];
+    else
+        value = value * DOUBLES[EXACT_POWERS] * DOUBLES[exponent - EXACT_POWERS];
+    if ((!is_exact || value >= FLT_MAX) && is_doubtful(value))
+        goto slowly;
+    *number = (float)(negative ? -value : value);
+    return READ;
+slowly:
+    if (!parse_slowly(start, text->at, &value))
+        return FAILED;
+    *number = (float)value;
+    return isinf(*number) ? TOO_LARGE : READ;
+}
+
+static inline void skip_digits(Text *text)
+{
+    uint64_t digits;
+    while (text->end - text->at >= 8) {
+        memcpy(&digits, text->at, 8);
+        uint64_t others = ((digits & 0xf0f0f0f0f0f0f0f0) | ((digits + 0x0606060606060606) & 0xf0f0f0f0f0f0f0f0) >> 4) ^
+                          0x3333333333333333;
+        if (others) {
+            text->at += __builtin_ctzll(others) >> 3;
+            return;
+        }
+        text->at += 8;
+    }
+    while (is_digit(text))
+        text->at++;
+}
+
+/* Checks a number. Its value is only computed if it may be too large, which takes an exponent or 39 digits. */
+static inline Outcome check_number(Text *text)
+{
+    Text number = *text;
+    is_next(text, '-');
+    const char *integer = text->at;
+    if (!is_next(text, '0'))
+        skip_digits(text);
+    Py_ssize_t before_point = text->at - integer;
+    if (!before_point)
+        return NOT_A_NUMBER;
+    if (is_next(text, '.')) {
+        const char *fraction = text->at;
+        skip_digits(text);
+        if (text->at == fraction)
+            return NOT_A_NUMBER;
+    }
+    if (before_point <= FLT_MAX_10_EXP && (text->at == text->end || (*text->at | 0x20) != 'e'))
+        return READ;
+    float ignored;
+    Outcome outcome = read_number(&number, &ignored);
+    *text = number;
+    return outcome;
+}
+
+/* Reads an array of numbers; `numbers` has room for all, or is NULL. */
+static inline Outcome read_row(Text *text, char *numbers, Py_ssize_t *count)
+{
+    *count = 0;
+    if (!is_next(text, '['))
+        return NOT_A_NUMBER;
+    skip_space(text);
+    if (is_next(text, ']'))
+        return READ;
+    Outcome whole = READ;
+    do {
+        float number = 0;
+        skip_space(text);
+        Outcome outcome = numbers ? read_number(text, &number) : check_number(text);
+        if (outcome == FAILED || outcome == NOT_A_NUMBER)
+            return outcome;
+        if (outcome == TOO_LARGE)
+            whole = TOO_LARGE; /* what follows may be no number at all */
+        if (numbers)
+            memcpy(numbers + 4 * *count, &number, 4);
+        ++*count;
+        skip_space(text);
+    } while (is_next(text, ','));
+    return is_next(text, ']') ? whole : NOT_A_NUMBER;
+}
+
+static inline Outcome read_only_row(Text *text, char *numbers, Py_ssize_t *count)
+{
+    skip_space(text);
+    Outcome outcome = read_row(text, numbers, count);
+    if (outcome == FAILED || outcome == NOT_A_NUMBER)
+        return outcome;
+    skip_space(text);
+    return text->at == text->end ? outcome : NOT_A_NUMBER;
+}
+
+static PyObject *from_json(PyObject *module, PyObject *item)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(item, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Text text = {view.buf, (const char *)view.buf + view.len};
+    PyObject *vector = NULL;
+    Py_ssize_t count;
+    /* A number has at least one character, and a comma or bracket after it. */
+    char *numbers = PyMem_Malloc((size_t)view.len / 2 * 4 + 4);
+    if (!numbers) {
+        PyErr_NoMemory();
+    } else {
+        Outcome outcome = read_only_row(&text, numbers, &count);
+        if (outcome == READ)
+            vector = PyBytes_FromStringAndSize(numbers, count * 4);
+        else if (outcome != FAILED)
+            PyErr_SetString(PyExc_ValueError, "a value is not a number of single precision");
+    }
+    PyMem_Free(numbers);
+    PyBuffer_Release(&view);
+    return vector;
+}
+
+static PyObject *count_json(PyObject *module, PyObject *item)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(item, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Text text = {view.buf, (const char *)view.buf + view.len};
+    PyObject *result = NULL;
+    Py_ssize_t count;
+    switch (read_only_row(&text, NULL, &count)) {
+    case FAILED:
+        break;
+    case NOT_A_NUMBER:
+        result = Py_NewRef(Py_None);
+        break;
+    case TOO_LARGE:
+        PyErr_SetString(PyExc_ValueError, "a number is too large for single precision");
+        break;
+    case READ:
+        result = PyLong_FromSsize_t(count);
+        break;
+    }
+    PyBuffer_Release(&view);
+    return result;
+}
+
+/* Appends each row to the list. Whether there are rows and all have the same dimensions. */
+static int collect_rows(Text *text, PyObject *rows, Py_ssize_t *dimensions)
+{
+    *dimensions = -1;
+    skip_space(text);
+    if (!is_next(text, '['))
+        return 0;
+    do {
+        Py_ssize_t count;
+        skip_space(text);
+        const char *start = text->at;
+        if (read_row(text, NULL, &count) != READ || (*dimensions != -1 && count != *dimensions))
+            return 0;
+        *dimensions = count;
+        PyObject *row = PyBytes_FromStringAndSize(start, text->at - start);
+        int failed = !row || PyList_Append(rows, row) < 0;
+        Py_XDECREF(row);
+        if (failed)
+            return 0;
+        skip_space(text);
+    } while (is_next(text, ','));
+    if (!is_next(text, ']'))
+        return 0;
+    skip_space(text);
+    return text->at == text->end;
+}
+
+static PyObject *split_json(PyObject *module, PyObject *body)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    Text text = {view.buf, (const char *)view.buf + view.len};
+    PyObject *result = NULL, *rows = PyList_New(0);
+    Py_ssize_t dimensions;
+    if (rows) {
+        if (collect_rows(&text, rows, &dimensions))
+            result = Py_BuildValue("(On)", rows, dimensions);
+        else if (!PyErr_Occurred())
+            result = Py_NewRef(Py_None);
+    }
+    Py_XDECREF(rows);
+    PyBuffer_Release(&view);
+    return result;
+}
+
+/* ---- Quantization --------------------------------------------------------------------------------------------- */
+
+/* Added to a small number, it leaves the nearest integer in the lowest byte of the sum. */
+#define ROUND 12582912.0F
+
+static PyObject *int8(PyObject *module, PyObject *arguments)
+{
+    Py_buffer view;
+    double scale;
+    if (!PyArg_ParseTuple(arguments, "y*d", &view, &scale))
+        return NULL;
+    Py_ssize_t count = view.len / 4;
+    const char *numbers = view.buf;
+    PyObject *result = PyBytes_FromStringAndSize(NULL, count);
+    int8_t *bytes = result ? (int8_t *)PyBytes_AsString(result) : NULL;
+    int fits = 1;
+    for (Py_ssize_t i = 0; bytes && i < count; i++) {
+        float number;
+        memcpy(&number, numbers + 4 * i, 4);
+        float rounded = (float)((double)number * scale + ROUND) - ROUND;
+        fits &= fabsf(rounded) <= INT8_MAX;
+        bytes[i] = fits ? (int8_t)rounded : 0;
+    }
+    for (Py_ssize_t i = 0; bytes && !fits && i < count; i++) {
+        float number;
+        memcpy(&number, numbers + 4 * i, 4);
+        double rounded = rint((double)number * scale);
+        bytes[i] = (int8_t)fmax(-INT8_MAX, fmin(INT8_MAX, rounded));
+    }
+    PyBuffer_Release(&view);
+    return result;
+}
+
+static PyMethodDef METHODS[] = {
+    {"to_json", to_json, METH_O, NULL},
+    {"from_json", from_json, METH_O, NULL},
+    {"int8", int8, METH_VARARGS, NULL},
+    {"count_json", count_json, METH_O, NULL},
+    {"split_json", split_json, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, .m_name = "compiled", .m_size = 0, .m_methods = METHODS};
+
+PyMODINIT_FUNC PyInit_compiled(void)
+{
+    fill_scales();
+    return PyModuleDef_Init(&MODULE);
+}

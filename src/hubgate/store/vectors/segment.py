@@ -1,0 +1,235 @@
+"""A file of vectors that is only appended to.
+
+A record is the length of its data, its key and its data, padded to eight bytes. Beside a complete file stands its list:
+the hashes and offsets of its records, so that a start need not read the vectors.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+import weakref
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hubgate.files import write_private
+
+LISTED_BYTES = 12
+"""Of a record in a list."""
+UNIT = 8
+"""Bytes: records begin at multiples, in which their offsets are counted."""
+MAX_BYTES = 1 << 30
+"""Of a segment, so that offsets in it fit in 28 bits."""
+
+_MAGIC = b"hubgate-vectors3"
+_HEAD = struct.Struct("<I32s")
+"""Of a record: the bytes of its data, and its key."""
+_LIST = struct.Struct("<16sQI")
+"""Magic, the bytes of the segment that it covers, and the checksum of what follows: all hashes, then all offsets."""
+_MAX_RECORD = 1 << 24
+_KEY_HASH = struct.Struct("<Q")
+_NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
+_FIRST_READ = 2048
+
+
+def hash_of(key: bytes) -> int:
+    """Of a key, which is a digest."""
+    found: int = _KEY_HASH.unpack_from(key)[0]
+    return found
+
+
+class Segment:
+    """An open segment.
+
+    Its file is closed when nothing refers to it any longer, so a reader may go on while it is evicted.
+
+    Args:
+        path: created if it does not exist. A list has the same name, with `.list` at its end.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        weakref.finalize(self, os.close, self._file)
+        self.bytes = os.fstat(self._file).st_size
+        """Its size; after `records` without anything unfinished at its end."""
+        self._hashes, self._offsets = array("Q"), array("I")
+        self._listed = 0
+        """Bytes that the list covers."""
+        self._record_bytes = _FIRST_READ
+        if self.bytes < len(_MAGIC):
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, _MAGIC, 0)
+            self.bytes = len(_MAGIC)
+
+    def append(self, rows: Sequence[tuple[bytes, bytes]]) -> list[tuple[int, int]]:
+        """Write keys with their data; returns the hash and the offset of each.
+
+        Raises:
+            OSError: nothing was written.
+        """
+        parts: list[bytes] = []
+        added, size = [], self.bytes
+        for key, data in rows:
+            padding = -(_HEAD.size + len(data)) % UNIT
+            parts += (_HEAD.pack(len(data), key), data, bytes(padding))
+            added.append((hash_of(key), size // UNIT))
+            size += _HEAD.size + len(data) + padding
+        content = b"".join(parts)
+        try:
+            _write(self._file, content, self.bytes)
+        except OSError:
+            os.ftruncate(self._file, self.bytes)
+            raise
+        self.bytes = size
+        for key_hash, offset in added:
+            self._hashes.append(key_hash)
+            self._offsets.append(offset)
+        return added
+
+    def read(self, offset: int, key: bytes) -> bytes | None:
+        """The data of a key; `None` if the record is another's or damaged.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return self._read(offset, key, 0)
+
+    def read_at_once(self, offset: int, key: bytes) -> bytes | None:
+        """The same, without waiting for the disk.
+
+        Raises:
+            BlockingIOError: it is not in the memory of the operating system.
+            OSError: it cannot be read, or this system cannot read so.
+        """
+        if not _NO_WAIT:
+            raise BlockingIOError
+        return self._read(offset, key, _NO_WAIT)
+
+    def row(self, offset: int) -> tuple[bytes, bytes] | None:
+        """The key and the data at a offset, as `append` takes them.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        record = self._record(offset, 0)
+        return None if record is None else (record[4 : _HEAD.size], record[_HEAD.size :])
+
+    def _read(self, offset: int, key: bytes, flags: int) -> bytes | None:
+        record = self._record(offset, flags)
+        return record[_HEAD.size :] if record is not None and record[4 : _HEAD.size] == key else None
+
+    def _record(self, offset: int, flags: int) -> bytes | None:
+        buffer = bytearray(self._record_bytes)
+        got = _preadv(self._file, buffer, offset * UNIT, flags)
+        if got < _HEAD.size:
+            if flags:
+                raise BlockingIOError
+            return None
+        size = _HEAD.size + int.from_bytes(buffer[:4], "little")
+        if size > min(_MAX_RECORD, self.bytes - offset * UNIT):
+            return None
+        if size > got:
+            self._record_bytes = size
+            buffer = bytearray(size)
+            if _preadv(self._file, buffer, offset * UNIT, flags) < size:
+                raise BlockingIOError  # only part of it is in memory
+        return bytes(memoryview(buffer)[:size])
+
+    def records(self) -> Iterator[tuple[int, int]]:
+        """The hash and the offset of each record, oldest first. They are read from the file once.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        covered = self._read_list() if not self._hashes else self.bytes
+        yield from zip(self._hashes, self._offsets, strict=True)
+        if covered < self.bytes:
+            for key_hash, offset in self._scan(covered):
+                self._hashes.append(key_hash)
+                self._offsets.append(offset)
+                yield key_hash, offset
+
+    def complete(self) -> None:
+        """Write the list, and free the memory of `records`.
+
+        Raises:
+            OSError: the list cannot be written.
+        """
+        for _ in self.records():
+            pass
+        if self._listed < self.bytes:
+            self._write_list()
+        self._hashes, self._offsets = array("Q"), array("I")
+
+    def remove(self) -> None:
+        """Delete the file and its list.
+
+        Raises:
+            OSError: they cannot be deleted.
+        """
+        self.path.unlink(missing_ok=True)
+        self._list.unlink(missing_ok=True)
+
+    @property
+    def _list(self) -> Path:
+        return self.path.with_suffix(".list")
+
+    def _read_list(self) -> int:
+        """Take the records from the list; returns how many bytes of the segment it covers."""
+        try:
+            content = self._list.read_bytes()
+        except FileNotFoundError:
+            return len(_MAGIC)
+        magic, covered, checksum = _LIST.unpack_from(content.ljust(_LIST.size))
+        body = memoryview(content)[_LIST.size :]
+        count, rest = divmod(len(body), LISTED_BYTES)
+        if magic != _MAGIC or rest or covered > self.bytes or zlib.crc32(body) != checksum:
+            self._list.unlink()
+            return len(_MAGIC)
+        self._hashes.frombytes(body[: count * 8])
+        self._offsets.frombytes(body[count * 8 :])
+        self._listed = int(covered)
+        return self._listed
+
+    def _write_list(self) -> None:
+        content = self._hashes.tobytes() + self._offsets.tobytes()
+        write_private(self._list, _LIST.pack(_MAGIC, self.bytes, zlib.crc32(content)) + content)
+        self._listed = self.bytes
+
+    def _scan(self, start: int) -> Iterator[tuple[int, int]]:
+        """The records from a byte on. What a killed process or a power cut left unfinished is cut off."""
+        at = start
+        with mmap.mmap(self._file, self.bytes, access=mmap.ACCESS_READ) as content:
+            while at + _HEAD.size <= self.bytes:
+                length, key = _HEAD.unpack_from(content, at)
+                size = _HEAD.size + length
+                if not 0 < length <= _MAX_RECORD or at + size > self.bytes:
+                    break
+                yield hash_of(key), at // UNIT
+                at += size + -size % UNIT
+        if at != self.bytes:
+            os.ftruncate(self._file, at)
+            self.bytes = at
+
+
+def is_segment(path: Path) -> bool:
+    """Whether this file was written by `Segment`, in this format."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def _preadv(file: int, buffer: bytearray, offset: int, flags: int) -> int:
+    return os.preadv(file, [buffer], offset, flags) if flags else os.preadv(file, [buffer], offset)
+
+
+def _write(file: int, content: bytes, offset: int) -> None:
+    if os.pwrite(file, content, offset) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

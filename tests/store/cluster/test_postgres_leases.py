@@ -1,0 +1,85 @@
+"""Leases of limits from PostgreSQL: the same answers as those of the script for Valkey, which has the tests of the rule."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import psycopg
+from servers.lua_valkey import LuaValkey
+from virtual_time import run
+
+from hubgate.domain.cluster_ports import LeaseQuestion
+from hubgate.store.cluster.postgres_leases import PostgresLeases
+from hubgate.store.cluster.postgres_link import PostgresLink
+from hubgate.store.postgres import PostgresDatabase
+from hubgate.store.valkey.leases import ValkeyLeases
+from hubgate.store.valkey.permits import ValkeyPermits
+
+_EMPTY = b"TRUNCATE rate_limit_leases, rate_limit_gateways, rate_limit_server"
+
+
+async def test_gateway_that_comes_first_gets_all_and_others_nothing_until_it_has_less(
+    migrated_url: str,
+) -> None:
+    link = PostgresLink(PostgresDatabase(migrated_url, 5.0), 10.0)
+    leases = PostgresLeases(link)
+    question = {"key": "k", "limit": 8, "holds": 0, "known_gateways": 1, "was_away": False, "number": 1}
+    asked = [LeaseQuestion(gateway=name, wants=True, **question) for name in "abc"]  # type: ignore[arg-type]
+    granted = [await leases.lease(each) for each in asked]
+    assert granted == [8, 0, 0]
+    await link.close()
+
+
+def test_answers_are_those_of_the_script_for_valkey(migrated_url: str) -> None:
+    """In 20 histories of random questions, pauses, restarts, clock steps and gateways."""
+    with psycopg.connect(migrated_url, autocommit=True) as connection:
+        granted = 0
+        for seed in range(20):
+            connection.execute(_EMPTY)
+            granted += run(compare(connection, Random(seed)))
+        assert granted > 100
+
+
+async def compare(connection: psycopg.Connection[tuple[object]], chance: Random) -> int:
+    """Returns how often something was granted."""
+    server = LuaValkey()
+    script = ValkeyLeases(server.connection())  # type: ignore[arg-type]
+    permits = ValkeyPermits(server.connection())  # type: ignore[arg-type]
+    limit, number, granted = chance.choice([1, 2, 5, 12]), 100, 0
+    for _ in range(60):
+        await asyncio.sleep(chance.choice([0.0, 0.0, 0.3, 1.0, 4.0, 6.0, 40.0]))
+        what = chance.random()
+        if what < 0.03:
+            server.restart()
+            connection.execute(_EMPTY)
+        elif what < 0.06:
+            server.offset += chance.choice([-100.0, -1.0, 0.7, 50.0])
+        here = round((await permits.beat("", None)).now * 1e6)
+        connection.execute("SELECT hubgate_beat('', 0, %s, %s)", (here, str(server.run_id)))
+        name = chance.choice("abc")
+        if chance.random() < 0.7:
+            await permits.beat(name, here / 1e6)
+            connection.execute("SELECT hubgate_beat(%s, %s, %s, %s)", (name, here, here, str(server.run_id)))
+        number += chance.choice([1, 1, 1, -1])
+        asked = LeaseQuestion(
+            key="limit",
+            gateway=name,
+            limit=limit,
+            holds=chance.choice([0, 0, 1, 3]),
+            wants=chance.random() < 0.8,
+            known_gateways=chance.randint(0, 3),
+            was_away=chance.random() < 0.2,
+            number=number,
+        )
+        row = connection.execute(
+            "SELECT hubgate_lease(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                *("limit", name, limit, asked.holds, asked.wants, asked.known_gateways, asked.was_away),
+                *(number, here, str(server.run_id)),
+            ),
+        ).fetchone()
+        answer = await script.lease(asked)
+        assert row == (answer,)
+        granted += answer > 0
+    return granted

@@ -1,0 +1,134 @@
+"""Deploying a model in a real browser: the whole way, and every page in every language."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from lookalikes.endpoints.deploying_gateway import at_once, deploy, deploying_gateway, deploying_site
+from lookalikes.endpoints.world import E5
+from running_gateway import eventually
+from screen import LOCALES, NEEDS_CHROMIUM, screen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser
+    from running_gateway import RunningGateway
+
+pytestmark = NEEDS_CHROMIUM
+
+WANTED = "connection=hf&model=intfloat/e5-small-v2&name=new&namespace=acme&type=private&min_replicas=0"
+PAGES = {
+    "list": "deployments",
+    "deploy": f"deployments/new?{WANTED}",
+    "hardware": f"deployments/hardware?{WANTED}",
+    "plan": f"deployments/plan?{WANTED}&hardware=aws+us-east-1+intel-spr/x2",
+    "failing": "deployments/acme/e5?connection=hf",
+    "failed": "deployments/acme/bge?connection=hf",
+    "delete": "deployments/acme/e5/delete?connection=hf",
+}
+
+
+def test_model_is_picked_planned_confirmed_used_and_paused(browser: Browser, tmp_path: Path) -> None:
+    with (
+        deploying_site() as site,
+        deploying_gateway(tmp_path, site) as gateway,
+        screen(browser, gateway) as opened,
+    ):
+        page = opened.page
+        opened.sign_in()
+        opened.go("models/new")
+        page.get_by_text("Search Hugging Face").click()
+        page.locator(".hits button", has_text=E5).click()
+        page.get_by_role("link", name="Deploy this model").click()
+        page.get_by_text("The token of acme can manage Inference Endpoints").wait_for()
+        assert page.input_value("#model") == E5
+        page.fill("#name", "e5")
+        page.press("#name", "Enter")
+
+        page.get_by_role("radio", name="nvidia-t4/x1").first.wait_for()
+        page.locator("[value='aws us-east-1 intel-spr/x2']").press("Space")
+        page.locator("[value='aws us-east-1 intel-spr/x2']").press("Enter")
+        page.get_by_role("button", name="Create it for at most $0.067 an hour").wait_for()
+        assert {seen.method for seen in site.asked} == {"GET"}
+        site.change_price("aws", "intel-spr", "x2", 0.07)
+        page.get_by_role("button", name="Create it").press("Enter")
+        page.get_by_text("The price has changed", exact=True).wait_for()
+        assert site.hosted == {}
+        page.get_by_role("button", name="Create it for at most $0.07 an hour").click()
+
+        page.wait_for_url("**/ui/deployments/acme/e5?**")
+        page.get_by_text("While it starts and runs, a replica costs $0.07 an hour").wait_for()
+        site.advance(100)
+        page.get_by_text("Registered as e5: applications can call it").wait_for()
+        page.get_by_role("link", name="Try it out").click()
+        page.locator("button.run").click()
+        page.locator(".matrix").wait_for()
+
+        opened.go("deployments")
+        page.get_by_label("Actions for e5").press("Enter")
+        page.get_by_role("link", name="Pause").click()
+        page.get_by_text("These models use it").wait_for()
+        page.get_by_role("button", name="Pause").click()
+        page.get_by_text("e5 is paused.").wait_for()
+        assert site.one("e5").state == "paused"
+        assert opened.errors == []
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """Three Inference Endpoints: one runs although it should be paused, one could not be registered, one is paused."""
+    folder = tmp_path_factory.mktemp("deployments")
+    with deploying_site(at_once) as site:
+        site.servers["BAAI/bge-m3"] = site.servers[E5]  # another model answers there
+        with deploying_gateway(folder, site) as gateway:
+            admin_key = gateway.admin_key
+            deploy(gateway, "e5")
+            deploy(gateway, "bge", "failed", model="BAAI/bge-m3")
+            deploy(gateway, "nightly", max_replicas=2)
+            gateway.request("POST", "/api/deployments/acme/nightly/pause")
+            hours = {"wake": "schedule", "wake_hours": "mon-fri 08:00-18:00 Europe/Berlin"}
+            gateway.request("PATCH", "/api/endpoints/nightly", hours)
+            gateway.request("PATCH", "/api/endpoints/e5", {"ends_at": "2026-01-01T00:00+00:00"})
+        site.fail("failing", only="/pause")
+        with deploying_gateway(folder, site) as gateway:  # the guard looks at once when it starts
+            gateway.admin_key = admin_key
+            path = "/api/deployments/acme/e5"
+            eventually(lambda: "failing_since" in gateway.request("GET", path).json())
+            yield gateway
+
+
+@pytest.mark.parametrize("language", LOCALES)
+def test_every_page_is_accessible_and_fits_a_phone(
+    browser: Browser, furnished: RunningGateway, language: str
+) -> None:
+    for width in (1200, 360) if language in {"en", "fa"} else (1200,):
+        with screen(browser, furnished, language=language, width=width) as opened:
+            opened.sign_in()
+            for name, path in PAGES.items():
+                opened.go(path)
+                assert opened.page.locator("main h1").is_visible(), name
+                assert opened.overflows() is False, f"{name} {width}"
+                if width > 1000:
+                    assert opened.faults() == [], name
+                if language in {"en", "fa"}:
+                    opened.shoot(f"deploy-{name}-{language}-{width}")
+            assert opened.errors == []
+
+
+def test_failed_pause_is_red_and_says_what_to_do(browser: Browser, furnished: RunningGateway) -> None:
+    with screen(browser, furnished) as opened:
+        opened.sign_in()
+        opened.go("deployments")
+        alert = opened.page.locator(".alert", has_text="acme/e5 could not be paused")
+        assert "It costs $0.067 an hour until it is paused" in alert.inner_text()
+        assert alert.get_by_role("link", name="Pause").is_visible()
+        row = opened.page.locator("tbody tr", has_text="could not be paused")
+        assert row.locator(".state.failing").inner_text() == "Running"
+        opened.go("deployments/acme/bge?connection=hf")
+        failed = opened.page.locator(".alert", has_text="Not registered")
+        assert "It costs $0.067 an hour until you pause or delete it" in failed.inner_text()
+        assert failed.get_by_role("link").all_inner_texts() == ["Pause", "Delete"]
+        assert opened.errors == []
