@@ -65,6 +65,18 @@ def test_line_is_formatted_as_by_logging(log: logging.Logger, stream: Counted) -
     assert stream.getvalue() == 2 * (logging.Formatter(FORMAT).format(record) + "\n")
 
 
+async def test_line_without_a_record_looks_the_same_and_is_written_in_order(stream: Counted) -> None:
+    handler = BatchingHandler(stream)
+    handler.setFormatter(CachedTimeFormatter(FORMAT.replace("%(level", "worker-1 %(level")))
+    for number in range(2):
+        handler.handle(logging.LogRecord("hubgate.access", logging.INFO, "", 0, "line %d", (number,), None))
+        handler.write_info("hubgate.access", f"line {number}")
+    await asyncio.sleep(0)
+    assert stream.times == 1
+    lines = [re.sub(r"^[-\d]{10} [:\d]{8},\d{3}", "now", line) for line in stream.getvalue().splitlines()]
+    assert lines == [f"now worker-1 INFO hubgate.access line {number}" for number in (0, 0, 1, 1)]
+
+
 def test_traceback_is_written_with_its_line(log: logging.Logger, stream: Counted) -> None:
     try:
         int("no number")

@@ -10,7 +10,9 @@ import logging
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, cast
+
+from hubgate.web.http.access_log import ACCESS_LOG, LineHandler
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _OTHER_FILES = 1024  # connections to model servers, databases, logs
@@ -32,6 +34,9 @@ def log_to_stderr(level: str, label: str = "") -> None:
     handler = BatchingHandler(sys.stderr)
     handler.setFormatter(CachedTimeFormatter(FORMAT.replace("%(level", f"{label}%(level")))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    access = logging.getLogger(ACCESS_LOG)
+    access.propagate = False
+    access.addHandler(handler)  # `log_request` makes no records for it
     for verbose in ("alembic", "uvicorn"):
         logging.getLogger(verbose).setLevel(logging.WARNING)
 
@@ -49,14 +54,23 @@ class CachedTimeFormatter(logging.Formatter):
         return self._fmt % record.__dict__
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
-        second = int(record.created)
+        return self._time(record.created, int(record.msecs))
+
+    def format_line(self, level: str, name: str, message: str) -> str:
+        """The line of a record that is made now and has no traceback."""
+        now = time.time()
+        asctime = self._time(now, int(now % 1 * 1000))
+        return str(self._fmt) % {"asctime": asctime, "levelname": level, "name": name, "message": message}
+
+    def _time(self, seconds: float, milliseconds: int) -> str:
+        second = int(seconds)
         if second != self._second:
             self._formatted = time.strftime(self.default_time_format, time.localtime(second))
             self._second = second
-        return f"{self._formatted},{int(record.msecs):03d}"
+        return f"{self._formatted},{milliseconds:03d}"
 
 
-class BatchingHandler(logging.StreamHandler[Any]):
+class BatchingHandler(logging.StreamHandler[Any], LineHandler):
     """Writes the lines of one turn of the event loop together; those of other threads at once."""
 
     def __init__(self, stream: Any) -> None:
@@ -78,6 +92,14 @@ class BatchingHandler(logging.StreamHandler[Any]):
         else:
             if is_first:
                 loop.call_soon(self.flush)
+
+    def write_info(self, name: str, message: str) -> None:
+        formatter = cast("CachedTimeFormatter", self.formatter)
+        with self.lock:  # type: ignore[union-attr] # as in `flush`
+            self._lines.append(formatter.format_line("INFO", name, message))
+            is_first = len(self._lines) == 1
+        if is_first:
+            asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
         """Write the pending lines; logging also calls this when the process exits."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -16,36 +15,41 @@ _LOG_SAFE = re.compile(r"[!#$&-<>-~]+")
 _UNQUOTED = "/:@!$&'()*+,;"
 _FORMAT = "%s %s %d %.1fms id=%s client=%s key=%s endpoint=%s texts=%d cause=%s"
 
-_log = logging.getLogger("hubgate.access")
+ACCESS_LOG = "hubgate.access"
+"""The name of its logger."""
+
+_log = logging.getLogger(ACCESS_LOG)
+
+
+class LineHandler(logging.Handler):
+    """A handler that needs no records: making and passing on one takes four times as long as writing the line."""
+
+    def write_info(self, name: str, message: str) -> None:
+        """Write what would be a record of level INFO. To be called on the event loop."""
+        raise NotImplementedError
 
 
 def log_request(method: str, path: str, context: RequestContext, seconds: float) -> None:
-    if _log.isEnabledFor(logging.INFO):
-        _log.handle(
-            _AccessRecord(
-                method,
-                _log_safe(path[:_MAX_LOGGED_PATH]),
-                context.status,
-                seconds * 1000,
-                context.request_id,
-                context.client,
-                context.key.id if context.key else context.refused_key,
-                context.endpoint or "-",
-                context.texts,
-                context.cause,
-            )
-        )
-
-
-class _AccessRecord(logging.LogRecord):
-    """A record that is made in a fifth of the time, because it does not look at where it is made."""
-
-    def __init__(self, *args: object) -> None:
-        now = time.time()
-        self.__dict__ = {**_EVERY_RECORD, "args": args, "created": now, "msecs": now % 1 * 1000}
-
-
-_EVERY_RECORD = logging.LogRecord(_log.name, logging.INFO, __file__, 0, _FORMAT, None, None).__dict__
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    key = context.key
+    message = _FORMAT % (
+        method,
+        _log_safe(path[:_MAX_LOGGED_PATH]),
+        context.status,
+        seconds * 1000,
+        context.request_id,
+        context.client,
+        key.id if key else context.refused_key,
+        context.endpoint or "-",
+        context.texts,
+        context.cause,
+    )
+    handlers = _log.handlers
+    if len(handlers) == 1 and not _log.propagate and isinstance(handlers[0], LineHandler):
+        handlers[0].write_info(ACCESS_LOG, message)
+    else:
+        _log.info("%s", message)
 
 
 @lru_cache(maxsize=1024)
