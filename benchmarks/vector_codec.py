@@ -20,6 +20,7 @@ import orjson
 from support.table import show
 
 from hubgate.core.vector_codec import pure
+from hubgate.core.vectors import f32_to_base64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,11 +69,13 @@ def _works(
     texts = list(map(pure.to_json, items))
     doubles = list(map(_doubles, items))
     body = b"[%b]" % b",".join(texts)
+    strings = [b'"%b"' % f32_to_base64(item) for item in items]
     return {
         ("write", name): partial(_convert, codec.to_json, items),
         ("parse", name): partial(_convert, codec.from_json, texts),
         ("parse doubles", name): partial(_convert, codec.from_json, doubles),
         ("int8", name): partial(_convert, partial(_int8, codec), items),
+        ("read base64", name): partial(codec.from_base64, strings),
         ("split and check", name): partial(codec.split_json, body),
     }
 

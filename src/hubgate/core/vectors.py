@@ -17,7 +17,6 @@ import msgspec
 from msgspec.structs import replace
 
 from hubgate.core import vector_codec
-from hubgate.core.vector_codec.pure import is_finite
 from hubgate.domain.calls import Encoding, Vectors
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 
@@ -32,7 +31,7 @@ def dimensions(item: bytes, encoding: Encoding) -> int:
         UpstreamUnreadable: a value is not a finite number of single precision.
     """
     if encoding is Encoding.F32:
-        if not is_finite(item):
+        if not vector_codec.is_finite(item):
             raise not_a_number()
         return len(item) // _F32_BYTES
     found = json_dimensions(item)
@@ -161,7 +160,7 @@ def mean_pooled(rows: Iterable[Sequence[float]]) -> bytes:
     if not means:
         raise UpstreamUnreadable("The server sent an empty list of token vectors.")
     pooled = f32(means)
-    if not is_finite(pooled):
+    if not vector_codec.is_finite(pooled):
         raise not_a_number()
     return pooled
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib
 import json
@@ -152,6 +153,52 @@ def test_reads_json_as_python_does(texts: list[str]) -> None:
                 codec.from_json(text)
             with pytest.raises(ValueError):  # noqa: PT011
                 codec.count_json(text)
+
+
+@both
+def test_powers_of_two_survive_json(codec: ModuleType) -> None:
+    """The next smaller number is half as far from them as the next larger one."""
+    all_bits = [(exponent << 23) + step for exponent in range(1, 255) for step in (-1, 0, 1)]
+    numbers = [single(bits) for bits in all_bits]
+    text = codec.to_json(packed(numbers))
+    assert all(reader.from_json(text) == packed(numbers) for reader in CODECS)
+
+
+base64_texts = st.one_of(
+    st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=9).map(packed),
+    st.binary(max_size=40),
+).map(lambda item: b'"' + base64.b64encode(item) + b'"')
+damaged_base64 = st.tuples(
+    base64_texts, st.integers(0, 60), st.sampled_from(["=", "-", '"', "\\", "A", "é", "\x00"])
+).map(lambda made: made[0][: made[1]] + made[2].encode() + made[0][made[1] :])
+
+
+@given(texts=st.lists(st.one_of(base64_texts, base64_texts, damaged_base64), max_size=3))
+@example(texts=[])
+@example(texts=[b""])
+@example(texts=[b'"'])
+@example(texts=[b'"="'])
+@example(texts=[b'"AACAfw=="'])  # infinity
+@example(texts=[b'"AADAfw=="', b'"AACAPw=="'])  # NaN
+@example(texts=[b' "AACAPw=="', b'"AAAAvw==" '])
+@example(texts=[b'"AACAPw=="', b'"AACAPwAAgD8="'])  # different dimensions
+@example(texts=[b'"AACAP==="'])
+@example(texts=[b"[0.5]"])
+def test_reads_vectors_in_base64_and_nothing_else(texts: list[bytes]) -> None:
+    expected = None
+    with contextlib.suppress(ValueError, TypeError):
+        items = [base64.b64decode(json.loads(text.decode()), validate=True) for text in texts]
+        sizes = {len(item) for item in items}
+        if len(sizes) == 1 and sizes != {0} and not any(size % 4 for size in sizes):
+            expected = (items, sizes.pop() // 4) if all(map(pure.is_finite, items)) else None
+    assert all(codec.from_base64(texts) == expected for codec in CODECS)
+
+
+@both
+@given(bits=st.lists(st.one_of(bits_with_sign, st.integers(0, 2**32 - 1)), max_size=6))
+def test_tells_whether_all_numbers_are_finite(codec: ModuleType, bits: list[int]) -> None:
+    item = b"".join(each.to_bytes(4, "little") for each in bits)
+    assert codec.is_finite(item) == all(math.isfinite(single(each)) for each in bits)
 
 
 halves = st.integers(-300, 300).map(lambda number: number / 2)

@@ -6,10 +6,35 @@
 from __future__ import annotations
 
 try:
-    from hubgate.core.vector_codec.compiled import count_json, from_json, int8, split_json, to_json
+    from hubgate.core.vector_codec.compiled import (
+        count_json,
+        from_base64,
+        from_json,
+        int8,
+        is_finite,
+        split_json,
+        to_json,
+    )
 except ImportError:
-    from hubgate.core.vector_codec.pure import count_json, from_json, int8, split_json, to_json
+    from hubgate.core.vector_codec.pure import (
+        count_json,
+        from_base64,
+        from_json,
+        int8,
+        is_finite,
+        split_json,
+        to_json,
+    )
 
-__all__ = ["IS_COMPILED", "count_json", "from_json", "int8", "split_json", "to_json"]
+__all__ = [
+    "IS_COMPILED",
+    "count_json",
+    "from_base64",
+    "from_json",
+    "int8",
+    "is_finite",
+    "split_json",
+    "to_json",
+]
 
 IS_COMPILED = "pure" not in to_json.__module__

@@ -17,6 +17,30 @@
 #error "The bytes of a vector are little-endian. On other machines hubgate uses pure.py."
 #endif
 
+/* ---- Bytes of floats ------------------------------------------------------------------------------------------- */
+
+/* Whether no number is NaN or infinite. */
+static int are_finite(const char *numbers, Py_ssize_t count)
+{
+    uint32_t found = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, numbers + 4 * i, 4);
+        found |= (bits & 0x7f800000) == 0x7f800000;
+    }
+    return !found;
+}
+
+static PyObject *is_finite(PyObject *module, PyObject *item)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(item, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    int finite = are_finite(view.buf, view.len / 4);
+    PyBuffer_Release(&view);
+    return PyBool_FromLong(finite);
+}
+
 /* ---- Floats to decimal digits ------------------------------------------------------------------------------------
  *
  * The method is Raffaele Giulietti's "The Schubfach way to render doubles" (2020), in single precision: k is the largest
@@ -56,6 +80,22 @@ typedef struct {
 /* For each exponent of a float; the second for powers of two, to which the next smaller float is half as far. */
 static Scale SCALES[2][EXPONENTS];
 
+/* The usual numbers: from a millionth to below ten. */
+#define A_MILLIONTH 0x358637bd
+#define ONE 0x3f800000
+#define TEN 0x41200000
+#define EXPONENT_OF_TEN 130
+#define UNIT (1ULL << 36) /* of fixed point with 36 bits of fraction */
+
+/* For each exponent of them, in units of 10^-places: */
+typedef struct {
+    uint64_t distance; /* between two floats, from 1 to 10, with 60 bits of fraction */
+    int64_t near;      /* half of it, in fixed point, less what it may be wrong by */
+    int places;
+} Binade;
+
+static Binade BINADES[EXPONENT_OF_TEN + 1];
+
 static int floor_of_log2_of_power_of_10(int exponent) { return (exponent * 1741647) >> 19; }
 
 static void fill_scales(void)
@@ -67,6 +107,11 @@ static void fill_scales(void)
             int k = (int)(((int64_t)q * 1262611 - (even ? 524031 : 0)) >> 22);
             Scale scale = {POWERS[k - SMALLEST_K], k, q + floor_of_log2_of_power_of_10(-k) + 1};
             SCALES[even][exponent] = scale;
+            if (!even && exponent <= EXPONENT_OF_TEN) {
+                uint64_t distance = scale.power >> (4 - scale.shift);
+                Binade binade = {distance, (int64_t)(distance >> 25) - 4, -k};
+                BINADES[exponent] = binade;
+            }
         }
     }
 }
@@ -100,39 +145,82 @@ static inline uint32_t shortest(uint32_t bits, int *k)
     return (digits >= 10) & (tens_down != tens_up) ? coarse : fine;
 }
 
-/* Eight digits as text, the first one in the lowest byte; without '0' added to each. */
+/* Eight digits as text, the first one in the lowest byte; without '0' added to each.
+ *
+ * Each step divides the parts of a word in two: a part p becomes p / n, and p % n in the upper half of its bits.
+ */
 static inline uint64_t eight_digits(uint32_t number)
 {
-    uint64_t four = number / 10000 | (uint64_t)(number % 10000) << 32;
+    uint64_t thousands = number / 10000;
+    uint64_t four = ((uint64_t)number << 32) - thousands * ((10000ULL << 32) - 1);
     uint64_t hundreds = (four * 10486 >> 20) & 0x0000007f0000007f;
-    uint64_t two = hundreds | (four - 100 * hundreds) << 16;
+    uint64_t two = (four << 16) - hundreds * ((100 << 16) - 1);
     uint64_t tens = (two * 103 >> 10) & 0x000f000f000f000f;
-    return tens | (two - 10 * tens) << 8;
+    return (two << 8) - tens * ((10 << 8) - 1);
 }
 
 /* What one float takes at most: a sign, "0.", 13 digits and a comma, or 15 digits and ".0". */
 #define MOST_CHARACTERS 20
 #define SLACK 32 /* eight bytes are written at a time */
-#define ONE 0x3f800000
-#define A_MILLIONTH 0x358637bd
 #define ZEROS 0x3030303030303030
 
-/* A number below one, and not below a millionth: "0." and the digits, up to that of 10^k. */
-static inline char *write_fraction(char *at, uint32_t digits, int k)
+/* A number below one, and not below a millionth: "0." and the digits, up to that of 10^-places. */
+static inline char *write_fraction(char *at, uint32_t tens, uint32_t last, int places)
 {
-    uint64_t rest = eight_digits(digits % 100000000), zeros = ZEROS;
-    int trailing = rest ? __builtin_clzll(rest) >> 3 : 8;
-    char *end = at + 2 - k;
-    rest += ZEROS;
+    uint64_t eight = eight_digits(tens), zeros = ZEROS;
+    int trailing = -!last & (1 + (__builtin_clzll(eight) >> 3));
+    char *end = at + 2 + places;
+    eight += ZEROS;
     memcpy(at, &zeros, 8);
-    end[-9] = (char)('0' + digits / 100000000);
-    memcpy(end - 8, &rest, 8);
+    memcpy(end - 9, &eight, 8);
+    end[-1] = (char)('0' + last);
     memcpy(at, "0.", 2);
     return end - trailing;
 }
 
-static char *write_any(char *at, uint32_t digits, int k)
+/* A number from one to below ten, in units of 10^-7. */
+static inline char *write_unit(char *at, uint32_t tens, uint32_t last)
 {
+    uint64_t eight = eight_digits(tens); /* the first is 0 */
+    int trailing = -!last & (1 + (__builtin_clzll(eight) >> 3));
+    eight += ZEROS;
+    memcpy(at, &eight, 8);
+    at[8] = (char)('0' + last);
+    at[0] = at[1];
+    at[1] = '.';
+    return at + 9 - (trailing < 7 ? trailing : 6);
+}
+
+/* One of the usual numbers.
+ *
+ * One product is the number in units of 10^-places. The nearest integer reads as the same float, as a unit is at most
+ * the distance between two floats. The nearest multiple of ten has fewer digits; it reads as the same float if it is
+ * less than half that distance away. (Below a power of two floats are half as far apart, but no usual power of two has
+ * such a multiple below it.) There are no branches, as which case applies is random.
+ */
+static inline char *write_usual(char *at, uint32_t bits)
+{
+    const Binade *binade = &BINADES[bits >> 23];
+    uint64_t significand = (uint64_t)bits << 40 | 1ULL << 63;
+    uint64_t number = (uint64_t)((unsigned __int128)significand * binade->distance >> 64);
+    uint32_t tens = ((uint32_t)(number / UNIT) + 5) / 10;
+    int64_t beyond = (int64_t)(number - tens * (10 * UNIT));
+    int32_t is_far = (beyond < 0 ? -beyond : beyond) >= binade->near;
+    int32_t units = (int32_t)((beyond + (int64_t)UNIT / 2) >> 36) & -is_far;
+    int32_t borrow = units >> 31; /* -1 or 0 */
+    tens += (uint32_t)borrow;
+    uint32_t last = (uint32_t)(units + (borrow & 10));
+    return bits < ONE ? write_fraction(at, tens, last, binade->places) : write_unit(at, tens, last);
+}
+
+static char *write_any(char *at, uint32_t positive)
+{
+    if (!positive) {
+        memcpy(at, "0.0", 3);
+        return at + 3;
+    }
+    int k;
+    uint32_t digits = shortest(positive, &k);
     char text[16];
     while (digits % 10 == 0) {
         digits /= 10;
@@ -165,19 +253,9 @@ static char *write_any(char *at, uint32_t digits, int k)
 static inline char *write_float(char *at, uint32_t bits)
 {
     uint32_t positive = bits & 0x7fffffff;
-    int k;
     *at = '-';
     at += bits >> 31;
-    if (positive >= A_MILLIONTH && positive < ONE) {
-        uint32_t digits = shortest(positive, &k);
-        return write_fraction(at, digits, k);
-    }
-    if (!positive) {
-        memcpy(at, "0.0", 3);
-        return at + 3;
-    }
-    uint32_t digits = shortest(positive, &k);
-    return write_any(at, digits, k);
+    return positive - A_MILLIONTH < TEN - A_MILLIONTH ? write_usual(at, positive) : write_any(at, positive);
 }
 
 static PyObject *to_json(PyObject *module, PyObject *item)
@@ -188,7 +266,12 @@ static PyObject *to_json(PyObject *module, PyObject *item)
     Py_ssize_t count = view.len / 4;
     const char *numbers = view.buf;
     PyObject *json = NULL;
-    char *text = PyMem_Malloc((size_t)count * MOST_CHARACTERS + SLACK);
+    char *text = NULL;
+    if (!are_finite(numbers, count)) {
+        PyErr_SetString(PyExc_ValueError, "a number is not finite");
+        goto done;
+    }
+    text = PyMem_Malloc((size_t)count * MOST_CHARACTERS + SLACK);
     if (!text) {
         PyErr_NoMemory();
         goto done;
@@ -198,10 +281,6 @@ static PyObject *to_json(PyObject *module, PyObject *item)
     for (Py_ssize_t i = 0; i < count; i++) {
         uint32_t bits;
         memcpy(&bits, numbers + 4 * i, 4);
-        if ((bits & 0x7f800000) == 0x7f800000) {
-            PyErr_SetString(PyExc_ValueError, "a number is not finite");
-            goto done;
-        }
         at = write_float(at, bits);
         *at++ = ',';
     }
@@ -231,9 +310,14 @@ static const double DOUBLES[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7, 
 #define EXACT_INTEGERS ((uint64_t)1 << 53)
 #define DOUBTFUL 16 /* units in the last place of a double */
 
+static inline int is_space(char character)
+{
+    return character == ' ' || character == '\n' || character == '\r' || character == '\t';
+}
+
 static inline void skip_space(Text *text)
 {
-    while (text->at < text->end && (*text->at == ' ' || *text->at == '\n' || *text->at == '\r' || *text->at == '\t'))
+    while (text->at < text->end && is_space(*text->at))
         text->at++;
 }
 
@@ -544,6 +628,100 @@ static PyObject *split_json(PyObject *module, PyObject *body)
     return result;
 }
 
+/* ---- Base64 ------------------------------------------------------------------------------------------------------ */
+
+#define NOT_BASE64 0x80000000
+
+/* What each of four characters adds to the three bytes that they stand for. */
+static uint32_t BASE64[4][256];
+
+static void fill_base64(void)
+{
+    const char *alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (int i = 0; i < 4 * 256; i++)
+        BASE64[i / 256][i % 256] = NOT_BASE64;
+    for (uint32_t digit = 0; digit < 64; digit++) {
+        int character = alphabet[digit];
+        BASE64[0][character] = digit << 2;
+        BASE64[1][character] = digit >> 4 | (digit & 0xf) << 12;
+        BASE64[2][character] = digit >> 2 << 8 | (digit & 0x3) << 22;
+        BASE64[3][character] = digit << 16;
+    }
+}
+
+static inline uint32_t three_bytes(const unsigned char *four)
+{
+    return BASE64[0][four[0]] | BASE64[1][four[1]] | BASE64[2][four[2]] | BASE64[3][four[3]];
+}
+
+/* The bytes in a JSON string of base64. NULL, without an exception, if it is anything else or has escapes. */
+static PyObject *decode_base64(Text text)
+{
+    skip_space(&text);
+    while (text.end > text.at && is_space(text.end[-1]))
+        text.end--;
+    Py_ssize_t size = text.end - text.at - 2;
+    if (size < 4 || size % 4 || *text.at != '"' || text.end[-1] != '"')
+        return NULL;
+    const unsigned char *at = (const unsigned char *)text.at + 1, *last = at + size - 4;
+    char four[4];
+    memcpy(four, last, 4);
+    int padding = four[3] != '=' ? 0 : four[2] != '=' ? 1 : 2;
+    memset(four + 4 - padding, 'A', (size_t)padding);
+    PyObject *decoded = PyBytes_FromStringAndSize(NULL, size / 4 * 3 - padding);
+    if (!decoded)
+        return NULL;
+    char *bytes = PyBytes_AsString(decoded);
+    uint32_t three, seen = 0;
+    for (; at < last; at += 4, bytes += 3) {
+        seen |= three = three_bytes(at);
+        memcpy(bytes, &three, 4); /* the next three overwrite the fourth byte */
+    }
+    seen |= three = three_bytes((unsigned char *)four);
+    memcpy(bytes, &three, (size_t)(3 - padding));
+    if (seen & NOT_BASE64)
+        Py_CLEAR(decoded);
+    return decoded;
+}
+
+/* Appends each vector to the list. Whether there are any, and all are finite and have the same dimensions. */
+static int collect_base64(PyObject *texts, PyObject *vectors, Py_ssize_t *dimensions)
+{
+    *dimensions = 0;
+    for (Py_ssize_t i = 0; i < PyList_Size(texts); i++) {
+        Py_buffer view;
+        if (PyObject_GetBuffer(PyList_GetItem(texts, i), &view, PyBUF_SIMPLE) < 0)
+            return 0;
+        Text text = {view.buf, (const char *)view.buf + view.len};
+        PyObject *vector = decode_base64(text);
+        PyBuffer_Release(&view);
+        if (!vector)
+            return 0;
+        Py_ssize_t size = PyBytes_Size(vector), count = size / 4;
+        int fits = size % 4 == 0 && (i == 0 || count == *dimensions) && are_finite(PyBytes_AsString(vector), count);
+        int failed = !fits || PyList_Append(vectors, vector) < 0;
+        Py_DECREF(vector);
+        if (failed)
+            return 0;
+        *dimensions = count;
+    }
+    return *dimensions > 0;
+}
+
+static PyObject *from_base64(PyObject *module, PyObject *texts)
+{
+    PyObject *result = NULL, *vectors = PyList_New(0);
+    Py_ssize_t dimensions;
+    if (vectors) {
+        if (collect_base64(texts, vectors, &dimensions))
+            result = Py_BuildValue("(On)", vectors, dimensions);
+        else if (!PyErr_Occurred())
+            result = Py_NewRef(Py_None);
+    }
+    Py_XDECREF(vectors);
+    return result;
+}
+
 /* ---- Quantization --------------------------------------------------------------------------------------------- */
 
 /* Added to a small number, it leaves the nearest integer in the lowest byte of the sum. */
@@ -580,7 +758,9 @@ static PyObject *int8(PyObject *module, PyObject *arguments)
 static PyMethodDef METHODS[] = {
     {"to_json", to_json, METH_O, NULL},
     {"from_json", from_json, METH_O, NULL},
+    {"from_base64", from_base64, METH_O, NULL},
     {"int8", int8, METH_VARARGS, NULL},
+    {"is_finite", is_finite, METH_O, NULL},
     {"count_json", count_json, METH_O, NULL},
     {"split_json", split_json, METH_O, NULL},
     {NULL, NULL, 0, NULL},
@@ -591,5 +771,6 @@ static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, .m_name = "compiled",
 PyMODINIT_FUNC PyInit_compiled(void)
 {
     fill_scales();
+    fill_base64();
     return PyModuleDef_Init(&MODULE);
 }

@@ -19,6 +19,7 @@ _F32_BYTES = 4
 _WHITE = b" \t\r\n"
 _NUMBERS = msgspec.json.Decoder(list[float])
 _ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+_BASE64 = msgspec.json.Decoder(bytes)
 _NOT_NUMERIC = tuple(b'ulN"{')
 """Each of null, true, false, NaN, a string and an object contains one of these bytes."""
 _LARGE_EXPONENT = re.compile(rb"e[^-]")
@@ -80,6 +81,23 @@ def split_json(body: bytes) -> tuple[list[bytes], int] | None:
         return None
     size = sizes.pop() if len(sizes) == 1 else None
     return None if size is None else (items, size)
+
+
+def from_base64(texts: list[msgspec.Raw]) -> tuple[list[bytes], int] | None:
+    """The f32 vectors in JSON strings of base64, and their dimensions; `None` if they are anything else.
+
+    That includes no vectors, vectors of different dimensions, and a number that is not finite. It may include strings
+    with escapes.
+    """
+    try:
+        items = list(map(_BASE64.decode, texts))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    sizes = set(map(len, items))
+    size = sizes.pop() if len(sizes) == 1 else 0
+    if not size or size % _F32_BYTES or not all(map(is_finite, items)):
+        return None
+    return items, size // _F32_BYTES
 
 
 def int8(item: bytes, scale: float) -> bytes:

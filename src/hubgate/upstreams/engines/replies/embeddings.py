@@ -20,7 +20,7 @@ from typing import Annotated
 import msgspec
 import orjson
 
-from hubgate.core.vector_codec import split_json
+from hubgate.core.vector_codec import from_base64, split_json
 from hubgate.core.vectors import base64_to_f32, dimensions, json_dimensions, mean_pooled, not_a_number
 from hubgate.domain.calls import Encoding
 from hubgate.domain.errors import Cause, UpstreamUnreadable
@@ -118,6 +118,9 @@ def _from_items(items: list[_Item], count: int, tokens: int | None) -> Reading:
         if set(by_index) != set(range(count)):
             raise UpstreamUnreadable("The server numbered its vectors with gaps or duplicates.")
         items = [by_index[index] for index in range(count)]
+    decoded = from_base64([item.embedding for item in items])
+    if decoded:
+        return Reading(decoded[0], Encoding.F32, tokens, pooled=False, dimensions=decoded[1])
     return _reading([bytes(item.embedding).strip(_WHITE) for item in items], tokens)
 
 
