@@ -232,7 +232,7 @@ def sleeping(trio: Trio, name: str) -> Iterator[LookAlike]:
 
 def call_each(trio: Trio, name: str, callers: ThreadPoolExecutor, *numbers: int) -> list[Future[Reply]]:
     """Call the endpoint at these gateways, whose texts tell them apart."""
-    path = f"/_inference/completion/{name}?timeout=50s"
+    path = f"/_inference/completion/{name}?timeout=240s"
     return [
         callers.submit(trio.request, number, "POST", path, {"input": f"from {number}"}) for number in numbers
     ]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING
 
 import pytest
-import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_model import TinyModelFolder, worker_process
+from tiny_model import TinyModelFolder
 
 from hubgate.domain.calls import BULK_TURN_INTERVAL
 from hubgate.domain.errors import Cause, InvalidRequest
@@ -23,8 +20,8 @@ from hubgate.runtime.protocol import Embedded, EmbedTexts, Tokenized, TokenizeTe
 from hubgate.runtime.supervisor import LocalModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from hubgate.runtime.protocol import Request
 
@@ -91,62 +88,73 @@ def test_slices_are_bounded_and_contain_each_text_once(lengths: list[int], besid
         assert len(some) == 1 or sum(len(text) + beside for text in some) <= SLICE_CHARACTERS
 
 
-@pytest_asyncio.fixture
-async def model(tmp_path: Any) -> AsyncIterator[LocalModel]:
-    model = LocalModel(TinyModelFolder(tmp_path).path)
-    await model.ready()
-    yield model
-    await model.close()
+HOLDING_WORKER = """
+import sys
+
+from hubgate.runtime.batching import TextQueue
+from hubgate.runtime.worker import main
 
 
-class Stopped:
-    """A suspended worker: calls made meanwhile are all waiting when it resumes."""
+class HoldingQueue(TextQueue):
+    batches, complete = 0, False
 
-    def __init__(self, model: LocalModel) -> None:
-        self._pid = worker_process(model).pid
+    def __bool__(self):
+        return super().__bool__() and (self.complete or not self.batches)
 
-    def __enter__(self) -> None:
-        os.kill(self._pid, signal.SIGSTOP)
+    def add(self, info, lengths):
+        super().add(info, lengths)
+        self.complete |= info.call == int(sys.argv[1])
 
-    def __exit__(self, *_: object) -> None:
-        os.kill(self._pid, signal.SIGCONT)
+    def take(self):
+        self.batches += 1
+        return super().take()
+
+
+sys.exit(main(sys.argv[2:], HoldingQueue()))
+"""
+"""A worker that runs one batch, and the next when the call of a given number waits, too: however late it is read."""
 
 
 def embed(texts: Sequence[str], caller: str, *, bulk: bool = False) -> Callable[[int], Request]:
     return lambda call: EmbedTexts(call, list(texts), None, True, False, None, caller, bulk)
 
 
-async def ended(model: LocalModel, requests: Sequence[Callable[[int], Request]]) -> list[int]:
-    """Send requests while the worker is suspended; return their numbers in the order of the replies."""
+async def ended(folder: Path, requests: Sequence[Callable[[int], Request]]) -> list[int]:
+    """Send requests; return their indexes in the order of the replies."""
     order: list[int] = []
+    model = LocalModel(
+        folder,
+        command=lambda folder: [sys.executable, "-P", "-c", HOLDING_WORKER, f"{len(requests)}", f"{folder}"],
+    )
 
-    def note(number: int, _: object) -> None:
-        order.append(number)
+    async def send(index: int, request: Callable[[int], Request]) -> None:
+        await model.request(request)
+        order.append(index)
 
-    paused: AbstractContextManager[None] = Stopped(model)
-    with paused:
-        tasks = [asyncio.create_task(model.request(request)) for request in requests]
-        for number, task in enumerate(tasks):
-            task.add_done_callback(partial(note, number))
-        await asyncio.sleep(0)
-    await asyncio.gather(*tasks)
+    await model.ready()
+    await asyncio.gather(*(send(index, request) for index, request in enumerate(requests)))
+    await model.close()
     return order
 
 
 @pytest.mark.parametrize("words", [3, 20_000])
-async def test_interactive_call_overtakes_all_waiting_bulk_calls(model: LocalModel, words: int) -> None:
+async def test_interactive_call_overtakes_all_waiting_bulk_calls(tmp_path: Path, words: int) -> None:
     """Both those already running and those still being tokenized."""
+    folder = TinyModelFolder(tmp_path).path
     bulk = [embed(["w1 " * 40] * 400, "job", bulk=True)] * 8
-    order = await ended(model, [*bulk, embed(["w2 " * words], "app")])
+    order = await ended(folder, [*bulk, embed(["w2 " * words], "app")])
     assert order[0] == 8
 
 
-async def test_large_calls_of_one_key_do_not_delay_another_key(model: LocalModel) -> None:
-    order = await ended(model, [*[embed(["w1 w2 " * 800] * 300, "one")] * 6, embed(["w3"], "other")])
+async def test_large_calls_of_one_key_do_not_delay_another_key(tmp_path: Path) -> None:
+    folder = TinyModelFolder(tmp_path).path
+    order = await ended(folder, [*[embed(["w1 w2 " * 800] * 300, "one")] * 6, embed(["w3"], "other")])
     assert order[0] == 6
 
 
-async def test_failed_or_cancelled_large_call_affects_no_other_call(model: LocalModel) -> None:
+async def test_failed_or_cancelled_large_call_affects_no_other_call(tmp_path: Path) -> None:
+    model = LocalModel(TinyModelFolder(tmp_path).path)
+    await model.ready()
     left = asyncio.create_task(model.request(embed(["w1 " * 4000] * 500, "one")))
     await asyncio.sleep(0)
     left.cancel()
@@ -159,3 +167,4 @@ async def test_failed_or_cancelled_large_call_affects_no_other_call(model: Local
     tokens = await model.request(lambda call: TokenizeTexts(call, ["w1 " * 4000] * 3, False))
     assert isinstance(tokens, Tokenized)
     assert [len(item) for item in tokens.items] == [4000] * 3
+    await model.close()

@@ -325,11 +325,12 @@ async def test_broken_stream_yields_received_events_and_then_its_cause(
 
 async def test_stalled_stream_times_out(sources: ModelSources) -> None:
     with lookalike("vllm", kind="llm") as server:
-        writer = await opened(sources, server, timeout=0.3)
+        endpoint = Endpoint(name="w", task=Task.COMPLETION, source=Source.DEDICATED, url=server.url)
+        endpoint = replace(endpoint, facts=await sources.detect(Target(endpoint)), timeout=0.3)
         server.fail("stall")
-        error = await broken(await writer.stream(complete()))
-    assert error.cause is Cause.UPSTREAM_TIMEOUT
-    assert "0.3 seconds" in error.message
+        with pytest.raises(HubgateError, match=r"0\.3 seconds") as late:
+            await read(await sources.open_generator(Target(endpoint)).stream(complete()))
+    assert late.value.cause is Cause.UPSTREAM_TIMEOUT
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_each_search_finds_its_document_before_and_after_the_move(gateway: Runni
     recipe = PAGE.partition("### Elasticsearch\n")[2].partition("\n### ")[0]
     today, move = re.findall(r"```python\n(.*?)```", recipe, re.DOTALL)
     elastic = Elastic()
-    with served(elastic) as url, Elasticsearch(url) as client:
+    with served(elastic) as url, Elasticsearch(url, request_timeout=240) as client:
         names: dict[str, Any] = {"elastic": client, "key": gateway.admin_key}
 
         def run(block: str) -> None:

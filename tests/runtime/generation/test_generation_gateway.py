@@ -40,7 +40,7 @@ def test_every_face_generates_the_same_text(writer: RunningGateway) -> None:
     with openai.OpenAI(base_url=f"{writer.url}/v1", api_key=writer.admin_key, max_retries=0) as client:
         check_openai(client)
     check_huggingface(InferenceClient(base_url=f"{writer.url}/hf/writer", api_key=writer.admin_key))
-    with Elasticsearch(writer.url, api_key=writer.admin_key) as elastic:
+    with Elasticsearch(writer.url, api_key=writer.admin_key, request_timeout=240) as elastic:
         check_elasticsearch(elastic, writer)
     if sys.platform == "linux":
         assert (

@@ -91,14 +91,14 @@ class TestOrder:
     async def test_queue_wait_is_limited_by_a_default_deadline(self, sources: StubSources) -> None:
         answer = build(sources, replace(E5, requests_per_minute=1)).answer
         await answer(CALL)
-        with pytest.raises(DeadlineExceeded, match="its deadline is in 45 s"):
+        with pytest.raises(DeadlineExceeded, match=r"its deadline is in 4[345] s"):
             await answer(CALL)
 
     async def test_callers_deadline_overrides_the_default(self, sources: StubSources) -> None:
         answer = build(sources, replace(E5, requests_per_minute=1)).answer
         await answer(CALL)
-        context = Context(deadline=time.monotonic() + 5.0)
-        with pytest.raises(DeadlineExceeded, match="its deadline is in 5 s"):
+        context = Context(deadline=time.monotonic() + 20.0)
+        with pytest.raises(DeadlineExceeded, match=r"its deadline is in (1\d|20) s"):
             await answer(structs.replace(CALL, context=context))
 
     async def test_operators_prefixes_override_the_models(self, sources: StubSources) -> None:

@@ -40,7 +40,9 @@ async def caches(server: ValkeyServer, count: int = 2) -> AsyncIterator[list[Val
     async with AsyncExitStack() as closing:
         opened = []
         for _ in range(count):
-            cache = ValkeyVectors(server.url, "HUBGATE_CACHE_URL", read_seconds=5.0, pause=0.05)
+            cache = ValkeyVectors(
+                server.url, "HUBGATE_CACHE_URL", read_seconds=60.0, write_seconds=60.0, pause=0.05
+            )
             closing.push_async_callback(cache.close)
             opened.append(cache)
         yield opened

@@ -141,7 +141,7 @@ def test_a_warning_about_long_chunks_names_the_size_that_fits(local_gateway: Run
 def test_the_client_shows_the_warning_of_put_and_returns_the_chunks(gateway: RunningGateway) -> None:
     with (
         lookalike("tei", max_tokens=128) as server,
-        Elasticsearch(gateway.url, api_key=gateway.admin_key, max_retries=0) as client,
+        Elasticsearch(gateway.url, api_key=gateway.admin_key, max_retries=0, request_timeout=240) as client,
     ):
         with (
             pytest.warns(ElasticsearchWarning, match="may be cut without notice"),

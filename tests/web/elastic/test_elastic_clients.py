@@ -47,7 +47,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
 @pytest.fixture
 def client(gateway: RunningGateway) -> Iterator[Elasticsearch]:
     """The official client with retries disabled."""
-    with Elasticsearch(gateway.url, api_key=gateway.admin_key, max_retries=0) as client:
+    with Elasticsearch(gateway.url, api_key=gateway.admin_key, max_retries=0, request_timeout=240) as client:
         yield client
 
 
@@ -111,7 +111,7 @@ def test_endpoint_lifecycle_from_put_to_delete(client: Elasticsearch) -> None:
 
 
 async def test_the_async_client_works_the_same(gateway: RunningGateway) -> None:
-    async with AsyncElasticsearch(gateway.url, api_key=gateway.admin_key) as client:
+    async with AsyncElasticsearch(gateway.url, api_key=gateway.admin_key, request_timeout=240) as client:
         answer = await client.inference.text_embedding(inference_id="fake", input="a text")
         assert len(answer["text_embedding"][0]["embedding"]) == 384
         assert answer.meta.headers["content-type"] == "application/vnd.elasticsearch+json;compatible-with=9"
@@ -215,7 +215,7 @@ def test_put_of_a_forbidden_address_is_a_400(client: Elasticsearch, url: str) ->
         ("paused", 400),
         ("wrong-token", 401),
         ("too-many", 429),
-        ("waking-503", 400),
+        ("loading", 400),
         ("failing", 400),
         ("backend", 424),
         ("html", 400),
@@ -230,11 +230,13 @@ def test_put_of_a_forbidden_address_is_a_400(client: Elasticsearch, url: str) ->
 def test_a_server_that_fails_after_put_has_elasticsearchs_status(
     client: Elasticsearch, fault: str, status: int
 ) -> None:
+    # "too-many" asks for a pause of 7 s and "loading" for 20 s: less time than that leaves no second try.
+    timeout = {"too-many": "6s", "loading": "19s"}.get(fault, "60s")
     with lookalike("tei") as server:
         put(client, f"later-{fault}", server.url)
         server.fail(fault)
         with pytest.raises(ApiError) as failed:
-            client.inference.text_embedding(inference_id=f"later-{fault}", input="a", timeout="1s")
+            client.inference.text_embedding(inference_id=f"later-{fault}", input="a", timeout=timeout)
         assert failed.value.meta.status == status
         assert failed.value.body["status"] == status
         assert reason_of(failed.value)

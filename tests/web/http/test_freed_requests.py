@@ -143,7 +143,8 @@ def test_failed_upstream_exchange_frees_its_objects(
     with ExitStack() as servers, RunningGateway(settings) as gateway:
         for fault in [*FAILURES, *breaks]:
             server = servers.enter_context(lookalike(engine, kind="llm" if engine == "vllm" else "embedding"))
-            gateway.add(fault, url=server.url, task=path.partition("/")[0], timeout=0.2)
+            gateway.add(fault, url=server.url, task=path.partition("/")[0])
+            assert gateway.request("PATCH", f"/api/endpoints/{fault}", {"timeout": 0.2}).status == 200
             server.fail(fault)
             reply = gateway.request("POST", f"/_inference/{path.format(fault)}?timeout=300ms", body)
             assert reply.status >= 400 or fault in breaks, fault

@@ -88,7 +88,7 @@ def test_openais_client_reads_the_endpoint_behind_the_alias(gateway: RunningGate
 def test_elasticsearchs_client_uses_an_alias_and_cannot_change_what_is_behind_it(
     gateway: RunningGateway,
 ) -> None:
-    with Elasticsearch(gateway.url, api_key=gateway.admin_key, max_retries=0) as client:
+    with Elasticsearch(gateway.url, api_key=gateway.admin_key, max_retries=0, request_timeout=240) as client:
         (shown,) = client.inference.get(inference_id="search")["endpoints"]
         assert (shown["inference_id"], shown["task_type"]) == ("search", "text_embedding")
         assert shown["service_settings"]["dimensions"] == 4

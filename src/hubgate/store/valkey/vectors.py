@@ -45,6 +45,7 @@ class ValkeyVectors:
         url: of the server.
         setting: the name of the setting that the URL is from.
         read_seconds: timeout of lookups.
+        write_seconds: timeout of what stores vectors.
         pause: seconds without a question after failures.
 
     Raises:
@@ -54,10 +55,16 @@ class ValkeyVectors:
     place = "shared"
 
     def __init__(
-        self, url: str, setting: str, *, read_seconds: float = _READ_SECONDS, pause: float = PAUSE_SECONDS
+        self,
+        url: str,
+        setting: str,
+        *,
+        read_seconds: float = _READ_SECONDS,
+        write_seconds: float = _WRITE_SECONDS,
+        pause: float = PAUSE_SECONDS,
     ) -> None:
         self._reading = ValkeyConnection(url, setting, patience=read_seconds)
-        self._writing = ValkeyConnection(url, setting, patience=_WRITE_SECONDS)
+        self._writing = ValkeyConnection(url, setting, patience=write_seconds)
         now = asyncio.get_running_loop().time
         self._cannot_read = Outage("vectors are not read from the shared cache", now, pause)
         self._cannot_write = Outage("vectors are not written to the shared cache", now, pause)
