@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubgate.core.sse import SseParser
+from hubgate.core.sse import PlainEvents, SseParser
 from hubgate.domain.errors import UpstreamUnreadable
 
 
@@ -92,3 +92,24 @@ def test_size_limit_applies_to_each_event() -> None:
     parser = SseParser(max_event_bytes=100)
     for _ in range(50):
         assert parser.feed(b"data: " + b"x" * 50 + b"\n\n") == [b"x" * 50]
+
+
+@pytest.mark.parametrize("before", [b"data: ", b"data:"])
+@pytest.mark.parametrize("end", [b"", b"data: [DONE]\n\n"])
+def test_json_objects_on_one_line_are_not_split_until_one_is_looked_at(before: bytes, end: bytes) -> None:
+    text = b"".join(before + payload + b"\n\n" for payload in (b'{"a":1}', b'{"a":2}', b'{"a":3}'))
+    parser = SseParser()
+    events = parser.feed(text + end)
+    assert isinstance(events, PlainEvents)
+    assert (events.text, events.before, len(events), parser.done) == (text, before, 3, bool(end))
+    assert [*events] == [b'{"a":1}', b'{"a":2}', b'{"a":3}']
+    assert events[1:] == [b'{"a":2}', b'{"a":3}']
+
+
+@pytest.mark.parametrize(
+    "other", [b"data: 1", b"data:{}", b": ping", b"id: 1\ndata: {}", b"data: {\ndata: }", b""]
+)
+def test_events_of_any_other_form_are_parsed_one_by_one(other: bytes) -> None:
+    events = SseParser().feed(b"data: {}\n\n" + other + b"\n\ndata: {}\n\n")
+    assert not isinstance(events, PlainEvents)
+    assert [event for event in events if event == b"{}"][:2] == [b"{}", b"{}"]

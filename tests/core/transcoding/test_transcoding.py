@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hubgate.core.sse import SseParser
 from hubgate.core.transcoding import (
     Label,
     merge_completions,
@@ -15,9 +16,11 @@ from hubgate.core.transcoding import (
     to_openai,
     to_tgi,
 )
+from hubgate.core.transcoding.objects import Usage
 from hubgate.core.transcoding.streams import openai_transcoder, tgi_transcoder
 from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.errors import UpstreamUnreadable
+from hubgate.web.shared.sse import sse_events
 
 if TYPE_CHECKING:
     from hubgate.core.transcoding.streams import StreamTranscoder
@@ -231,3 +234,21 @@ def test_unreadable_generation_reply_raises_upstream_error(body: bytes) -> None:
 def test_event_without_text_produces_no_chunk() -> None:
     event = {"index": 1, "token": {"id": 5, "text": "", "logprob": -1.0, "special": False}}
     assert transcoded(openai_transcoder(WireFormat.TGI, LABEL, with_usage=True), event) == []
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one read", "one by one"])
+@pytest.mark.parametrize("nulls", [True, False], ids=["usage null before", "no usage before"])
+@pytest.mark.parametrize("with_usage", [True, False])
+def test_usage_event_is_dropped_unless_the_client_wants_it(
+    together: bool, nulls: bool, with_usage: bool
+) -> None:
+    before: dict[str, Any] = {"usage": None} if nulls else {}
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    chunks = [*(choice(text) | before for text in "ab"), {"choices": [], "usage": usage}]
+    events = [b"data: %b\n\n" % json.dumps(chunk, separators=(",", ":")).encode() for chunk in chunks]
+    transcoder = openai_transcoder(WireFormat.OPENAI, LABEL, with_usage=with_usage)
+    parser, passed = SseParser(), b""
+    for read in [b"".join(events)] if together else events:
+        passed += sse_events(transcoder.transcode(parser.feed(read)))
+    assert passed == b"".join(events if with_usage else events[:2])
+    assert (transcoder.usage, transcoder.pieces) == (Usage(1, 2, 3), 3)

@@ -293,8 +293,12 @@ class Taped:
         self.size = size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self.content), self.size):
-            yield self.content[start : start + self.size]
+        while chunk := await self.read():
+            yield chunk
+
+    async def read(self) -> bytes:
+        chunk, self.content = self.content[: self.size], self.content[self.size :]
+        return chunk
 
     async def rest(self) -> HttpReply:
         return HttpReply(status=200, headers=self.headers, body=self.content)

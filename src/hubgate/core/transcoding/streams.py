@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from hubgate.core.sse import PlainEvents
 from hubgate.core.transcoding import Label, decode_reply, read_piece
 from hubgate.core.transcoding.logprobs import TOKENS, Logprobs, Token
 from hubgate.core.transcoding.objects import (
@@ -81,11 +82,31 @@ class _OpenAIToOpenAI:
         self.pieces = 0
 
     def transcode(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
-        self.pieces += len(payloads)
-        text = b"".join(payloads)
-        if b'"usage"' not in text or text.count(b'"usage"') == text.count(b'"usage":null'):
-            return payloads
-        return [payload for payload in payloads if b'"usage"' not in payload or self._passes(payload)]
+        if not isinstance(payloads, PlainEvents):
+            self.pieces += len(payloads)
+            return self._passed(payloads)
+        self.pieces += payloads.size
+        text = payloads.text
+        first = text.find(b'"usage"')
+        return payloads if first < 0 else self._passed_after(payloads, first)
+
+    def _passed_after(self, events: PlainEvents, first: int) -> Sequence[bytes]:
+        """The events that are passed on, if the first that mentions usage does so at index `first`."""
+        end = events.text.rfind(b"\n\n", 0, first)
+        begin = 0 if end < 0 else end + 2
+        rest = events.text[begin:]
+        if rest.count(b'"usage"') == rest.count(b'"usage":null'):
+            return events
+        payloads = rest[len(events.before) : -2].split(b"\n\n" + events.before)
+        passed = self._passed(payloads)
+        dropped = len(payloads) - len(passed)
+        if not dropped:
+            return events
+        kept = b"".join([b"%b%b\n\n" % (events.before, payload) for payload in passed])
+        return PlainEvents(events.text[:begin] + kept, events.size - dropped, events.before)
+
+    def _passed(self, payloads: Sequence[bytes]) -> list[bytes]:
+        return [payload for payload in payloads if payload.find(b'"usage"') < 0 or self._passes(payload)]
 
     def _passes(self, payload: bytes) -> bool:
         chunk = decode_reply(payload, USAGE_DECODER)
@@ -134,8 +155,10 @@ class _TgiToTgi:
 
     def transcode(self, payloads: Sequence[bytes]) -> Sequence[bytes]:
         self.pieces += len(payloads)
+        if isinstance(payloads, PlainEvents) and payloads.text.find(b'"details":{') < 0:
+            return payloads
         for payload in payloads:
-            if b'"details":{' in payload:
+            if payload.find(b'"details":{') >= 0:
                 details = decode_reply(payload, TGI_DECODER).details
                 self.usage = details.usage if details else None
         return payloads

@@ -46,8 +46,7 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         """Fires at the deadline or before: requests come so often that none has a timer of its own."""
-        self._deadline = math.inf
-        """Of what is waited for, on the loop's clock."""
+        self._timer_at = math.inf
         self._parser: httptools.HttpResponseParser | None = None
         self._writable: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -69,6 +68,8 @@ class Connection(asyncio.Protocol):
         )
         self.is_compressed = False
         self._error: type[Exception] | None = None
+        self._deadline = math.inf
+        """Of what is waited for, on the loop's clock."""
 
     @property
     def reusable(self) -> bool:
@@ -89,7 +90,7 @@ class Connection(asyncio.Protocol):
             head: request line and headers.
             body: the whole body.
             bound: the most bytes of the reply's body, or of its buffer if it is streamed.
-            streams: whether the reply is read with `read`, not with `read_all`.
+            streams: whether the reply is read with `take`, not with `read_all`.
         """
         self._reset(bound, streams=streams)
         self._unsent = len(body) > _WRITE_BYTES
@@ -107,7 +108,11 @@ class Connection(asyncio.Protocol):
                 return
             self.transport.write(body[start : start + _WRITE_BYTES])
             if self._writable is not None:
-                await self._wait_for(self._writable, until)
+                self._set_deadline(until)
+                try:
+                    await self._writable
+                finally:
+                    self._deadline = math.inf
         self._unsent = False
 
     async def wait_for_head(self, until: float) -> None:
@@ -117,21 +122,19 @@ class Connection(asyncio.Protocol):
             OSError, NotHttp, HeadersTooLarge: they do not arrive. A TimeoutError is an OSError.
         """
         while not self._has_head:
-            await self._wait(until)
+            await self.news(until)
 
     async def read_all(self, until: float) -> list[bytes]:
         """Wait for the complete reply. Returns the pieces of its body, still compressed if it `is_compressed`."""
         while not self._is_over:
-            await self._wait(until)
+            await self.news(until)
         return self._chunks
 
-    async def read(self, seconds: float) -> bytes:
-        """The bytes that have arrived, or the next ones, with a timeout. Empty at the end of the body."""
-        if not self._chunks and not self._is_over:
-            until = self.loop.time() + seconds
-            while not self._chunks and not self._is_over:
-                await self._wait(until)
+    def take(self) -> bytes | None:
+        """The bytes that have arrived; empty at the end of the body. `None` if `news` must be awaited first."""
         chunks = self._chunks
+        if not chunks:
+            return b"" if self._is_over else None
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self._held = self._counted = 0
@@ -139,6 +142,14 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self.transport.resume_reading()
         return data
+
+    def news(self, until: float) -> asyncio.Future[None]:
+        """What to wait for until something has arrived. `_fail` sets it too, at the deadline."""
+        if self._error is not None:
+            raise self._error
+        self._set_deadline(until)
+        waiter = self._waiter = self.loop.create_future()
+        return waiter
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -156,44 +167,32 @@ class Connection(asyncio.Protocol):
             self.abort()
             self.transport = _NO_TRANSPORT
 
-    async def _wait(self, until: float) -> None:
-        if self._error is not None:
-            raise self._error
-        self._waiter = self.loop.create_future()
-        try:
-            await self._wait_for(self._waiter, until)
-        finally:
-            self._waiter = None
-
-    async def _wait_for(self, event: asyncio.Future[None], until: float) -> None:
-        """Wait for an event; `_fail` sets it too, at the deadline."""
+    def _set_deadline(self, until: float) -> None:
         self._deadline = until
-        if self._timer is None or until < self._timer.when():
+        if until < self._timer_at:
             self._cancel_timer()
-            self._timer = self.loop.call_at(until, self._check_deadline)
-        try:
-            await event
-        finally:
-            self._deadline = math.inf
+            self._timer, self._timer_at = self.loop.call_at(until, self._check_deadline), until
 
     def _check_deadline(self) -> None:
         """Fail if the deadline has passed; else wait until it does, if there is one."""
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         if self._deadline <= self.loop.time():
             self._fail(TimeoutError)
         elif self._deadline < math.inf:
-            self._timer = self.loop.call_at(self._deadline, self._check_deadline)
+            self._set_deadline(self._deadline)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._timer_at = None, math.inf
 
     def _wake(self) -> None:
         """Let the reader go on, unless it waits for a whole reply that is incomplete."""
-        has_news = self._streams or self._is_over or self._error is not None
-        if has_news and self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None and (self._streams or self._is_over or self._error is not None):
+            self._waiter, self._deadline = None, math.inf
+            if not waiter.done():  # its reader was not cancelled
+                waiter.set_result(None)
         if self._is_over and self._unsent:  # nobody needs the rest of the body any more
             self.resume_writing()
 
@@ -312,7 +311,8 @@ class Connection(asyncio.Protocol):
         if len(chunks) == self._counted:
             return
         self._unread = 0
-        self._held += total(chunks[self._counted :])
+        # Nearly every read is one piece.
+        self._held += len(chunks[-1]) if len(chunks) - self._counted == 1 else total(chunks[self._counted :])
         self._counted = len(chunks)
         if self._streams:
             if self._held > self._bound and not self._paused:

@@ -99,6 +99,10 @@ class HttpStream(Protocol):
         """
         ...
 
+    async def read(self) -> bytes:
+        """The next bytes of the body, as in the iteration; empty at its end."""
+        ...
+
     async def rest(self) -> HttpReply:
         """The whole reply, if it is an error or the server does not stream. An overlong body is cut.
 

@@ -39,13 +39,28 @@ class PooledStream:
         return self
 
     async def __anext__(self) -> bytes:
-        if chunk := await self._next():
+        if chunk := await self.read():
             return chunk
         raise StopAsyncIteration
 
+    async def read(self) -> bytes:
+        connection = self._connection
+        try:
+            data = connection.take()
+            if data is None:
+                until = connection.loop.time() + self._read_timeout
+                while data is None:
+                    await connection.news(until)
+                    data = connection.take()
+        except TimeoutError as error:
+            raise stalled(self._where, self._read_timeout) from error
+        except EXCHANGE_ERRORS as error:
+            raise exchange_error(error, self._where, self._read_timeout) from error
+        return data
+
     async def rest(self) -> HttpReply:
         chunks, size = [], 0
-        while size <= MAX_ERROR_BYTES and (chunk := await self._next()):
+        while size <= MAX_ERROR_BYTES and (chunk := await self.read()):
             chunks.append(chunk)
             size += len(chunk)
         await self.aclose()
@@ -53,9 +68,10 @@ class PooledStream:
 
     async def finish(self) -> None:
         try:
-            if self._release is not None:
+            connection = self._connection
+            if self._release is not None and connection.take() is None:
                 with contextlib.suppress(*EXCHANGE_ERRORS):
-                    await self._connection.read(_LAST_BYTES_SECONDS)
+                    await connection.news(connection.loop.time() + _LAST_BYTES_SECONDS)
         finally:
             await self.aclose()
 
@@ -63,11 +79,3 @@ class PooledStream:
         release, self._release = self._release, None
         if release is not None:
             release()
-
-    async def _next(self) -> bytes:
-        try:
-            return await self._connection.read(self._read_timeout)
-        except TimeoutError as error:
-            raise stalled(self._where, self._read_timeout) from error
-        except EXCHANGE_ERRORS as error:
-            raise exchange_error(error, self._where, self._read_timeout) from error

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from hubgate.core.generation import ManagedStream
+from hubgate.core.sse import DATA, PlainEvents
 from hubgate.core.transcoding.objects import Usage
 from hubgate.core.transcoding.streams import StreamTranscoder
 from hubgate.domain.errors import HubgateError
@@ -16,6 +17,7 @@ from hubgate.web.http.request_context import RequestContext
 from hubgate.web.shared.embeddings import waited_header
 
 EVENT_STREAM = b"text/event-stream"
+_LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
 _HEADERS = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # a proxy must not buffer a stream
@@ -62,7 +64,7 @@ class SseEncoder:
         transcoder: StreamTranscoder,
         *,
         render_error: RenderError,
-        before: bytes = b"data: ",
+        before: bytes = DATA,
         done: bytes = b"",
     ) -> None:
         self._transcoder = transcoder
@@ -90,12 +92,14 @@ def token_totals(usage: Usage | None, pieces: int) -> tuple[int, int]:
     return (usage.total, usage.completion_tokens or 0) if usage else (pieces, pieces)
 
 
-def sse_events(payloads: Sequence[bytes], before: bytes = b"data: ") -> bytes:
+def sse_events(payloads: Sequence[bytes], before: bytes = DATA) -> bytes:
     """One event per payload; `before` is everything that precedes the payload in its event."""
+    if isinstance(payloads, PlainEvents) and before == payloads.before:
+        return payloads.text
     if not payloads:
         return b""
     text = b"".join(payloads)
-    if b"\n" in text or b"\r" in text:
+    if _LINE_FEED in text or _CARRIAGE_RETURN in text:
         payloads = [_on_one_line(payload) for payload in payloads]
     return before + (b"\n\n" + before).join(payloads) + b"\n\n"
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from operator import itemgetter
 from typing import Any, cast
 
 import msgspec
 import orjson
 
-from hubgate.core.sse import SseParser
+from hubgate.core.sse import PlainEvents, SseParser
 from hubgate.domain.calls import WireFormat
 from hubgate.domain.errors import Cause, HubgateError, UpstreamUnreachable, UpstreamUnreadable
 from hubgate.upstreams.engines.replies.text import is_utf8, not_utf8
 from hubgate.upstreams.http.messages import HttpReply, HttpStream
 
 _LAST = 4
-"""Payloads at the end of a stream of which one reports that the text is finished; usage may follow it."""
-_FIRST_BYTE, _OBJECTS = itemgetter(0), {ord("{")}
+"""Reads with payloads, and payloads, at the end of a stream of which one reports that the text is finished; usage may
+follow it."""
 _LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 _ERROR_STATUSES = {
     "validation": 422,
@@ -73,10 +72,9 @@ class ServerEvents:
         self.wire_format = wire_format
         self._stream = stream
         self._refused = refused
-        self._chunks = aiter(stream)
         self._parser = SseParser()
-        self._first: list[bytes] = []
-        self._last: deque[bytes] = deque(maxlen=_LAST)
+        self._first: Sequence[bytes] | None = None
+        self._last: deque[Sequence[bytes]] = deque(maxlen=_LAST)
         self._failure: HubgateError | None = None
         """To raise once the payloads before it are read. Not kept longer, as its traceback refers to this stream."""
         self._failed = self._ended = False
@@ -91,17 +89,21 @@ class ServerEvents:
             raise self._refused(await self._stream.rest())
         if self._stream.headers.get("content-type", "").partition(";")[0].strip() != "text/event-stream":
             raise self._not_a_stream(await self._stream.rest())
-        self._first = await self._next()
+        self._first = await anext(self, None)
 
     def __aiter__(self) -> AsyncIterator[Sequence[bytes]]:
         return self
 
     async def __anext__(self) -> Sequence[bytes]:
         """The payloads, as they arrive."""
-        payloads, self._first = self._first, []
-        if payloads or (payloads := await self._next()):
-            return payloads
-        raise StopAsyncIteration
+        payloads, self._first = self._first, None
+        while payloads is None:
+            if self._failure is not None:
+                raise self._take_failure()
+            if self._ended:
+                raise StopAsyncIteration
+            payloads = self._take(await self._stream.read())
+        return payloads
 
     async def aclose(self) -> None:
         """Close the stream; its connection too, unless the server has sent everything."""
@@ -110,41 +112,48 @@ class ServerEvents:
         else:
             await self._stream.aclose()
 
-    async def _next(self) -> list[bytes]:
-        """The next payloads; empty at the end."""
-        while self._failure is None:
-            if self._ended:
-                return []
-            payloads = await self._read()
-            if payloads:
-                return payloads
-        raise self._take_failure()
-
     def _take_failure(self) -> HubgateError:
         failure, self._failure = cast("HubgateError", self._failure), None
         self._failed, self._ended = True, True
         return failure
 
-    async def _read(self) -> list[bytes]:
-        chunk = await anext(self._chunks, b"")
-        payloads = self._parser.feed(chunk) if chunk else self._unterminated()
-        if not _are_plain(payloads):
-            for index, payload in enumerate(payloads):
-                if payload[:1] != b"{" or b'"error"' in payload:
-                    self._failure = self._failure_in(payload)
-                if self._failure is None and not is_utf8(payload):
-                    self._failure = not_utf8()
-                if self._failure is not None:
-                    return payloads[:index]
-        self._last.extend(payloads)
-        self._ended = self._parser.done or not chunk
-        if not chunk and not self._parser.done and not any(map(_finishes, self._last)):
+    def _take(self, chunk: bytes) -> Sequence[bytes] | None:
+        """The payloads in a piece of the reply, up to a failure; the piece is empty at the end."""
+        read = self._parser.feed(chunk) if chunk else self._unterminated()
+        is_plain = (
+            isinstance(read, PlainEvents)
+            and read.text.find(b'"error"') < 0
+            and (read.text.isascii() or is_utf8(read.text))
+        )
+        payloads = read if is_plain else self._checked(read)
+        if payloads is not None:
+            self._last.append(payloads)
+        if self._parser.done or not chunk:
+            self._end()
+        return payloads
+
+    def _checked(self, payloads: Sequence[bytes]) -> Sequence[bytes] | None:
+        """The payloads up to a failure, each looked at."""
+        for index, payload in enumerate(payloads):
+            if payload[:1] != b"{" or payload.find(b'"error"') >= 0:
+                self._failure = self._failure_in(payload)
+            if self._failure is None and not is_utf8(payload):
+                self._failure = not_utf8()
+            if self._failure is not None:
+                return payloads[:index] or None
+        return payloads or None
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._parser.done or self._failure is not None:
+            return
+        last = [payload for payloads in self._last for payload in payloads][-_LAST:]
+        if not any(map(_finishes, last)):
             self._failure = UpstreamUnreachable(
                 "The text is incomplete: the server ended its stream without a final event.",
                 remedy="The server, or a proxy in front of it, may have crashed or timed out: check its log.",
                 cause=Cause.CONNECTION_LOST,
             )
-        return payloads
 
     def _unterminated(self) -> list[bytes]:
         """A complete payload after the last empty line: some servers omit the last one."""
@@ -191,12 +200,6 @@ class WholeText:
 
     async def aclose(self) -> None:
         """Does nothing."""
-
-
-def _are_plain(payloads: Sequence[bytes]) -> bool:
-    """Whether none of the payloads needs a closer look, found out for all at once. Most reads have only such payloads."""
-    text = b"".join(payloads)
-    return set(map(_FIRST_BYTE, payloads)) == _OBJECTS and b'"error"' not in text and is_utf8(text)
 
 
 def _finishes(payload: bytes) -> bool:
