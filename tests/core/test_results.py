@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from hubgate.core.results import (
     estimate_tokens,
-    fill_text_counts,
     join_items,
     join_vectors,
     split_items,
@@ -29,7 +28,7 @@ BARE = Vectors(items=ITEMS, encoding=Encoding.JSON)
 def test_split_token_counts_sum_to_the_total(weights: list[int], total: int, at: int) -> None:
     whole = Vectors(items=[b"[1]"] * len(weights), encoding=Encoding.JSON, tokens=total, exact=True)
     middle = min(at, len(weights))
-    shares = split_vectors(fill_text_counts(whole, weights), [middle, len(weights) - middle], [0.0, 0.0])
+    shares = split_vectors(whole, [weights[:middle], weights[middle:]], [0.0, 0.0])
     assert sum(share.tokens or 0 for share in shares) == total
     assert all(not share.exact for share in shares) or len(weights) == 1
 
@@ -38,7 +37,7 @@ def test_splits_per_text_counts_exactly() -> None:
     whole = replace(
         BARE, tokens=6, exact=True, text_tokens=[1, 2, 3], truncated=1, text_truncated=[False, True, False]
     )
-    first, second = split_vectors(fill_text_counts(whole, [1, 1, 1]), [1, 2], [0.0, 0.5])
+    first, second = split_vectors(whole, [[1], [1, 1]], [0.0, 0.5])
     assert (first.items, first.tokens, first.exact, first.truncated) == ([b"[1]"], 1, True, 0)
     assert (second.items, second.tokens, second.exact, second.truncated) == ([b"[2]", b"[3]"], 5, True, 1)
     assert join_vectors([first, second]) == replace(whole, waited=0.5)
@@ -46,9 +45,7 @@ def test_splits_per_text_counts_exactly() -> None:
 
 def test_truncated_count_splits_only_when_none_or_all_texts_are_truncated() -> None:
     for total, share in ((0, 0), (3, 2), (1, None), (None, None)):
-        shares = split_vectors(
-            fill_text_counts(replace(BARE, truncated=total), [1, 1, 1]), [1, 2], [0.0, 0.5]
-        )
+        shares = split_vectors(replace(BARE, truncated=total), [[1], [1, 1]], [0.0, 0.5])
         assert shares[1].truncated == share
 
 
@@ -61,7 +58,7 @@ def test_joined_counts_are_unknown_if_any_part_is_unknown() -> None:
 
 
 def test_joined_dimensions_are_set_only_if_all_parts_agree() -> None:
-    one, two = split_vectors(fill_text_counts(replace(BARE, dimensions=1), [1, 1, 1]), [1, 2], [0.0, 0.0])
+    one, two = split_vectors(replace(BARE, dimensions=1), [[1], [1, 1]], [0.0, 0.0])
     assert join_vectors([one, two]).dimensions == 1
     assert join_vectors([one, replace(two, dimensions=2)]).dimensions is None
 

@@ -49,22 +49,37 @@ def fill_text_counts(vectors: Vectors, weights: Sequence[int]) -> Vectors:
     return replace(vectors, text_tokens=tokens, exact=exact, text_truncated=flags)
 
 
-def split_vectors(vectors: Vectors, lengths: Sequence[int], waited: Sequence[float]) -> list[Vectors]:
-    """Split the vectors of a batch: `lengths` has the number of texts of each call, `waited` its time in the queue."""
+def split_vectors(
+    vectors: Vectors, weights: Sequence[Sequence[int]], waited: Sequence[float]
+) -> list[Vectors]:
+    """Split the vectors of a batch among its calls.
+
+    Args:
+        vectors: of all calls.
+        weights: the sizes of the texts of each call. A total of tokens is divided in proportion to them.
+        waited: the time of each call in the queue.
+    """
+    tokens, flags = vectors.text_tokens, vectors.text_truncated
+    if flags is None and vectors.truncated is not None:
+        flags = fill_text_counts(vectors, list(chain.from_iterable(weights))).text_truncated
+    counts: Sequence[int | None] = [None] * len(weights)
+    if tokens is None and vectors.tokens is not None:
+        counts = _divided_among_calls(vectors.tokens, weights)
+    exact = vectors.exact and (tokens is not None or vectors.tokens is None)
     shares, stop = [], 0
-    for length, seconds in zip(lengths, waited, strict=True):
-        start, stop = stop, stop + length
-        tokens = vectors.text_tokens[start:stop] if vectors.text_tokens is not None else None
-        flags = vectors.text_truncated[start:stop] if vectors.text_truncated is not None else None
+    for sizes, count, seconds in zip(weights, counts, waited, strict=True):
+        start, stop = stop, stop + len(sizes)
+        text_tokens = None if tokens is None else tokens[start:stop]
+        text_truncated = None if flags is None else flags[start:stop]
         share = Vectors(
             items=vectors.items[start:stop],
             encoding=vectors.encoding,
-            tokens=None if tokens is None else sum(tokens),
-            exact=vectors.exact,
-            truncated=None if flags is None else sum(flags),
+            tokens=count if text_tokens is None else sum(text_tokens),
+            exact=exact,
+            truncated=None if text_truncated is None else sum(text_truncated),
             warnings=vectors.warnings,
-            text_tokens=tokens,
-            text_truncated=flags,
+            text_tokens=text_tokens,
+            text_truncated=text_truncated,
             waited=seconds,
             dimensions=vectors.dimensions,
         )
@@ -101,8 +116,7 @@ def split_items(result: P, weights: Sequence[Sequence[int]], waited: Sequence[fl
     """
     tokens: Sequence[int | None] = [result.tokens] * len(weights)
     if len(weights) > 1 and result.tokens is not None:
-        # One more for each text, as `_divided` adds only one for each call.
-        tokens = _divided(result.tokens, [sum(parts) + len(parts) - 1 for parts in weights])
+        tokens = _divided_among_calls(result.tokens, weights)
     shares, stop = [], 0
     for parts, count, seconds in zip(weights, tokens, waited, strict=True):
         start, stop = stop, stop + len(parts)
@@ -123,6 +137,11 @@ def join_items(shares: Sequence[P]) -> P:
         exact=all(share.exact for share in shares),
         waited=max(share.waited for share in shares),
     )
+
+
+def _divided_among_calls(total: int, weights: Sequence[Sequence[int]]) -> list[int]:
+    # One more for each text, as `_divided` adds only one for each call.
+    return _divided(total, [sum(sizes) + len(sizes) - 1 for sizes in weights])
 
 
 def _divided(total: int, weights: Sequence[int]) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from itertools import chain
 from typing import TypeAlias, cast
@@ -13,7 +12,6 @@ from hubgate.core.errors import error_for_caller, wrong_count
 from hubgate.core.queue.fair_queue import Batch, QueueEntry
 from hubgate.core.results import (
     estimate_tokens,
-    fill_text_counts,
     join_items,
     join_vectors,
     split_items,
@@ -38,31 +36,30 @@ _MIN_WAIT_SECONDS = 0.001
 """A shorter wait is a turn of the event loop, and is not reported."""
 
 
-class QueuedCall(QueueEntry):
+class QueuedCall(QueueEntry, kw_only=True):
     """A call about texts. Those of a `Tokenize` leave together."""
 
-    __slots__ = ("_missing", "_results", "call", "in_flight", "since", "waited")
-
-    def __init__(self, call: Call, now: float) -> None:
-        super().__init__(call.context, *_weights_and_kind(call))
-        self.call = call
-        self.since = now
-        self.waited = 0.0
-        """Seconds until its last text left."""
-        self.in_flight: dict[asyncio.Task[None], TextBatch] = {}
-        """The requests that carry texts of it."""
-        self._missing = len(self.weights)
-        self._results: dict[int, PartialResult] = {}
+    call: Call
+    since: float
+    deadline: float | None = None
+    waited: float = 0.0
+    """Seconds until its last text left."""
+    missing: int
+    """How many texts have no result."""
+    results: dict[int, PartialResult] | None = None
+    """Of some of the texts, by the number of the first."""
 
     def receive(self, start: int, result: PartialResult) -> None:
         """Accept the result of some of the texts. The last one completes the reply."""
         if len(result.items) == len(self.weights):
             self.answer(result)
             return
-        self._results[start] = result
-        self._missing -= len(result.items)
-        if not self._missing:
-            self.answer(_joined([self._results[start] for start in sorted(self._results)]))
+        if self.results is None:
+            self.results = {}
+        self.results[start] = result
+        self.missing -= len(result.items)
+        if not self.missing:
+            self.answer(_joined([self.results[start] for start in sorted(self.results)]))
 
     def answer(self, result: Result) -> None:
         """Set the reply, unless there is one or the caller has left."""
@@ -75,14 +72,25 @@ class QueuedCall(QueueEntry):
             self.reply.set_exception(error)
 
 
-def _weights_and_kind(call: Call) -> tuple[list[int], object]:
+def queued_call(call: Call, now: float, deadline: float | None) -> QueuedCall:
     weights = utf8_sizes(call.texts)
+    kind: object
     if isinstance(call, Tokenize):
-        return [sum(weights)], call
-    if isinstance(call, Rerank):  # the model reads the query with each text
-        query = utf8_size(call.query)
-        weights = [query + each for each in weights]
-    return weights, (type(call), call.options)
+        weights, kind = [sum(weights)], call
+    else:
+        kind = (type(call), call.options)
+        if isinstance(call, Rerank):  # the model reads the query with each text
+            query = utf8_size(call.query)
+            weights = [query + each for each in weights]
+    return QueuedCall(
+        call.context,
+        weights,
+        kind,
+        call=call,
+        since=now,
+        deadline=deadline,
+        missing=len(weights),
+    )
 
 
 def _joined(results: Sequence[PartialResult]) -> PartialResult:
@@ -115,7 +123,9 @@ class TextBatch(Batch[QueuedCall]):
         first = next(iter(self.parts))
         call = first.call
         if isinstance(call, Tokenize) or (len(self.parts) == 1 and self.texts == len(first.weights)):
-            return call
+            if call.context.deadline == first.deadline:
+                return call
+            return replace(call, context=replace(call.context, deadline=first.deadline))
         texts = chain.from_iterable(
             entry.call.texts[part.start : part.stop] for entry, part in self.parts.items()
         )
@@ -123,7 +133,7 @@ class TextBatch(Batch[QueuedCall]):
 
     def _context(self) -> Context:
         contexts = [entry.context for entry in self.parts]
-        deadlines = [context.deadline for context in contexts if context.deadline is not None]
+        deadlines = [entry.deadline for entry in self.parts if entry.deadline is not None]
         callers = self.callers
         others = len(contexts) - 1
         return Context(
@@ -178,8 +188,7 @@ class TextBatch(Batch[QueuedCall]):
             return [replace(result, waited=waited[0]) if waited[0] >= _MIN_WAIT_SECONDS else result]
         weights = [entry.weights[part.start : part.stop] for entry, part in self.parts.items()]
         if isinstance(result, Vectors):
-            counted = fill_text_counts(result, list(chain.from_iterable(weights)))
-            return split_vectors(counted, list(map(len, weights)), waited)
+            return split_vectors(result, weights, waited)
         return split_items(result, weights, waited)
 
     def fail(self, error: Exception, *, shared: bool = False) -> None:

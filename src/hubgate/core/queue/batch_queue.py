@@ -19,7 +19,7 @@ from hubgate.core.errors import (
     queue_full,
     request_dropped,
 )
-from hubgate.core.queue.batch import QueuedCall, TextBatch
+from hubgate.core.queue.batch import QueuedCall, TextBatch, queued_call
 from hubgate.core.queue.fair_queue import FairQueue
 from hubgate.core.queue.splitting import SplitRetry
 from hubgate.core.results import BYTES_PER_TOKEN, estimate_tokens
@@ -61,6 +61,8 @@ class BatchQueue:
 
     `places` bounds the requests in flight: a server with many gets small batches at once, one with few gets full ones.
 
+    A call without a deadline gets one after `default_timeout` seconds.
+
     `queued_calls`, `queued_texts` and `in_flight` are gauges. `requests` counts requests to the server, `shared` the
     calls that travelled in another call's request. `on_wait` gets the seconds that each call waited.
     """
@@ -72,6 +74,7 @@ class BatchQueue:
         limiter: RateLimiter | Balancer,
         places: Places | None = None,
         limits: BatchLimits | None = None,
+        default_timeout: float | None = None,
         clock: Clock = time.monotonic,
         on_wait: Callable[[float], None] | None = None,
     ) -> None:
@@ -80,11 +83,13 @@ class BatchQueue:
         self._places = ConcurrencyLimit(START_LIMIT) if places is None else places
         self._places.on_raise = self._start_next
         self.limits = limits or BatchLimits()
+        self._default_timeout = default_timeout
         self._clock = clock
         self._on_wait = on_wait
         self._timers = Timers(clock)
         self._queue: FairQueue[QueuedCall] = FairQueue(turn=max(1, self.limits.max_texts // 4))
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], TextBatch | None] = {}
+        """Of requests, with what each of them carries."""
         self._next: asyncio.Task[None] | None = None
         """The one task that waits for a permit."""
         self._closed = False
@@ -119,18 +124,20 @@ class BatchQueue:
             HubgateError: what the handler raises.
         """
         queued = self._admit(call)
-        deadline = call.context.deadline
         timer = None
-        if deadline is not None:
-            timer = self._timers.call_at(deadline, partial(self._expire, queued))
+        if queued.deadline is not None:
+            timer = self._timers.call_at(queued.deadline, partial(self._expire, queued))
         self._start_next()
         try:
-            return cast("Result", await queued.reply)
+            result: Result = await queued.reply
+        except BaseException:
+            self._leave(queued)
+            raise
         finally:
             if timer:
                 timer.cancel()
-            self._leave(queued)
             del queued  # it holds the error, whose traceback holds this frame
+        return result
 
     async def close(self) -> None:
         """Reject new calls, fail those that wait, and let requests in flight finish; if cancelled, end them too."""
@@ -146,41 +153,52 @@ class BatchQueue:
             raise endpoint_closing()
         if not call.texts:
             raise InvalidRequest("The call has no text.")
-        now, limits, queue = self._clock(), self.limits, self._queue
-        queued = QueuedCall(call, now)
-        if queue and (queue.calls >= limits.max_waiting_calls or queue.weight >= limits.max_waiting_bytes):
-            raise queue_full(queue.calls, self._estimate_wait(queued))
-        deadline = call.context.deadline
+        now, limits, deadline = self._clock(), self.limits, call.context.deadline
+        if deadline is None and self._default_timeout is not None:
+            deadline = now + self._default_timeout
+        queued = queued_call(call, now, deadline)
+        calls = self._queue.calls
+        if calls and (calls >= limits.max_waiting_calls or self._queue.weight >= limits.max_waiting_bytes):
+            raise queue_full(calls, self._estimate_wait(queued))
         if deadline is not None and (wait := self._estimate_wait(queued)) > deadline - now:
             raise deadline_unreachable(wait, deadline - now)
-        queue.add(queued)
+        self._queue.add(queued)
         return queued
 
     def _estimate_wait(self, queued: QueuedCall) -> float:
         """Seconds until the last text of a new call can leave, at least."""
-        concurrency, max_texts = self._places.limit, self.limits.max_texts
-        batches = math.ceil(self._queue.texts_ahead(queued, max_texts) / max_texts)
+        max_texts, batches = self.limits.max_texts, 1
+        if self._queue.texts + len(queued.weights) > max_texts:
+            batches = math.ceil(self._queue.texts_ahead(queued, max_texts) / max_texts)
         permits = self._limiter.estimate_wait(batches - (self._next is not None))
         # One round is under way, and the last need not be over.
-        rounds = (batches + self.in_flight) / concurrency - 2
+        rounds = (batches + self.in_flight) / self._places.limit - 2
         return max(permits, rounds * self.usual_seconds)
 
     def _start_next(self) -> None:
         """Let one more task wait for a permit, if there is something for it to send."""
-        if self._queue and not self._next and not self._closed and len(self._tasks) < self._places.limit:
+        if self._next or not self._queue.calls or self._closed:
+            return
+        if len(self._tasks) < self._places.limit:
             # In a context of its own: it does not belong to the caller that happens to start it.
             loop = asyncio.get_running_loop()
             self._next = loop.create_task(self._run(), context=contextvars.Context())
-            self._tasks.add(self._next)
+            self._tasks[self._next] = None
 
     async def _run(self) -> None:
         """Send one request."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            permit, batch = await self._fill_batch()
+            try:
+                tokens = estimate_tokens(self._queue.next_weight() or 0, texts=1)
+                permit = self._limiter.try_acquire(tokens) or await self._limiter.acquire(tokens)
+                batch = self._fill_batch(permit)
+            finally:
+                self._next = None
             self._start_next()
             if batch.parts:
-                await self._send(batch, permit, task)
+                self._tasks[task] = batch
+                await self._send(batch, permit)
             else:
                 self._limiter.cancel(permit)
         except asyncio.CancelledError:
@@ -188,49 +206,45 @@ class BatchQueue:
         finally:
             # Not in a done-callback, which would run a turn later: a call that came in between would find no free
             # place, and nothing would start a task for it.
-            self._tasks.discard(task)
+            del self._tasks[task]
             self._start_next()
 
-    async def _fill_batch(self) -> tuple[Permit, TextBatch]:
+    def _fill_batch(self, permit: Permit) -> TextBatch:
         limits = self.limits
-        try:
-            weight = self._queue.next_weight() or 0
-            permit = await self._limiter.acquire(estimate_tokens(weight, texts=1))
-            tokens = min(permit.tokens, limits.max_tokens or permit.tokens)
-            max_texts = max(1, min(limits.max_texts, permit.texts, tokens))
-            batch = TextBatch(max_texts, min(limits.max_bytes, tokens * BYTES_PER_TOKEN))
-            self._queue.fill(batch)
-        finally:
-            self._next = None
+        tokens = min(permit.tokens, limits.max_tokens or permit.tokens)
+        max_texts = max(1, min(limits.max_texts, permit.texts, tokens))
+        batch = TextBatch(max_texts, min(limits.max_bytes, tokens * BYTES_PER_TOKEN))
+        self._queue.fill(batch)
         now = self._clock()
         for queued in batch.parts:
             if not queued.waiting:
                 queued.waited = now - queued.since
                 if self._on_wait:
                     self._on_wait(queued.waited)
-        return permit, batch
+        return batch
 
-    async def _send(self, batch: TextBatch, permit: Permit, task: asyncio.Task[None]) -> None:
+    async def _send(self, batch: TextBatch, permit: Permit) -> None:
         """Send a batch, and its parts again if it fails."""
         self._places.in_flight += 1
         self.shared += len(batch.parts) - 1
         self._limiter.fill(permit, texts=batch.texts, tokens=batch.tokens)
-        for queued in batch.parts:
-            queued.in_flight[task] = batch
         try:
-            retry = SplitRetry()
             with sending_under(permit):
-                await self._request(batch, retry)
-                while retry.parts:
-                    await self._retry_part(retry)
+                error = await self._request(batch)
+                if error is not None:
+                    await self._retry_in_parts(batch, error)
         except BaseException:
             batch.fail(request_dropped())
             raise
         finally:
             self._places.in_flight -= 1
             self._limiter.release(permit)
-            for queued in batch.parts:
-                del queued.in_flight[task]
+
+    async def _retry_in_parts(self, batch: TextBatch, error: HubgateError) -> None:
+        retry = SplitRetry()
+        retry.failed(batch, error)
+        while retry.parts:
+            await self._retry_part(retry)
 
     async def _retry_part(self, retry: SplitRetry) -> None:
         """Send one part of what failed, under a permit of its own."""
@@ -243,12 +257,16 @@ class BatchQueue:
         self._limiter.fill(permit, texts=0, tokens=part.tokens)
         try:
             with sending_under(permit):
-                await self._request(part, retry)
+                error = await self._request(part)
         finally:
             self._limiter.release(permit)
+        if error is None:
+            retry.succeeded()
+        else:
+            retry.failed(part, error)
 
-    async def _request(self, batch: TextBatch, retry: SplitRetry) -> None:
-        """Deliver the reply to a batch, or leave parts of it to `retry`."""
+    async def _request(self, batch: TextBatch) -> HubgateError | None:
+        """Deliver the reply to a batch, or return the error."""
         self.requests += 1
         started = self._clock()
         if len(batch.parts) > 1 and _logger.isEnabledFor(logging.INFO):
@@ -257,13 +275,13 @@ class BatchQueue:
         try:
             batch.deliver(await self._handler(batch.call()))
         except HubgateError as error:
-            retry.failed(batch, error)
+            return error
         except Exception as error:  # a bug of ours must not leave callers waiting
             _logger.exception("internal error while sending a request")
             batch.fail(error)
         else:
-            retry.succeeded()
             self.usual_seconds += (self._clock() - started - self.usual_seconds) / 8
+        return None
 
     def _expire(self, queued: QueuedCall) -> None:
         queued.fail(deadline_exceeded(self._clock() - queued.since, in_queue=queued.waiting > 0))
@@ -271,6 +289,6 @@ class BatchQueue:
     def _leave(self, queued: QueuedCall) -> None:
         """Remove what has not been sent, and cancel requests that nobody else waits for."""
         self._queue.remove(queued)
-        for task, batch in queued.in_flight.items():
-            if not batch.wanted:
+        for task, batch in self._tasks.items():
+            if batch is not None and queued in batch.parts and not batch.wanted:
                 task.cancel()

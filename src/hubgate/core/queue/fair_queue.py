@@ -11,9 +11,12 @@ Three levels:
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Generic, TypeAlias, TypeVar
+
+import msgspec
 
 from hubgate.domain.calls import BULK_TURN_INTERVAL, Context
 
@@ -21,24 +24,22 @@ HasRoom: TypeAlias = Callable[[str], bool]
 """Whether a caller, by its name, may send something now."""
 
 
-class QueueEntry:
-    """A call in the queue. Its texts leave in order, in one or several batches.
+def _new_reply() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
 
-    Args:
-        context: whose call it is, and whether it is bulk.
-        weights: the weight of each text; a call that generates is one text.
-        kind: only entries of one kind share a batch.
-    """
 
-    __slots__ = ("context", "kind", "reply", "sent", "weights")
+class QueueEntry(msgspec.Struct, eq=False):
+    """A call in the queue. Its texts leave in order, in one or several batches."""
 
-    def __init__(self, context: Context, weights: Sequence[int], kind: object = None) -> None:
-        self.context = context
-        self.weights = weights
-        self.kind = kind
-        self.sent = 0
-        """How many of its texts have left the queue."""
-        self.reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    context: Context
+    """Whose call it is, and whether it is bulk."""
+    weights: Sequence[int]
+    """The weight of each text; a call that generates is one text."""
+    kind: object = None
+    """Only entries of one kind share a batch."""
+    sent: int = 0
+    """How many of its texts have left the queue."""
+    reply: asyncio.Future[Any] = msgspec.field(default_factory=_new_reply)
 
     @property
     def waiting(self) -> int:
@@ -106,53 +107,71 @@ class Batch(Generic[E]):
 class FairQueue(Generic[E]):
     """Entries that wait, by caller, in two classes: interactive and bulk.
 
+    As long as all are short, of one caller, one class and one kind, they are just a line: the fair order is then the
+    order in which they came.
+
     Args:
         turn: how many texts a caller may send before the next caller's turn.
     """
 
     def __init__(self, turn: int) -> None:
         self._turn = turn
+        self._line: deque[E] = deque()
+        """All entries, if not empty."""
         self._interactive: _Ring[E] = _Ring(turn)
         self._bulk: _Ring[E] = _Ring(turn)
         self._batches_without_bulk = 0
         """Since the last bulk text left, while one waited."""
         self.calls = 0
+        self.texts = 0
         self.weight = 0
 
     def __bool__(self) -> bool:
         return self.calls > 0
 
     def __iter__(self) -> Iterator[E]:
-        return chain(self._interactive, self._bulk)
-
-    @property
-    def texts(self) -> int:
-        return self._interactive.texts + self._bulk.texts
+        return chain(self._line, self._interactive, self._bulk)
 
     def add(self, entry: E) -> None:
-        self._ring(entry).add(entry)
+        """Add a new entry."""
+        texts, line = len(entry.weights), self._line
+        if texts <= self._turn and (_belong_together(line[0], entry) if line else not self.calls):
+            line.append(entry)
+        else:
+            self._sort_line()
+            self._ring(entry).add(entry)
         self.calls += 1
+        self.texts += texts
         self.weight += sum(entry.weights)
 
     def remove(self, entry: E) -> None:
         """Remove what still waits of an entry."""
         if entry.waiting:
-            self._ring(entry).remove(entry)
-            self.calls -= 1
-            self.weight -= sum(entry.weights[entry.sent :])
+            if self._line:
+                self._line.remove(entry)
+            else:
+                self._ring(entry).remove(entry)
+            self._subtract(entry)
 
     def fill(self, batch: Batch[E], has_room: HasRoom | None = None) -> None:
         """Move the texts whose turn it is into a batch. It stays empty if every caller left or has no room."""
+        if self._line:
+            self._fill_from_line(batch, has_room)
+            return
         bulk_texts = self._bulk.texts
         for ring in self._order():
             ring.fill(batch, has_room)
         passed_over = bulk_texts and self._bulk.texts == bulk_texts
         self._batches_without_bulk = self._batches_without_bulk + 1 if passed_over else 0
+        self.texts -= batch.texts
         self.weight -= batch.weight
         self.calls -= sum(not entry.waiting for entry in batch.parts)
 
     def next_weight(self, has_room: HasRoom | None = None) -> int | None:
         """The weight of the text that leaves next; `None` if none can."""
+        if self._line:
+            first = self._line[0]
+            return first.weights[first.sent] if has_room is None or has_room(first.context.caller) else None
         for ring in self._order():
             for name, caller in ring.callers.items():
                 if has_room is None or has_room(name):
@@ -161,11 +180,45 @@ class FairQueue(Generic[E]):
 
     def texts_ahead(self, entry: E, batch_texts: int, has_room: HasRoom | None = None) -> int:
         """How many texts will have left when the last one of this new entry leaves, itself included, at least."""
+        if self._line:
+            if _belong_together(self._line[0], entry):
+                return self.texts + len(entry.weights)
+            self._sort_line()
         ahead = self._ring(entry).texts_ahead(entry, has_room)
         if not entry.context.bulk:
             return ahead
         between = (BULK_TURN_INTERVAL - 1) * max(ahead - batch_texts, 0)
         return ahead + min(self._interactive.texts, between)
+
+    def _sort_line(self) -> None:
+        """Let its entries take turns with others."""
+        for entry in self._line:
+            self._ring(entry).add(entry)
+        self._line.clear()
+
+    def _fill_from_line(self, batch: Batch[E], has_room: HasRoom | None) -> None:
+        line = self._line
+        if has_room is not None and not has_room(line[0].context.caller):
+            return
+        while line and not batch.full:
+            entry = line[0]
+            if entry.reply.done():  # its caller has left
+                self._subtract(entry)
+                entry.sent = len(entry.weights)
+            else:
+                batch.add(entry, len(entry.weights))
+                if entry.sent < len(entry.weights):
+                    break
+                self.calls -= 1
+            line.popleft()
+        self.texts -= batch.texts
+        self.weight -= batch.weight
+
+    def _subtract(self, entry: E) -> None:
+        """Do not count what still waits of an entry."""
+        self.calls -= 1
+        self.texts -= entry.waiting
+        self.weight -= sum(entry.weights[entry.sent :])
 
     def _ring(self, entry: E) -> _Ring[E]:
         return self._bulk if entry.context.bulk else self._interactive
@@ -174,6 +227,11 @@ class FairQueue(Generic[E]):
         if self._batches_without_bulk >= BULK_TURN_INTERVAL - 1:
             return self._bulk, self._interactive
         return self._interactive, self._bulk
+
+
+def _belong_together(one: E, other: E) -> bool:
+    mine, others = one.context, other.context
+    return mine.caller == others.caller and mine.bulk is others.bulk and one.kind == other.kind
 
 
 class _Ring(Generic[E]):

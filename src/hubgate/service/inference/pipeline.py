@@ -23,12 +23,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 from weakref import WeakValueDictionary
-
-from msgspec import structs
 
 from hubgate.core.cache import CacheStep
 from hubgate.core.generation import GenerationPipeline
@@ -176,15 +174,21 @@ class Pipelines:
                 limiter=health.limiter,
                 places=health.places,
                 limits=_limits(endpoint, self._max_reply_bytes),
+                default_timeout=DEFAULT_TIMEOUT,
                 clock=self._clock,
             )
-            answer = BreakerGate(_AddDeadline(queue, self._clock), health.breaker)
+            answer = BreakerGate(queue, health.breaker)
         elif endpoint.is_rate_limited:
             # There is no server that limits the size of a request, so each call is one request.
             limits = replace(_limits(endpoint, self._max_reply_bytes), max_texts=_MAX_TEXTS)
             limiter = self._limiter(target)
-            queue = BatchQueue(upstream, limiter=limiter, limits=limits, clock=self._clock)
-            answer = _AddDeadline(queue, self._clock)
+            answer = queue = BatchQueue(
+                upstream,
+                limiter=limiter,
+                limits=limits,
+                default_timeout=DEFAULT_TIMEOUT,
+                clock=self._clock,
+            )
         if endpoint.task is Task.RERANK:
             answer = _rerank_step(endpoint, answer)
         if endpoint.task is not Task.TEXT_EMBEDDING:
@@ -356,21 +360,6 @@ async def _generates_text(call: Call) -> Result:
         "This endpoint's model generates text. It does not support this request.",
         remedy="Use an endpoint whose task is text_embedding, sparse_embedding or rerank.",
     )
-
-
-class _AddDeadline:
-    """Sets a default deadline, which the queue enforces."""
-
-    def __init__(self, answer: Handler, clock: Clock) -> None:
-        self._answer = answer
-        self._clock = clock
-
-    def __call__(self, call: Call) -> Coroutine[Any, Any, Result]:
-        if call.context.deadline is None:
-            deadline = self._clock() + DEFAULT_TIMEOUT
-            context = structs.replace(call.context, deadline=deadline)
-            call = structs.replace(call, context=context)
-        return self._answer(call)
 
 
 class _EnforceDeadline:
