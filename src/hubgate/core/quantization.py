@@ -87,10 +87,9 @@ class VectorFormat(NamedTuple):
             InvalidRequest: as `quantize`.
             UpstreamUnreadable: a number is not finite.
         """
-        items = in_encoding(vectors, self.source).items
-        if self.dtype is OutputDtype.FLOAT:  # on the hot path
-            return [b'"%b"' % f32_to_base64(item) for item in items] if self.as_base64 else items
-        return [self.value(item) for item in items]
+        if self.dtype is OutputDtype.FLOAT and not self.as_base64:  # on the hot path
+            return in_encoding(vectors, Encoding.JSON).items
+        return [self.value(item) for item in in_encoding(vectors, Encoding.F32).items]
 
 
 def _int8(item: bytes) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from hubgate.core.off_loop import off_loop, total
+from hubgate.core.off_loop import LARGE_BYTES, off_loop, total
 from hubgate.core.quantization import VectorFormat, work_size
 from hubgate.domain.calls import Embed, Vectors
 from hubgate.domain.endpoint import Endpoint, OutputDtype
@@ -16,6 +17,7 @@ from hubgate.web.http.asgi import respond
 from hubgate.web.shared.embeddings import (
     embed,
     estimate_tokens,
+    joined,
     parse_input_type,
     parse_texts,
     vector_headers,
@@ -42,6 +44,14 @@ class EmbedForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Of Cohere's own queue; ignored."""
 
 
+_FORMATS: dict[EmbeddingType, VectorFormat] = {
+    "float": VectorFormat(),
+    "int8": VectorFormat(OutputDtype.INT8),
+    "uint8": VectorFormat(OutputDtype.UINT8),
+    "binary": VectorFormat(OutputDtype.BINARY),
+    "ubinary": VectorFormat(OutputDtype.UBINARY),
+    "base64": VectorFormat(as_base64=True),
+}
 EMBED = msgspec.json.Decoder(EmbedForm)
 
 
@@ -58,10 +68,15 @@ async def handle_embed(exchange: Exchange, form: EmbedForm, version: int) -> Non
     )
     vectors = await embed(exchange.gateway, exchange.context, exchange.endpoint.name, call)
     # Version 1 has embeddings without a type unless types are requested.
-    types: list[EmbeddingType] = form.embedding_types or (["float"] if version > 1 else [])
+    types: Sequence[EmbeddingType] = form.embedding_types or (("float",) if version > 1 else ())
     head = {"id": exchange.context.request_id, "texts": texts, "meta": _meta(texts, vectors, version)}
-    size = sum(work_size(vectors, _format(kind).dtype) for kind in types) or total(vectors.items)
-    body = await off_loop(size, _render, vectors, types, head)
+    size = (
+        total(vectors.items)
+        if not types
+        else sum([work_size(vectors, _FORMATS[kind].dtype) for kind in types])
+    )
+    render = partial(_render, vectors, types, head)
+    body = render() if size <= LARGE_BYTES else await off_loop(size, render)
     await respond(exchange.send, 200, body, headers=vector_headers(vectors))
 
 
@@ -111,21 +126,12 @@ def _meta(texts: Sequence[str], vectors: Vectors, version: int) -> dict[str, Any
 
 
 def _render(vectors: Vectors, types: Sequence[EmbeddingType], head: dict[str, Any]) -> bytes:
-    if types:
-        by_type = (b'"%b":%b' % (kind.encode(), _embeddings(vectors, kind)) for kind in dict.fromkeys(types))
-        embeddings, response_type = b"{%b}" % b",".join(by_type), b"embeddings_by_type"
-    else:
-        embeddings, response_type = _embeddings(vectors, "float"), b"embeddings_floats"
-    return b'{"response_type":"%b","embeddings":%b,%b' % (
-        response_type,
-        embeddings,
-        msgspec.json.encode(head)[1:],
-    )
-
-
-def _embeddings(vectors: Vectors, kind: EmbeddingType) -> bytes:
-    return b"[%b]" % b",".join(_format(kind).values(vectors))
-
-
-def _format(kind: EmbeddingType) -> VectorFormat:
-    return VectorFormat(as_base64=True) if kind == "base64" else VectorFormat(OutputDtype(kind))
+    end = b",%b" % msgspec.json.encode(head)[1:]
+    start = b'{"response_type":"embeddings_floats","embeddings":['
+    if not types:
+        return joined(start, _FORMATS["float"].values(vectors), b",", b"]" + end)
+    start = b'{"response_type":"embeddings_by_type","embeddings":{'
+    *others, last = dict.fromkeys(types)
+    for kind in others:
+        start = joined(start + b'"%b":[' % kind.encode(), _FORMATS[kind].values(vectors), b",", b"],")
+    return joined(start + b'"%b":[' % last.encode(), _FORMATS[last].values(vectors), b",", b"]}" + end)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from hubgate.core.off_loop import off_loop, total
+from hubgate.core.off_loop import LARGE_BYTES, off_loop, total
 from hubgate.core.quantization import quantize, quantized_to_json, work_size
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import (
@@ -34,7 +34,7 @@ from hubgate.web.elastic.generation import ElasticEncoder, chat_body, completion
 from hubgate.web.elastic.inference_requests import ElementType, InferenceForm, read_chat, read_inference
 from hubgate.web.elastic.options import SERVICE, RequestOptions, Timeout
 from hubgate.web.http.asgi import Headers, respond
-from hubgate.web.shared.embeddings import embed, embed_in_chunks, vector_headers, waited_header
+from hubgate.web.shared.embeddings import embed, embed_in_chunks, joined, vector_headers, waited_header
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import generate, stream
 from hubgate.web.shared.rerank import rerank, top_ranked
@@ -51,15 +51,15 @@ class _Reply(NamedTuple):
     warnings: Sequence[str] = ()
 
 
-async def handle_inference(exchange: Exchange, options: RequestOptions, body: bytes) -> None:
+async def handle_inference(exchange: Exchange, options: RequestOptions, request_body: bytes) -> None:
     """`POST /_inference/{task}?/{id}`."""
     endpoint = exchange.endpoint
-    form = None if endpoint.task is Task.CHAT_COMPLETION else read_inference(body)
+    form = None if endpoint.task is Task.CHAT_COMPLETION else read_inference(request_body)
     timeout = options.timeout(form.timeout if form else None, task=endpoint.task)
     call_context = _call_context(exchange, timeout)
     try:
         if form is None:
-            reply = await _chat(exchange, body, call_context)
+            reply = await _chat(exchange, request_body, call_context)
         else:
             reply = await _HANDLERS.get(endpoint.task, _reject)(exchange, form, call_context)
     except HubgateError as error:
@@ -67,8 +67,8 @@ async def handle_inference(exchange: Exchange, options: RequestOptions, body: by
     if form and form.task_settings:
         reply = reply._replace(warnings=(*reply.warnings, _TASK_SETTINGS_IGNORED))
     headers = [*reply.headers, *map(warning_header, reply.warnings)]
-    formatted = await off_loop(len(reply.body), options.format_json, reply.body)
-    await respond(exchange.send, 200, formatted, options.media_type, headers)
+    body = await off_loop(len(reply.body), options.format_json, reply.body) if options.pretty else reply.body
+    await respond(exchange.send, 200, body, options.media_type, headers)
 
 
 async def handle_stream(exchange: Exchange, options: RequestOptions, body: bytes) -> None:
@@ -116,7 +116,11 @@ async def _embed(exchange: Exchange, form: InferenceForm, call_context: Context)
     kind = form.element_type()
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call)
-        body = await off_loop(work_size(vectors, kind.dtype), _render_vectors, vectors, kind)
+        size = work_size(vectors, kind.dtype)
+        small = size <= LARGE_BYTES
+        body = (
+            _render_vectors(vectors, kind) if small else await off_loop(size, _render_vectors, vectors, kind)
+        )
         return _Reply(body, vector_headers(vectors), _warnings(vectors))
     encoding = _encoding(kind)
     chunked = await embed_in_chunks(
@@ -203,8 +207,10 @@ def _element_value(item: bytes, kind: ElementType) -> bytes:
 
 def _render_vectors(vectors: Vectors, kind: ElementType) -> bytes:
     """`{"text_embedding": [{"embedding": […]}, …]}`, or the same below the name of another element type."""
-    items = [_element_value(item, kind) for item in in_encoding(vectors, _encoding(kind)).items]
-    return b'{"%b":[{"embedding":%b}]}' % (kind.encode(), b'},{"embedding":'.join(items))
+    items = in_encoding(vectors, _encoding(kind)).items
+    if kind is not ElementType.FLOAT:
+        items = [_element_value(item, kind) for item in items]
+    return joined(b'{"%b":[{"embedding":' % kind.encode(), items, b'},{"embedding":', b"}]}")
 
 
 def _render_sparse(vectors: SparseVectors) -> bytes:

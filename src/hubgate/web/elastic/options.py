@@ -55,11 +55,13 @@ class RequestOptions:
         ElasticError: a parameter is unknown, `pretty` is neither true nor false, or the body's type is not JSON.
     """
 
-    __slots__ = ("_params", "_pretty", "media_type")
+    __slots__ = ("_params", "media_type", "pretty")
 
     def __init__(self, scope: Scope, *known: str) -> None:
         self._params = _params(scope, known) if scope["query_string"] else {}
-        self._pretty = self.flag("pretty")  # read now: a refusal must come before any effect
+        self.pretty = bool(self._params) and self.flag(
+            "pretty"
+        )  # read now: a refusal must come before any effect
         self.media_type = _media_type(scope)
 
     def flag(self, name: str) -> bool:
@@ -87,7 +89,7 @@ class RequestOptions:
         return Timeout(text, seconds)
 
     def format_json(self, body: bytes) -> bytes:
-        return msgspec.json.format(body, indent=2) + b"\n" if self._pretty else body
+        return msgspec.json.format(body, indent=2) + b"\n" if self.pretty else body
 
     def response(self, value: object) -> Response:
         body = self.format_json(msgspec.json.encode(value))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from hubgate.core.off_loop import off_loop, total
+from hubgate.core.off_loop import LARGE_BYTES, off_loop, total
 from hubgate.core.vectors import cosines, in_encoding
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.endpoint import InputType
@@ -16,7 +16,7 @@ from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import Scope, decode, respond
 from hubgate.web.openai.embeddings import EmbeddingsForm, handle_embeddings
 from hubgate.web.schemas.validation import convert
-from hubgate.web.shared.embeddings import Inputs, embed, parse_input_type, parse_texts, vector_headers
+from hubgate.web.shared.embeddings import Inputs, embed, joined, parse_input_type, parse_texts, vector_headers
 from hubgate.web.shared.exchange import Exchange
 
 
@@ -36,17 +36,13 @@ class _EmbedForm(_Options, forbid_unknown_fields=True, kw_only=True):
 
     inputs: Inputs | dict[str, Any] | None = None
     parameters: _Options | None = None
-    """Where clients of 2023 put the options. Those at the root take precedence."""
+    """Where clients of 2023 put the options."""
     options: Any = None
     """`wait_for_model` and `use_cache`, of a service that no longer exists; ignored."""
     input: Inputs | None = None
     model: Any = None
     """Ignored, since the path names the endpoint. Clients send `dummy`, `tgi` or a URL."""
     user: Any = None
-
-    def option(self, name: str) -> Any:
-        value = getattr(self, name)
-        return getattr(self.parameters, name) if value is None and self.parameters else value
 
 
 class _Comparison(msgspec.Struct):
@@ -71,7 +67,9 @@ async def handle_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
         vectors = await embed(
             exchange.gateway, exchange.context, exchange.endpoint.name, _call(exchange, form)
         )
-        reply = await off_loop(total(vectors.items), _render_vectors, vectors)
+        size = total(vectors.items)
+        small = size <= LARGE_BYTES
+        reply = _render_vectors(vectors) if small else await off_loop(size, _render_vectors, vectors)
         await respond(exchange.send, 200, reply, headers=vector_headers(vectors))
 
 
@@ -86,12 +84,13 @@ async def _compare(exchange: Exchange, form: _EmbedForm, inputs: dict[str, Any])
         ) from None
     sentences = parse_texts(comparison.sentences, "inputs.sentences")
     texts = [*parse_texts(comparison.source_sentence, "inputs.source_sentence"), *sentences]
+    options = form if form.parameters is None else _both(form, form.parameters)
     call = Embed(
         texts=texts,
         input_type=InputType.CLUSTERING,
-        prompt_name=form.option("prompt_name"),
-        truncate=form.option("truncate"),
-        truncate_left=_truncate_left(form),
+        prompt_name=options.prompt_name,
+        truncate=options.truncate,
+        truncate_left=_truncate_left(options),
         context=exchange.context.call_context(),
     )
     vectors = await embed(exchange.gateway, exchange.context, exchange.endpoint.name, call)
@@ -105,29 +104,36 @@ def _render_cosines(vectors: Vectors) -> bytes:
 
 
 def _render_vectors(vectors: Vectors) -> bytes:
-    return b"[%b]" % b",".join(in_encoding(vectors, Encoding.JSON).items)
+    return joined(b"[", in_encoding(vectors, Encoding.JSON).items, b",", b"]")
 
 
 def _call(exchange: Exchange, form: _EmbedForm) -> Embed:
+    options = form if form.parameters is None else _both(form, form.parameters)
     return Embed(
-        texts=_texts(form),
-        input_type=parse_input_type(form.option("input_type")) or exchange.input_type,
-        prompt_name=form.option("prompt_name"),
-        dimensions=form.option("dimensions"),
-        normalize=form.option("normalize"),
-        truncate=form.option("truncate"),
-        truncate_left=_truncate_left(form),
+        texts=_texts(form, options),
+        input_type=parse_input_type(options.input_type) or exchange.input_type,
+        prompt_name=options.prompt_name,
+        dimensions=options.dimensions,
+        normalize=options.normalize,
+        truncate=options.truncate,
+        truncate_left=_truncate_left(options),
         context=exchange.context.call_context(),
     )
 
 
-def _truncate_left(form: _EmbedForm) -> bool | None:
-    direction = form.option("truncation_direction")
+def _both(form: _Options, parameters: _Options) -> _Options:
+    """All options. Those at the root take precedence."""
+    first, second = (msgspec.structs.asdict(each) for each in (form, parameters))
+    return _Options(**{name: value if first[name] is None else first[name] for name, value in second.items()})
+
+
+def _truncate_left(options: _Options) -> bool | None:
+    direction = options.truncation_direction
     return None if direction is None else direction.lower() == "left"
 
 
-def _texts(form: _EmbedForm) -> Sequence[str]:
-    if form.option("encoding_format") == "base64":
+def _texts(form: _EmbedForm, options: _Options) -> Sequence[str]:
+    if options.encoding_format == "base64":
         raise InvalidRequest(
             "[encoding_format] cannot be base64 here: the response is a list of lists of numbers.",
             remedy="Use /v1/embeddings under the same base URL, which supports base64.",

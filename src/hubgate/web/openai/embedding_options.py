@@ -8,7 +8,6 @@ import msgspec
 
 from hubgate.domain.endpoint import InputType, OutputDtype
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.shared.embeddings import Inputs
 
 _TASKS = {
     "retrieval.query": InputType.SEARCH,
@@ -62,14 +61,8 @@ class OtherOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return _TASKS[self.task]
 
 
-def plain_texts(inputs: Inputs) -> Inputs:
-    """The texts of Jina's `[{"text"}]`; other inputs are returned unchanged."""
-    if isinstance(inputs, list) and dict in set(map(type, inputs)):
-        return [_text(item) for item in inputs]
-    return inputs
-
-
-def _text(item: Any) -> Any:
+def text_of(item: Any) -> Any:
+    """The text of Jina's `{"text"}`; any other item is returned unchanged."""
     match item:
         case {"text": text, **rest} if not rest:
             return text

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import chain, repeat
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from itertools import repeat
 from typing import Any, Literal
 
 import msgspec
 
-from hubgate.core.off_loop import off_loop
+from hubgate.core.off_loop import LARGE_BYTES, off_loop
 from hubgate.core.quantization import VectorFormat, work_size
 from hubgate.domain.calls import Embed, Vectors
 from hubgate.domain.chunking import InvalidChunking
-from hubgate.domain.endpoint import OutputDtype
+from hubgate.domain.endpoint import InputType, OutputDtype
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.chunks import Chunked, EmbeddedChunk
 from hubgate.web.http.asgi import Scope, Send, respond
 from hubgate.web.http.request_context import context_of
-from hubgate.web.openai.embedding_options import OtherOptions, plain_texts
+from hubgate.web.openai.embedding_options import OtherOptions, text_of
 from hubgate.web.shared.embeddings import (
     Inputs,
     embed,
@@ -51,6 +51,7 @@ class EmbeddingsForm(OtherOptions, forbid_unknown_fields=True, kw_only=True):
 
 _START = b'{"object":"list","data":['
 EMBEDDINGS = msgspec.json.Decoder(EmbeddingsForm)
+_FLOATS, _BASE64 = VectorFormat(), VectorFormat(as_base64=True)
 _OPENAI_CLIENT = b"x-stainless-lang"
 """A header that OpenAI's clients send, in every language."""
 
@@ -60,24 +61,23 @@ async def handle_embeddings(
 ) -> None:
     context = context_of(scope)
     endpoint, kind = resolve_endpoint(gateway, context, name)
-    _, colon, word = name.partition(":")
-    model = endpoint.name + colon + word  # as it was named, but an alias says what is behind it
-    texts = parse_texts(plain_texts(form.input), "input")
+    texts = parse_texts(form.input, "input", text_of=text_of)
     call = Embed(
         texts=texts,
-        input_type=parse_input_type(form.input_type) or form.parsed_task() or kind,
+        input_type=_input_type(form) or kind,
         dimensions=form.output_dimension if form.dimensions is None else form.dimensions,
         normalize=form.normalized,
         truncate=form.truncation if form.truncate is None else form.truncate,
         context=context.call_context(),
     )
     style = _format(form, scope)
+    model = _model(endpoint.name, name)
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call, counts=form.token_counts)
         counts = form.token_counts and vectors.exact  # otherwise they are a total, divided
-        usage = usage_object(texts, vectors)
+        render = partial(_render_vectors, vectors, model, usage_object(texts, vectors), style, counts=counts)
         size = work_size(vectors, style.dtype)
-        body = await off_loop(size, _render_vectors, vectors, model, usage, style, counts=counts)
+        body = render() if size <= LARGE_BYTES else await off_loop(size, render)
     else:
         try:
             chunked = await embed_in_chunks(
@@ -97,7 +97,23 @@ async def handle_embeddings(
     await respond(send, 200, body, headers=vector_headers(vectors))
 
 
+def _model(endpoint: str, name: str) -> str:
+    """The model as it was named, but with the endpoint behind an alias."""
+    if name == endpoint:
+        return name
+    _, colon, word = name.partition(":")
+    return endpoint + colon + word
+
+
+def _input_type(form: EmbeddingsForm) -> InputType | None:
+    if form.input_type is None and form.task is None and not form.late_chunking:
+        return None
+    return parse_input_type(form.input_type) or form.parsed_task()
+
+
 def _format(form: EmbeddingsForm, scope: Scope) -> VectorFormat:
+    if form.output_dtype is None and form.embedding_type is None:
+        return _BASE64 if form.encoding_format == "base64" else _FLOATS
     dtype = form.parsed_dtype()
     as_base64 = "base64" in (form.encoding_format, form.embedding_type)
     if as_base64 and dtype is not OutputDtype.FLOAT:
@@ -109,7 +125,15 @@ def _format(form: EmbeddingsForm, scope: Scope) -> VectorFormat:
 def _render_vectors(
     vectors: Vectors, model: str, usage: dict[str, int | bool], style: VectorFormat, *, counts: bool
 ) -> bytes:
-    return b"".join((_START, *_embeddings(vectors, style, counts=counts), _end(model, usage)))
+    values = style.values(vectors)
+    if vectors.text_unread or (counts and vectors.text_tokens):
+        values = _with_token_counts(vectors, values, counts=counts)
+    # In pieces, so that long vectors are copied once.
+    parts = [b""] * (2 * len(values) + 1)
+    parts[:-1:2] = _heads(len(values))
+    parts[1::2] = values
+    parts[-1] = b"}" + _end(model, usage)
+    return b"".join(parts)
 
 
 def _render_chunks(chunked: Chunked, model: str, style: VectorFormat, *, counts: bool) -> bytes:
@@ -128,24 +152,17 @@ def _end(model: str, usage: dict[str, int | bool], warnings: Sequence[str] = ())
     )
 
 
-def _embeddings(vectors: Vectors, style: VectorFormat, *, counts: bool) -> Iterable[bytes]:
-    """The items of the response, in pieces, so that long vectors are copied once."""
-    heads, values = _heads(len(vectors.items)), style.values(vectors)
+def _with_token_counts(vectors: Vectors, values: Sequence[bytes], *, counts: bool) -> Sequence[bytes]:
     tokens = vectors.text_tokens if counts else None
-    if not tokens and not vectors.text_unread:
-        return chain.from_iterable(zip(heads, values, repeat(b"}"), strict=False))
-    ends = [
-        b"%b}" % _token_counts(*each)
-        for each in zip(tokens or repeat(None), vectors.text_unread or repeat(None), strict=False)
-    ]
-    return chain.from_iterable(zip(heads, values, ends, strict=True))
+    parts = zip(values, tokens or repeat(None), vectors.text_unread or repeat(None), strict=False)
+    return [value + _token_counts(*each) for value, *each in parts]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _heads(count: int) -> Sequence[bytes]:
     """What precedes each of the vectors."""
-    heads = [b',{"object":"embedding","index":%d,"embedding":' % index for index in range(count)]
-    return [heads[0][1:], *heads[1:]]
+    first = _START + b'{"object":"embedding","index":0,"embedding":'
+    return [first, *(b'},{"object":"embedding","index":%d,"embedding":' % index for index in range(1, count))]
 
 
 def _chunks(chunks: Sequence[EmbeddedChunk], style: VectorFormat, *, counts: bool) -> bytes:

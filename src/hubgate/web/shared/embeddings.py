@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -31,17 +31,19 @@ _JSON_TYPE_NAMES: dict[type, str] = {
     bool: "a boolean",
     type(None): "null",
 }
+_TEXT = {str}
 _MIN_REPORTED_WAIT_SECONDS = 0.001
 # Between English prose (4 to 5 bytes a token) and Chinese (3 to 4), as BERT's and XLM-R's tokenizers cut them.
 _BYTES_PER_TOKEN = 4
 
 
-def parse_texts(inputs: Inputs, field: str) -> Sequence[str]:
+def parse_texts(inputs: Inputs, field: str, *, text_of: Callable[[Any], Any] | None = None) -> Sequence[str]:
     """The texts of a request.
 
     Args:
         inputs: the field's value.
         field: its name, for errors.
+        text_of: returns the text of an item that is not one, if it has one.
 
     Raises:
         InvalidRequest: an item is empty or not a text.
@@ -55,8 +57,10 @@ def parse_texts(inputs: Inputs, field: str) -> Sequence[str]:
             f"[{field}] has {len(texts)} texts; one request takes at most {MAX_TEXTS}.",
             remedy="Send them in several requests.",
         )
-    if set(map(type, texts)) != {str}:
-        raise _not_a_text(texts, field)
+    if set(map(type, texts)) != _TEXT:
+        texts = list(map(text_of, texts)) if text_of else texts
+        if set(map(type, texts)) != _TEXT:
+            raise _not_a_text(texts, field)
     if "" in texts:
         where = field if isinstance(inputs, str) else f"{field}[{texts.index('')}]"
         raise InvalidRequest(f"[{where}] is an empty string.", remedy="Omit empty texts.")
@@ -141,6 +145,13 @@ async def embed_in_chunks(
     return await embed_chunks(endpoint, settings, call, embed_texts, count=count, encoding=encoding)
 
 
+def joined(start: bytes, values: Sequence[bytes], between: bytes, end: bytes) -> bytes:
+    """Vectors and what is around them. They are copied only once."""
+    parts = [between] * (2 * len(values) + 1)
+    parts[0], parts[1::2], parts[-1] = start, values, end
+    return b"".join(parts)
+
+
 def usage_object(texts: Sequence[str], vectors: Vectors) -> dict[str, int | bool]:
     """OpenAI's `usage`, and hubgate's `estimated` and `truncated_inputs` where they apply."""
     tokens = estimate_tokens(texts) if vectors.tokens is None else vectors.tokens
@@ -160,10 +171,10 @@ def estimate_tokens(texts: Sequence[str]) -> int:
 
 def vector_headers(vectors: Vectors) -> list[tuple[bytes, bytes]]:
     """`X-Hubgate-Truncated` (texts cut to the model's limit) and `X-Hubgate-Waited`, each only where it applies."""
-    headers = []
+    headers = waited_header(vectors.waited) if vectors.waited else []
     if vectors.truncated:
-        headers.append((b"x-hubgate-truncated", b"%d" % vectors.truncated))
-    return [*headers, *waited_header(vectors.waited)]
+        headers.insert(0, (b"x-hubgate-truncated", b"%d" % vectors.truncated))
+    return headers
 
 
 def waited_header(seconds: float) -> list[tuple[bytes, bytes]]:
