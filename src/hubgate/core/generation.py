@@ -9,14 +9,15 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from hubgate.core.errors import deadline_exceeded
-from hubgate.core.queue.generation_queue import GenerationQueue
+from hubgate.core.queue.generation_queue import GenerationQueue, GenerationSlot
 from hubgate.core.results import BYTES_PER_TOKEN, utf8_size
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.circuit_breaker import CircuitBreaker
-from hubgate.core.traffic.rate_limiter import sending_under
+from hubgate.core.traffic.rate_limiter import CURRENT_PERMIT
 from hubgate.core.traffic.retry import Retrier
 from hubgate.core.traffic.timers import TimeLimit, Timers
 from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat
+from hubgate.domain.errors import UpstreamError
 from hubgate.domain.ports import Clock, Events, TextGenerator
 
 R = TypeVar("R")
@@ -58,13 +59,8 @@ class GenerationPipeline:
         Raises:
             HubgateError: it cannot be generated.
         """
-        tokens, deadline = await self._begin(call)
-        slot = await self._queue.acquire(call.context, tokens, deadline)
-        try:
-            with sending_under(slot.permit):
-                generated = await self._send(self._generator.generate, call, tokens, deadline)
-        finally:
-            slot.release()
+        generated, slot = await self._send(self._generator.generate, call)
+        self._queue.release(slot)
         return replace(generated, waited=slot.waited) if slot.waited else generated
 
     async def stream(self, call: GenerationCall) -> ManagedStream:
@@ -73,38 +69,37 @@ class GenerationPipeline:
         Raises:
             HubgateError: the stream cannot begin.
         """
-        tokens, deadline = await self._begin(call)
-        slot = await self._queue.acquire(call.context, tokens, deadline)
-        try:
-            with sending_under(slot.permit):
-                events = await self._send(self._generator.stream, call, tokens, deadline)
-        except BaseException:
-            slot.release()
-            raise
+        events, slot = await self._send(self._generator.stream, call)
         return ManagedStream(events, slot.release, waited=slot.waited)
 
-    async def _begin(self, call: GenerationCall) -> tuple[int, float]:
-        if agreement := self._breaker.check(call.context.caller):
-            await agreement
-        deadline = call.context.deadline
-        return _prompt_tokens(call), self._clock() + self._default_timeout if deadline is None else deadline
-
     async def _send(
-        self,
-        send: Callable[[GenerationCall], Awaitable[R]],
-        call: GenerationCall,
-        tokens: int,
-        deadline: float,
-    ) -> R:
-        def with_retries(call: GenerationCall) -> Awaitable[R]:
-            return self._retrier.run(send, call, tokens, deadline)
-
+        self, send: Callable[[GenerationCall], Awaitable[R]], call: GenerationCall
+    ) -> tuple[R, GenerationSlot]:
+        """The model's answer, and the slot, which the caller must release."""
+        context = call.context
+        caller, deadline = context.caller, context.deadline
+        if agreement := self._breaker.check(caller):
+            await agreement
+        if deadline is None:
+            deadline = self._clock() + self._default_timeout
+        tokens = _prompt_tokens(call) if self._queue.counts_tokens else 1
+        slot = self._queue.try_acquire(caller, tokens) or await self._queue.wait(context, tokens, deadline)
+        before = CURRENT_PERMIT.set(slot.permit)
         started = self._clock()
         try:
             with TimeLimit(self._timers, deadline):
-                return await self._breaker.watch(with_retries, call)
-        except TimeoutError:
-            raise deadline_exceeded(self._clock() - started, in_queue=False) from None
+                result = await self._retrier.run(send, call, tokens, deadline)
+        except BaseException as error:
+            slot.release()
+            if isinstance(error, UpstreamError):
+                self._breaker.failed(error, caller)
+            elif isinstance(error, TimeoutError):
+                raise deadline_exceeded(self._clock() - started, in_queue=False) from None
+            raise
+        finally:
+            CURRENT_PERMIT.reset(before)
+        self._breaker.succeeded()
+        return result, slot
 
 
 class ManagedStream:

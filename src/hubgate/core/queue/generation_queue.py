@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 import time
 
+import msgspec
+
 from hubgate.core.errors import deadline_exceeded, deadline_unreachable, endpoint_closing, queue_full
 from hubgate.core.queue.fair_queue import Batch, FairQueue, QueueEntry
 from hubgate.core.traffic.balancer import Balancer
@@ -41,6 +43,8 @@ class GenerationQueue:
         clock: Clock = time.monotonic,
     ) -> None:
         self._limiter = limiter
+        self.counts_tokens = limiter.counts_tokens
+        """Whether a slot depends on the number of tokens."""
         self._places = ConcurrencyLimit(START_LIMIT) if places is None else places
         self._places.on_raise = self._start_dispatcher
         self._max_waiting_calls = max_waiting_calls
@@ -81,12 +85,22 @@ class GenerationQueue:
             QueueFull: too many calls wait, or the endpoint is closing.
             DeadlineExceeded: there is no slot before the deadline.
         """
-        caller = context.caller
-        if not self._queue and self._has_room(caller) and not self._closed:
-            permit = self._limiter.try_acquire(tokens)
-            if permit is not None:
-                self._grant(permit, caller, tokens)
-                return GenerationSlot(self, permit, caller, 0.0)
+        return self.try_acquire(context.caller, tokens) or await self.wait(context, tokens, deadline)
+
+    def try_acquire(self, caller: str, tokens: int) -> GenerationSlot | None:
+        """A slot, if there is one without waiting. The caller must release it."""
+        if self._queue.calls or self._closed or not self._has_room(caller):
+            return None
+        permit = self._limiter.try_take(texts=1, tokens=tokens)
+        if permit is None:
+            return None
+        self._places.in_flight += 1
+        self._slots_by_caller[caller] = self._slots_by_caller.get(caller, 0) + 1
+        self.requests += 1
+        return GenerationSlot(self, permit, caller)
+
+    async def wait(self, context: Context, tokens: int, deadline: float) -> GenerationSlot:
+        """Wait for a slot if there is none: see `acquire`."""
         now = self._clock()
         entry = QueueEntry(context, [tokens])
         self._admit(entry, deadline - now)
@@ -100,7 +114,7 @@ class GenerationQueue:
         except BaseException:
             self._leave(entry)
             raise
-        return GenerationSlot(self, entry.reply.result(), caller, self._clock() - now)
+        return GenerationSlot(self, entry.reply.result(), context.caller, self._clock() - now)
 
     async def close(self) -> None:
         """Reject new calls, fail those that wait, and let those in flight finish."""
@@ -113,9 +127,12 @@ class GenerationQueue:
         if self._places.in_flight:
             await self._idle.wait()
 
-    def release(self, permit: Permit, caller: str) -> None:
-        """Free the slot of this permit."""
-        self._limiter.release(permit)
+    def release(self, slot: GenerationSlot) -> None:
+        """Free a slot. A second call does nothing."""
+        if slot.released:
+            return
+        slot.released, caller = True, slot.caller
+        self._limiter.release(slot.permit)
         self._places.in_flight -= 1
         slots = self._slots_by_caller[caller] - 1
         if slots:
@@ -124,7 +141,7 @@ class GenerationQueue:
             del self._slots_by_caller[caller]
         if self._closed and not self._places.in_flight:
             self._idle.set()
-        if self._queue:
+        if self._queue.calls:
             self._start_dispatcher()
 
     def _admit(self, entry: QueueEntry, remaining: float) -> None:
@@ -180,28 +197,21 @@ class GenerationQueue:
             self._queue.remove(entry)
             entry.reply.cancel()
         elif not entry.reply.cancelled() and entry.reply.exception() is None:
-            self.release(entry.reply.result(), entry.context.caller)  # granted while the caller left
+            self.release(
+                GenerationSlot(self, entry.reply.result(), entry.context.caller)
+            )  # granted meanwhile
 
 
-class GenerationSlot:
-    """The right to send one request, until it is released. `waited` is the seconds in the queue."""
+class GenerationSlot(msgspec.Struct, eq=False):
+    """The right to send one request, until it is released."""
 
-    __slots__ = ("_caller", "_permit", "_queue", "waited")
-
-    def __init__(self, queue: GenerationQueue, permit: Permit, caller: str, waited: float) -> None:
-        self._queue = queue
-        self._caller = caller
-        self._permit: Permit | None = permit
-        self.waited = waited
-
-    @property
-    def permit(self) -> Permit:
-        """The permit of a slot that is not released."""
-        assert self._permit is not None  # noqa: S101
-        return self._permit
+    queue: GenerationQueue
+    permit: Permit
+    caller: str
+    waited: float = 0.0
+    """Seconds in the queue."""
+    released: bool = False
 
     def release(self) -> None:
         """Free the slot. A second call does nothing."""
-        permit, self._permit = self._permit, None
-        if permit is not None:
-            self._queue.release(permit, self._caller)
+        self.queue.release(self)

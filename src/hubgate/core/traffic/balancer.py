@@ -54,6 +54,7 @@ class Balancer:
         self._patient = patient
         self._clock = clock
         self._by_limiter = {replica.limiter: replica for replica in replicas}
+        self.counts_tokens = any(replica.limiter.counts_tokens for replica in replicas)
         self._held: dict[Permit, Permit | None] = {}
         """For each permit that was granted, the one under which its request is sent now."""
         self._waiting: set[asyncio.Future[None]] = set()
@@ -95,6 +96,13 @@ class Balancer:
                 if permit is not None:
                     return self._granted(permit)
         return None
+
+    def try_take(self, *, texts: int, tokens: int) -> Permit | None:
+        """The same, filled."""
+        permit = self.try_acquire(tokens)
+        if permit is not None:
+            self.fill(permit, texts=texts, tokens=tokens)
+        return permit
 
     def fill(self, permit: Permit, *, texts: int, tokens: int) -> None:
         """See `RateLimiter.fill`."""
@@ -201,9 +209,11 @@ class Balancer:
             error.retryable, error.retry_after = True, first.retry_at - now
         raise error
 
-    async def watch(self, send: Callable[[C], Awaitable[R]], call: C) -> R:
-        """Send a call; `run` learns from its outcome."""
-        return await send(call)
+    def succeeded(self) -> None:
+        """`run` has noted it."""
+
+    def failed(self, error: UpstreamError, caller: str) -> None:
+        """`run` has noted it."""
 
     async def test_all(self) -> None:
         """Test every replica now."""

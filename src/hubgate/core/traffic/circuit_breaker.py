@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from hubgate.core.errors import error_for_caller
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.notices import Notice
-from hubgate.domain.calls import Call, GenerationCall, Result
+from hubgate.domain.calls import Call, Result
 from hubgate.domain.errors import (
     Cause,
     HubgateError,
@@ -21,9 +20,6 @@ from hubgate.domain.errors import (
     UpstreamUnreachable,
 )
 from hubgate.domain.ports import Clock, Handler
-
-C = TypeVar("C", bound="Call | GenerationCall")
-R = TypeVar("R")
 
 _SERVER_FAILURES = frozenset(
     {
@@ -145,25 +141,20 @@ class CircuitBreaker:
             return None if self._notices is None or self._known_until is None else self._claim_test()
         raise self._rejection(self._last, self._open_until - now)
 
-    async def watch(self, send: Callable[[C], Awaitable[R]], call: C) -> R:
-        """Send a call, and learn from its outcome.
-
-        Raises:
-            HubgateError: what `send` raises.
-        """
-        try:
-            result = await send(call)
-        except UpstreamError as error:
-            if error.cause in _SERVER_FAILURES:
-                self._record(error, call.context.caller)
-            raise
+    def succeeded(self) -> None:
+        """Note that a call succeeded."""
         if self._notices is not None:
             self._succeeded_at = self._clock()
             if self._known_until is not None:
                 self._notices.state.post(_CLOSED, _CLOSED_SECONDS)
                 self._notices.test.remove()
-        self._close()
-        return result
+        if self._last is not None:
+            self._close()
+
+    def failed(self, error: UpstreamError, caller: str) -> None:
+        """Note that a caller's call failed."""
+        if error.cause in _SERVER_FAILURES:
+            self._record(error, caller)
 
     def _close(self) -> None:
         self._failures, self._pause, self._last, self._testing = 0, self._first_pause, None, False
@@ -257,5 +248,11 @@ class BreakerMonitor:
         self._handler = handler
         self._breaker = breaker
 
-    def __call__(self, call: Call) -> Coroutine[Any, Any, Result]:
-        return self._breaker.watch(self._handler, call)
+    async def __call__(self, call: Call) -> Result:
+        try:
+            result = await self._handler(call)
+        except UpstreamError as error:
+            self._breaker.failed(error, call.context.caller)
+            raise
+        self._breaker.succeeded()
+        return result

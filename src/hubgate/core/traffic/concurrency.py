@@ -78,7 +78,8 @@ class ConcurrencyLimit:
         self._per_token = per_token
         self._clock = clock
         self._unanswered = 0
-        self._level = _Level(max(1, min(start, self._bound)), -math.inf)
+        self.limit = max(1, min(start, self._bound))
+        self._level = _Level(self.limit, -math.inf)
         self._before: _Level | None = None
         """The level before the one that is on trial."""
         self._usual: _Level | None = None
@@ -92,10 +93,6 @@ class ConcurrencyLimit:
         self._refused: int | None = None
         """The limit at which the server refused a request."""
         self._refused_at = -math.inf
-
-    @property
-    def limit(self) -> int:
-        return self._level.limit
 
     @property
     def bound(self) -> int:
@@ -249,7 +246,7 @@ class ConcurrencyLimit:
 
     def _set_level(self, limit: int, now: float) -> None:
         raised = limit > self._level.limit
-        self._level = _Level(limit, now)
+        self.limit, self._level = limit, _Level(limit, now)
         if raised and self.on_raise is not None:
             self.on_raise()
 

@@ -35,8 +35,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextvars import ContextVar, Token
 
 import msgspec
 
@@ -96,44 +96,57 @@ class Permit(msgspec.Struct, eq=False):
         return self.logged.tokens
 
     def try_send(self) -> bool:
-        """See `RateLimiter.try_send`."""
-        return self.limiter.try_send(self)
+        """Mark the request as sent, if it may be sent under this permit now.
+
+        It may not if the permit has lapsed, or if a request was sent under it already: see `renew`.
+        """
+        limiter = self.limiter
+        if limiter.log is None:
+            return True
+        logged, now = self.logged, limiter.clock()
+        if logged.sent or now > logged.send_by:
+            return False
+        logged.sent, logged.expires = True, now + _MAX_STALL + _WINDOW
+        limiter.unconfirmed.append((now, logged))
+        return True
 
     async def renew(self) -> None:
-        """See `RateLimiter.renew`."""
-        await self.limiter.renew(self)
+        """Wait for a new permit for a request that could not be sent. It keeps its place and goes before new requests."""
+        tokens = self.tokens
+        if not self.logged.sent:
+            self.limiter.unlog(self.logged)
+        self.logged = (await self.limiter.acquire(tokens, retry=True)).logged
 
     def reply_started(self) -> None:
-        """See `RateLimiter.reply_started`."""
-        self.limiter.reply_started(self)
+        """Note that the reply to the last request under this permit has begun."""
+        limiter = self.limiter
+        if limiter.log is None:
+            return
+        now, logged, unconfirmed = limiter.clock(), self.logged, limiter.unconfirmed
+        logged.expires = min(logged.expires, now + _WINDOW)
+        while unconfirmed and unconfirmed[0][0] <= now - MARGIN:
+            _, logged = unconfirmed.popleft()
+            logged.expires = min(logged.expires, now + MARGIN + _WINDOW)
+        limiter.serve()
 
 
-_current: ContextVar[Permit | None] = ContextVar("permit", default=None)
+CURRENT_PERMIT: ContextVar[Permit | None] = ContextVar("permit", default=None)
+"""The permit of this task's request; `None` where no rate limit applies, as in a registration."""
+current_permit = CURRENT_PERMIT.get
 
 
-def current_permit() -> Permit | None:
-    """The permit of this task's request; `None` where no rate limit applies, as in a registration."""
-    return _current.get()
-
-
-def sending_under(permit: Permit) -> _Sending:
+class sending_under(msgspec.Struct):  # noqa: N801 - used like a function
     """Send what is sent in this context under the permit."""
-    return _Sending(permit)
 
-
-class _Sending:
-    """A class, because a context manager that is a generator takes three times as long."""
-
-    __slots__ = ("_before", "_permit")
-
-    def __init__(self, permit: Permit) -> None:
-        self._permit = permit
+    permit: Permit
+    _before: Token[Permit | None] | None = None
 
     def __enter__(self) -> None:
-        self._before = _current.set(self._permit)
+        self._before = CURRENT_PERMIT.set(self.permit)
 
     def __exit__(self, *_: object) -> None:
-        _current.reset(self._before)
+        if self._before is not None:
+            CURRENT_PERMIT.reset(self._before)
 
 
 class RateLimiter:
@@ -176,19 +189,21 @@ class RateLimiter:
         self._requests = requests_per_minute or _UNLIMITED
         self._interval = 60 / requests_per_minute if requests_per_minute else 0.0
         self._burst_seconds = (burst - 1) * self._interval
+        self.counts_tokens = tokens_per_minute is not None
         self._tokens_per_minute, self._gateways = tokens_per_minute, gateways
         self._tokens = self._tokens_left = self._token_share()
         self._max_in_flight = self._requests_left = max_concurrent_requests or _UNLIMITED
         self._max_texts = self._texts_left = max_concurrent_texts or _UNLIMITED
         self._reservation = reservation
         self._slots = slots
-        self._clock = clock
+        self.clock = clock
         self._next_slot = -math.inf
         """When the next permit is due without a burst."""
-        self._log: deque[LoggedRequest] | None = None
+        self.log: deque[LoggedRequest] | None = None
+        """The requests that count, in the order of their grants; `None` if there is no limit for a minute."""
         if requests_per_minute or tokens_per_minute or slots:
-            self._log = deque(_from_former_process(reservation))
-        self._unconfirmed: deque[tuple[float, LoggedRequest]] = deque()
+            self.log = deque(_from_former_process(reservation))
+        self.unconfirmed: deque[tuple[float, LoggedRequest]] = deque()
         """Requests that the server may not have read yet, and when they were sent."""
         self._paused_until = -math.inf
         self._throttled_until = -math.inf
@@ -197,7 +212,7 @@ class RateLimiter:
         self._waiting_retries: dict[asyncio.Future[Permit], int] = {}
         self._timer: asyncio.TimerHandle | None = None
         if slots is not None:
-            slots.on_change = self._serve
+            slots.on_change = self.serve
         self._leases = tuple(lease for lease in (request_lease, text_lease) if lease is not None)
         if request_lease is not None:
             self._max_in_flight = self._requests_left = request_lease.limit
@@ -219,80 +234,75 @@ class RateLimiter:
         before new requests, which may be waiting for its place.
         """
         tokens = min(tokens, self._tokens)
-        if permit := self._grant_now(tokens, retry=retry):
-            return permit
+        now = self.clock()
+        if self._is_due(now, tokens, retry=retry):
+            return self._grant_room(now, now, tokens, retry=retry)
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         line = self._waiting_retries if retry else self._waiting
         line[future] = tokens
-        self._serve()
+        self.serve()
         try:
             return await future
         except asyncio.CancelledError:
             if line.pop(future, None) is None and not future.cancelled():
                 self.cancel(future.result())  # granted while it was cancelled
-            self._serve()
+            self.serve()
             raise
 
     def try_acquire(self, tokens: int = 1) -> Permit | None:
         """A permit, if there is one without waiting."""
-        return self._grant_now(min(tokens, self._tokens), retry=False)
+        now, tokens = self.clock(), min(tokens, self._tokens)
+        return self._grant_room(now, now, tokens, retry=False) if self._is_due(now, tokens) else None
+
+    def try_take(self, *, texts: int, tokens: int) -> Permit | None:
+        """The same, filled."""
+        now = self.clock()
+        if self._waiting_retries or self._waiting:
+            return None
+        if self._due(now, min(tokens, self._tokens), retry=False) > now + _EARLY:
+            return None
+        return self._grant(now, now, texts=texts, tokens=tokens, in_flight=True)
 
     def fill(self, permit: Permit, *, texts: int, tokens: int) -> None:
         """Set what the request carries. The rest of the room is free again."""
         self._texts_left += permit.texts - texts
         self._tokens_left += permit.tokens - tokens
         permit.texts, permit.logged.tokens = texts, tokens
-        self._serve()
-
-    def try_send(self, permit: Permit) -> bool:
-        """Mark the request as sent, if it may be sent under this permit now.
-
-        It may not if the permit has lapsed, or if a request was sent under it already: see `renew`.
-        """
-        if self._log is None:
-            return True
-        logged, now = permit.logged, self._clock()
-        if logged.sent or now > logged.send_by:
-            return False
-        logged.sent, logged.expires = True, now + _MAX_STALL + _WINDOW
-        self._unconfirmed.append((now, logged))
-        return True
-
-    async def renew(self, permit: Permit) -> None:
-        """Wait for a new permit for a request that could not be sent. It keeps its place and goes before new requests."""
-        tokens = permit.tokens
-        if not permit.logged.sent:
-            self._unlog(permit.logged)
-        permit.logged = (await self.acquire(tokens, retry=True)).logged
-
-    def reply_started(self, permit: Permit) -> None:
-        """Note that the reply to the last request under this permit has begun."""
-        if self._log is None:
-            return
-        now = self._clock()
-        permit.logged.expires = min(permit.logged.expires, now + _WINDOW)
-        while self._unconfirmed and self._unconfirmed[0][0] <= now - MARGIN:
-            _, logged = self._unconfirmed.popleft()
-            logged.expires = min(logged.expires, now + MARGIN + _WINDOW)
-        self._serve()
+        if self._waiting or self._waiting_retries:
+            self.serve()
 
     def release(self, permit: Permit) -> None:
         """End a request: the reply is complete, or the request failed or was cancelled."""
         logged = permit.logged
         if not logged.sent:
-            logged.expires = min(logged.expires, self._clock() + _WINDOW)
-        if self._log is None:
+            logged.expires = min(logged.expires, self.clock() + _WINDOW)
+        if self.log is None:
             self._tokens_left += logged.tokens
-        self._free_place(permit)
+        self._requests_left += permit.in_flight
+        self._texts_left += permit.texts
+        permit.in_flight, permit.texts = False, 0
+        if self._waiting or self._waiting_retries:
+            self.serve()
 
     def cancel(self, permit: Permit) -> None:
         """Give back a permit under which nothing was sent."""
-        self._unlog(permit.logged)
-        self._free_place(permit)
+        self.unlog(permit.logged)
+        self.release(permit)
+
+    def unlog(self, logged: LoggedRequest) -> None:
+        """Do not count a request that was not sent."""
+        self._tokens_left += logged.tokens
+        logged.tokens = 0
+        if self.log:
+            if self.log[-1] is logged:
+                self._next_slot -= self._interval
+            self.log.remove(logged)
+        if self._slots is not None:
+            self._slots.give_back(logged.send_by)
 
     def throttle(self, seconds: float, remaining: int = 0) -> None:
         """Send at most `remaining` more requests in the next `seconds`, as the upstream requires."""
-        until = self._clock() + seconds
+        until = self.clock() + seconds
         if remaining <= 0:
             if (
                 self._pauses is not None
@@ -305,34 +315,34 @@ class RateLimiter:
             self._throttled_until, self._throttled_interval = until, seconds / remaining
         if self._slots is not None:
             self._slots.throttle(seconds, remaining)
-        self._serve()
+        self.serve()
 
     def _set_max_in_flight(self, limit: int) -> None:
         """What is in flight may exceed it for a while."""
         self._requests_left += limit - self._max_in_flight
         self._max_in_flight = limit
-        self._serve()
+        self.serve()
 
     def _set_max_texts(self, limit: int) -> None:
         self._texts_left += limit - self._max_texts
         self._max_texts = limit
-        self._serve()
+        self.serve()
 
     def _follow_pause(self) -> None:
         """Pause as another gateway does."""
         posted = self._pauses.of_others if self._pauses else None
         if posted is not None:
-            self._paused_until = max(self._paused_until, self._clock() + posted[1])
-            self._serve()
+            self._paused_until = max(self._paused_until, self.clock() + posted[1])
+            self.serve()
 
     def used(self) -> int:
         """Requests that count now: within the minute, or not answered yet. 0 without a limit."""
-        self._expire(self._clock())
-        return len(self._log or ())
+        self._expire(self.clock())
+        return len(self.log or ())
 
     def estimate_wait(self, requests: int = 1) -> float:
         """Seconds until the last of `requests` further permits is granted, at the earliest."""
-        now = self._clock()
+        now = self.clock()
         self._expire(now)
         requests += len(self._waiting) + len(self._waiting_retries)
         if requests <= 0:
@@ -342,17 +352,17 @@ class RateLimiter:
         first = max(now, self._paused_until, self._next_slot - self._burst_seconds)
         due = max(self._next_slot, first) - self._burst_seconds
         last = max(first, due + self._spacing(requests - 1, first, due))
-        full = len(self._log or ()) + requests - self._requests
-        if self._log and full > 0:
-            expires = self._log[min(full, len(self._log)) - 1].expires
+        full = len(self.log or ()) + requests - self._requests
+        if self.log and full > 0:
+            expires = self.log[min(full, len(self.log)) - 1].expires
             last = max(last, min(expires, now + _WINDOW))  # the server may reply at any moment
         return last - now
 
-    def _grant_now(self, tokens: int, *, retry: bool) -> Permit | None:
-        now = self._clock()
-        if self._waiting_retries or self._waiting or self._due(now, tokens, retry=retry) > now + _EARLY:
-            return None
-        return self._grant(now, now, tokens, retry=retry)
+    def _is_due(self, now: float, tokens: int, *, retry: bool = False) -> bool:
+        """Whether a permit can be granted now, to one who has not waited."""
+        if self._waiting_retries or self._waiting:
+            return False
+        return self._due(now, tokens, retry=retry) <= now + _EARLY
 
     def _due(self, now: float, tokens: int, *, retry: bool) -> float:
         """When a permit can be granted: a time, maybe past, or infinity while it depends on something other than time."""
@@ -360,46 +370,59 @@ class RateLimiter:
             for lease in self._leases:
                 lease.need()
             return math.inf
-        self._expire(now)
+        log = self.log
+        if self._tokens_per_minute or (log and log[0].expires <= now):
+            self._expire(now)
         due = max(self._paused_until, self._next_slot - self._burst_seconds)
-        missing = tokens - self._tokens_left
-        if self._log and len(self._log) >= self._requests:
-            due = max(due, self._log[len(self._log) - self._requests].expires)
-        for logged in self._log or () if missing > 0 else ():
-            due = max(due, logged.expires)  # entries leave the log in order
+        if log and len(log) >= self._requests:
+            due = max(due, log[len(log) - self._requests].expires)
+        if log and tokens > self._tokens_left:
+            due = max(due, self._room_at(log, tokens))
+        if due <= now + _EARLY:
+            if self._reservation is not None and now >= self._reservation.usable_until:
+                self._reservation.request(self.serve)
+                return math.inf
+            if self._slots is not None:
+                due = max(due, self._slots.due(now))
+        return due
+
+    def _room_at(self, log: Iterable[LoggedRequest], tokens: int) -> float:
+        """When there is room for so many tokens. Entries leave the log in order."""
+        missing, at = tokens - self._tokens_left, -math.inf
+        for logged in log:
+            at = max(at, logged.expires)
             missing -= logged.tokens
             if missing <= 0:
                 break
-        if due <= now + _EARLY and self._reservation is not None and not self._reservation.ready(self._serve):
-            return math.inf
-        if due <= now + _EARLY and self._slots is not None:
-            due = max(due, self._slots.due(now))
-        return due
+        return at
 
-    def _grant(self, now: float, since: float, tokens: int, *, retry: bool) -> Permit:
+    def _grant_room(self, now: float, since: float, tokens: int, *, retry: bool) -> Permit:
+        """Grant a permit for `tokens` to a retry, and one that reserves all the room there is to a new request."""
+        if retry:
+            return self._grant(now, since, texts=0, tokens=tokens, in_flight=False)
+        texts = min(self._texts_left, _MAX_PER_REQUEST)
+        tokens = min(self._tokens_left, _MAX_PER_REQUEST)
+        return self._grant(now, since, texts=texts, tokens=tokens, in_flight=True)
+
+    def _grant(self, now: float, since: float, *, texts: int, tokens: int, in_flight: bool) -> Permit:
         """Use the slot that was due `since`: a timer that fires late must not slow the rate."""
-        interval = self._pace(now)
+        interval = self._interval if now >= self._throttled_until else self._pace(now)
         self._next_slot = max(self._next_slot, since, now - _LATE) + interval
-        logged = LoggedRequest(
-            expires=now + _MAX_LEAD + _MAX_STALL + _WINDOW,
-            tokens=tokens if retry else min(self._tokens_left, _MAX_PER_REQUEST),
-            send_by=now + _MAX_LEAD if self._slots is None else self._slots.take(now),
-        )
-        permit = Permit(self, logged)
-        self._tokens_left -= permit.tokens
-        if not retry:
-            permit.in_flight, permit.texts = True, min(self._texts_left, _MAX_PER_REQUEST)
+        send_by = now + _MAX_LEAD if self._slots is None else self._slots.take(now)
+        logged = LoggedRequest(now + _MAX_LEAD + _MAX_STALL + _WINDOW, tokens, send_by)
+        self._tokens_left -= tokens
+        if in_flight:
             self._requests_left -= 1
-            self._texts_left -= permit.texts
+            self._texts_left -= texts
             for lease in self._leases:
                 lease.used()
-        if self._log is not None:
-            self._log.append(logged)
+        if self.log is not None:
+            self.log.append(logged)
         if self._reservation is not None:
             self._reservation.spend()
-        return permit
+        return Permit(self, logged, texts, in_flight)
 
-    def _serve(self, *, on_time: bool = False) -> None:
+    def serve(self, *, on_time: bool = False) -> None:
         """Grant what is due, and set the timer for what is next. `on_time`: a timer fired."""
         if self._timer:
             self._timer.cancel()
@@ -407,31 +430,16 @@ class RateLimiter:
         while line := self._waiting_retries or self._waiting:
             future, tokens = next(iter(line.items()))
             retry = line is self._waiting_retries
-            now = self._clock()
+            now = self.clock()
             due = self._due(now, tokens, retry=retry)
             if due > now + _EARLY:
                 if due < math.inf:
                     loop = asyncio.get_running_loop()
-                    self._timer = loop.call_later(due - now, lambda: self._serve(on_time=True))
+                    self._timer = loop.call_later(due - now, lambda: self.serve(on_time=True))
                 return
             del line[future]
             if not future.done():
-                future.set_result(self._grant(now, due if on_time else now, tokens, retry=retry))
-
-    def _unlog(self, logged: LoggedRequest) -> None:
-        self._tokens_left += logged.tokens
-        if self._log:
-            if self._log[-1] is logged:
-                self._next_slot -= self._interval
-            self._log.remove(logged)
-        if self._slots is not None:
-            self._slots.give_back(logged.send_by)
-
-    def _free_place(self, permit: Permit) -> None:
-        self._requests_left += permit.in_flight
-        self._texts_left += permit.texts
-        permit.in_flight, permit.texts = False, 0
-        self._serve()
+                future.set_result(self._grant_room(now, due if on_time else now, tokens, retry=retry))
 
     def _spacing(self, steps: int, first: float, due: float) -> float:
         """Seconds for `steps` permits after one that is granted at `first` and was due at `due`."""
@@ -456,10 +464,10 @@ class RateLimiter:
             share = self._token_share()
             self._tokens_left += share - self._tokens
             self._tokens = share
-        while self._log and self._log[0].expires <= now:
-            self._tokens_left += self._log.popleft().tokens
-        while self._unconfirmed and self._unconfirmed[0][1].expires <= now:
-            self._unconfirmed.popleft()
+        while self.log and self.log[0].expires <= now:
+            self._tokens_left += self.log.popleft().tokens
+        while self.unconfirmed and self.unconfirmed[0][1].expires <= now:
+            self.unconfirmed.popleft()
 
 
 def _from_former_process(reservation: Reservation | None) -> Iterator[LoggedRequest]:

@@ -50,21 +50,22 @@ class Reservation:
         self._pending = 0
         """Being written down."""
         self._valid_until = self._pending_until = -math.inf
+        self.usable_until = -math.inf
+        """Until when a permit may be granted. If that has passed, call `request`."""
         self._saving: asyncio.Task[None] | None = None
         self._on_ready: Callable[[], None] | None = None
 
-    def ready(self, on_ready: Callable[[], None]) -> bool:
-        """Whether a permit may be granted now. If not, `on_ready` is called as soon as one may."""
-        if self._left and self._clock() < self._valid_until:
-            return True
+    def request(self, on_ready: Callable[[], None]) -> None:
+        """Call back as soon as a permit may be granted."""
         self._on_ready = on_ready
         self._refill()
-        return False
 
     def spend(self) -> None:
         """Count a granted permit."""
         self._granted += 1
         self._left -= 1
+        if not self._left:
+            self.usable_until = -math.inf
         if self._left * 2 <= self._size:
             self._refill()
 
@@ -88,7 +89,7 @@ class Reservation:
         """Drop what was not granted, so that it need not count."""
         if self._saving is not None:
             await self._saving
-        self._left = 0
+        self._left, self.usable_until = 0, -math.inf
         self.spent()
 
     def _refill(self) -> None:
@@ -104,6 +105,7 @@ class Reservation:
         self._pending, self._pending_until = self._size, now + _VALID_SECONDS
         await self._save()
         self._left, self._pending, self._valid_until = self._left + self._pending, 0, self._pending_until
+        self.usable_until = self._valid_until
         self._saving = None
         on_ready, self._on_ready = self._on_ready, None
         if on_ready is not None:

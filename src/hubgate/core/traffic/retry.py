@@ -8,14 +8,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
 from hubgate.core.errors import error_for_caller
 from hubgate.core.results import estimate_tokens, utf8_sizes
-from hubgate.core.traffic.concurrency import ConcurrencyLimit
+from hubgate.core.traffic.concurrency import MOST, ConcurrencyLimit
 from hubgate.core.traffic.notices import Notice
 from hubgate.core.traffic.rate_limiter import RateLimiter, sending_under
 from hubgate.domain.calls import Call, GenerationCall, Result
@@ -51,7 +50,7 @@ class Retrier:
 
     Args:
         limiter: the one that granted the first try's permit.
-        places: learns from every try how many requests the server bears.
+        places: learns from every try how many requests the server bears; `None` if nobody wants to know.
         tries: at most, for failures that time alone may not cure.
         patient: whether to wait for a server that sleeps, is overloaded or sets a time; not if there is a fallback.
         elsewhere: whether another server can take the call, so that this one need not be tried again.
@@ -77,7 +76,7 @@ class Retrier:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._limiter = limiter
-        self._places = places
+        self._places = ConcurrencyLimit(MOST, clock=clock) if places is None else places
         self._tries = tries
         self._patient = patient
         self._elsewhere = elsewhere
@@ -106,34 +105,69 @@ class Retrier:
         Raises:
             HubgateError: what the last try raised.
         """
-        tries, mine, waited = 0, None, False
-        send = self._observed(send, tokens)
+        plan: _Plan | None = None
+        if self._wake_up is None:
+            begun = self._places.begin()
+            try:
+                result = await send(call)
+            except BaseException as error:
+                _note_failure(self._places, begun, error)
+                if not isinstance(error, HubgateError):
+                    raise
+                plan = await self._plan(error, 1, None, deadline)
+                if plan is None:
+                    raise
+            else:
+                self._places.answered(begun, tokens)
+                self._respect_quota(result)
+                return result
+        return await self._go_on(send, call, tokens, deadline, plan)
+
+    async def _go_on(
+        self,
+        send: Callable[[C], Awaitable[R]],
+        call: C,
+        tokens: int,
+        deadline: float,
+        plan: _Plan | None,
+    ) -> R:
+        """Try again as planned. Without a plan, try when the server is awake: the first permit may count no longer by then."""
+        tries, mine = 0, None
         try:
             while True:
-                if self._wake_up is not mine and self._wake_up is not None:
-                    await self._until_awake(self._wake_up, deadline)
-                    waited = True  # the permit may have ceased to count long before the server is awake
-                    continue
-                try:
-                    attempt = self._with_permit(send, call, tokens) if tries or waited else send(call)
-                    result = await (attempt if mine is None else self._in_time(attempt, mine, deadline))
-                except HubgateError as error:
-                    tries += 1
-                    pause = self._backoff(error, tries)
-                    if not self._should_retry(error, tries, pause, deadline):
-                        raise
-                    if error.cause is Cause.WAKING and self._patient and self._wake_up is None:
-                        mine = await self._start_wake_up(error)
+                if plan is not None:
+                    tries, (pause, mine), plan = tries + 1, plan, None
                     if mine is not None:
                         call = _held(call, deadline - self._clock())
+                    if self._wake_up is mine:
+                        await asyncio.sleep(pause)
+                if self._wake_up is not mine and self._wake_up is not None:
+                    await self._until_awake(self._wake_up, deadline)
+                    continue
+                try:
+                    attempt = self._with_permit(send, call, tokens)
+                    result = await (attempt if mine is None else self._in_time(attempt, mine, deadline))
+                except HubgateError as error:
+                    plan = await self._plan(error, tries + 1, mine, deadline)
+                    if plan is None:
+                        raise
                 else:
                     self._respect_quota(result)
                     return result
-                if self._wake_up is mine:
-                    await asyncio.sleep(pause)
         finally:
             if mine is not None:
                 self._end_wake_up(mine)
+
+    async def _plan(
+        self, error: HubgateError, tries: int, mine: _WakeUp | None, deadline: float
+    ) -> _Plan | None:
+        """How to go on after an error; `None` if the call has failed."""
+        pause = self._backoff(error, tries)
+        if not self._should_retry(error, tries, pause, deadline):
+            return None
+        if error.cause is Cause.WAKING and self._patient and self._wake_up is None:
+            mine = await self._start_wake_up(error)
+        return pause, mine
 
     async def _start_wake_up(self, error: HubgateError) -> _WakeUp | None:
         """What the call that wakes the server has to end; `None` if another gateway wakes it."""
@@ -161,9 +195,6 @@ class Retrier:
             self._wake_up.over.set()
             self._wake_up = None
 
-    def _observed(self, send: Callable[[C], Awaitable[R]], tokens: int) -> Callable[[C], Awaitable[R]]:
-        return send if self._places is None else partial(_observe, self._places, send, tokens)
-
     async def _until_awake(self, wake_up: _WakeUp, deadline: float) -> None:
         if self._elsewhere is not None and self._elsewhere():
             raise wake_up.still_asleep()
@@ -188,12 +219,18 @@ class Retrier:
         return error.retryable and not exhausted and self._clock() + wait < deadline
 
     async def _with_permit(self, send: Callable[[C], Awaitable[R]], call: C, tokens: int) -> R:
-        permit = await self._limiter.acquire(tokens, retry=True)
+        permit, places = await self._limiter.acquire(tokens, retry=True), self._places
+        begun = places.begin()
         try:
             with sending_under(permit):
-                return await send(call)
+                result = await send(call)
+            places.answered(begun, tokens)
+        except BaseException as error:
+            _note_failure(places, begun, error)
+            raise
         finally:
             self._limiter.release(permit)
+        return result
 
     def _backoff(self, error: HubgateError, tries: int) -> float:
         """Seconds until the next try. Throttles the rate limiter if the server is overloaded or set a time."""
@@ -210,18 +247,11 @@ class Retrier:
             self._limiter.throttle(quota.seconds, quota.remaining)
 
 
-async def _observe(places: ConcurrencyLimit, send: Callable[[C], Awaitable[R]], tokens: int, call: C) -> R:
-    begun = places.begin()
-    try:
-        result = await send(call)
-    except BaseException as error:
-        if isinstance(error, HubgateError) and error.cause in _TOO_MUCH_LOAD:
-            places.refused(begun)
-        else:
-            places.abandoned()
-        raise
-    places.answered(begun, tokens)
-    return result
+def _note_failure(places: ConcurrencyLimit, begun: float, error: BaseException) -> None:
+    if isinstance(error, HubgateError) and error.cause in _TOO_MUCH_LOAD:
+        places.refused(begun)
+    else:
+        places.abandoned()
 
 
 class RetryStep:
@@ -250,6 +280,10 @@ class _WakeUp:
         error.message = "The model's server is waking up and did not answer before the call's deadline."
         error.args = (error.message,)
         return error
+
+
+_Plan: TypeAlias = tuple[float, _WakeUp | None]
+"""Seconds until the next try, and the wake-up that the call has to end."""
 
 
 def _asleep() -> UpstreamError:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
+from typing import Any
+
+import msgspec
 
 from hubgate.domain.ports import Clock
 
@@ -21,85 +25,95 @@ class Timers:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._pending: dict[Timer, None] = {}
+        self.pending: dict[Timer | TimeLimit, None] = {}
         self._handle: asyncio.TimerHandle | None = None
-        self._looks_at = 0.0
-        """When `_handle` fires."""
+        self.looks_at = math.inf
+        """When the pending timers are looked at next. For an earlier one, `look_at` must be called."""
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Call back at a time on the clock, or shortly after it."""
-        timer = Timer(self._pending, when, callback)
-        self._pending[timer] = None
-        if self._handle is None or when < self._looks_at:
-            self._look_at(when)
+        timer = Timer(self.pending, when, callback)
+        self.pending[timer] = None
+        if when < self.looks_at:
+            self.look_at(when)
         return timer
 
-    def _look_at(self, when: float) -> None:
+    def look_at(self, when: float) -> None:
         if self._handle is not None:
             self._handle.cancel()
-        self._looks_at = when
+        self.looks_at = when
         self._handle = asyncio.get_running_loop().call_later(when - self._clock(), self._look)
 
     def _look(self) -> None:
-        self._handle = None
+        self._handle, self.looks_at = None, math.inf
         now = self._clock()
-        for timer in [timer for timer in self._pending if timer.when <= now]:
-            if timer in self._pending:  # not cancelled by one before
-                callback = timer.callback
-                timer.cancel()
-                callback()
-        if self._pending and self._handle is None:
-            self._look_at(max(min(timer.when for timer in self._pending), now + _GRAIN))
+        for timer in [timer for timer in self.pending if timer.when <= now]:
+            if timer in self.pending:  # not cancelled by one before
+                timer.fire()
+        if self.pending and self._handle is None:
+            self.look_at(max(min(timer.when for timer in self.pending), now + _GRAIN))
 
 
 class Timer:
     """See `Timers.call_at`."""
 
-    __slots__ = ("_pending", "callback", "when")
+    __slots__ = ("_callback", "_pending", "when")
 
-    def __init__(self, pending: dict[Timer, None], when: float, callback: Callable[[], None]) -> None:
+    def __init__(
+        self, pending: dict[Timer | TimeLimit, None], when: float, callback: Callable[[], None]
+    ) -> None:
         self._pending = pending
         self.when = when
-        self.callback = callback
+        self._callback = callback
 
     def cancel(self) -> None:
         """Do not call back. Does nothing if it was called or cancelled."""
         self._pending.pop(self, None)
-        self.callback = _nothing  # as asyncio does, so that a cancelled timer keeps no objects
+        self._callback = _nothing  # as asyncio does, so that a cancelled timer keeps no objects
+
+    def fire(self) -> None:
+        callback = self._callback
+        self.cancel()
+        callback()
 
 
 def _nothing() -> None:
     """The callback of a timer that is over."""
 
 
-class TimeLimit:
-    """`asyncio.timeout`, in a third of its time: within it, the task is cancelled when the time is over.
+class TimeLimit(msgspec.Struct, eq=False):
+    """`asyncio.timeout`, in a fifth of its time: within it, the task is cancelled when the time is over.
 
     Raises:
         TimeoutError: the time is over.
     """
 
-    __slots__ = ("_cancelling", "_is_over", "_task", "_timer", "_timers", "_when")
-
-    def __init__(self, timers: Timers, when: float) -> None:
-        self._timers = timers
-        self._when = when
-        self._is_over = False
+    timers: Timers
+    when: float
+    _task: asyncio.Task[Any] | None = None
+    _cancelling: int = 0
+    """How often the task was cancelled before."""
+    _is_over: bool = False
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        self._task = task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
-        self._task = task
         self._cancelling = task.cancelling()
-        self._timer = self._timers.call_at(self._when, self._end)
+        timers, when = self.timers, self.when
+        timers.pending[self] = None
+        if when < timers.looks_at:
+            timers.look_at(when)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        self._timer.cancel()
-        task = self._task
-        del self._task, self._timer  # the timer calls back to this object
-        if self._is_over and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+        self.timers.pending.pop(self, None)
+        task, self._task = self._task, None
+        if self._is_over and task is not None:
+            cancelled = task.uncancel() > self._cancelling
+            if kind is asyncio.CancelledError and not cancelled:
+                raise TimeoutError from error
 
-    def _end(self) -> None:
+    def fire(self) -> None:
         self._is_over = True
-        self._task.cancel()
+        self.timers.pending.pop(self, None)
+        if self._task is not None:
+            self._task.cancel()
