@@ -112,7 +112,7 @@ class TestIdle:
     async def test_call_in_flight_prevents_the_pause(self, world: DeploymentWorld) -> None:
         await registered(world, idle_minutes=5)
         live = world.gateway.live.find("e5")
-        with world.gateway.live.calling(live):
+        with live:
             await world.watch(15)
             assert acts(world) == []
         await world.watch(3)
@@ -206,7 +206,7 @@ class TestWakePolicy:
 
     async def test_end_pauses_whatever_happens_and_nothing_wakes_it(self, world: DeploymentWorld) -> None:
         await registered(world, ends_at="1970-01-12T14:00+00:00")
-        with world.gateway.live.calling(world.gateway.live.find("e5")):
+        with world.gateway.live.find("e5"):
             await world.watch(30)
         assert acts(world) == ["pause"]
         with pytest.raises(UpstreamError, match="its time is over"):

@@ -54,6 +54,8 @@ _MAX_LEAD = 0.5
 """Seconds from the grant of a permit until its request must be sent."""
 _MAX_STALL = 60.0
 """Seconds for which a silent server may still read a request."""
+_LONGEST = _MAX_LEAD + _MAX_STALL + _WINDOW
+"""Seconds after its grant for which a permit counts at most."""
 PERMIT_SECONDS = _MAX_LEAD + MARGIN + _WINDOW
 """Seconds after its grant for which a permit counts at a running server."""
 _EARLY = 0.001
@@ -387,7 +389,7 @@ class RateLimiter:
         return due
 
     def _room_at(self, log: Iterable[LoggedRequest], tokens: int) -> float:
-        """When there is room for so many tokens. Entries leave the log in order."""
+        """When there is room for this number of tokens. Entries leave the log in order."""
         missing, at = tokens - self._tokens_left, -math.inf
         for logged in log:
             at = max(at, logged.expires)
@@ -409,7 +411,7 @@ class RateLimiter:
         interval = self._interval if now >= self._throttled_until else self._pace(now)
         self._next_slot = max(self._next_slot, since, now - _LATE) + interval
         send_by = now + _MAX_LEAD if self._slots is None else self._slots.take(now)
-        logged = LoggedRequest(now + _MAX_LEAD + _MAX_STALL + _WINDOW, tokens, send_by)
+        logged = LoggedRequest(now + _LONGEST, tokens, send_by)
         self._tokens_left -= tokens
         if in_flight:
             self._requests_left -= 1

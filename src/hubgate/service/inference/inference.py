@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from msgspec.structs import replace
 
 from hubgate.core.chunking import Chunk
-from hubgate.core.generation import GenerationPipeline, ManagedStream
+from hubgate.core.generation import ManagedStream
 from hubgate.domain.calls import (
     TASK_OF_CALL,
     Call,
@@ -66,7 +66,10 @@ class Inference:
             WrongTask: the endpoint serves another task.
             HubgateError: the call failed.
         """
-        return self._with_fallback(name, call.context, lambda live: self._infer(live, call))
+        live = self._live.find(name)
+        if live.endpoint.fallback is None:
+            return self._infer(live, call)
+        return self._run_or_fall_back(live, call.context, lambda live: self._infer(live, call))
 
     def embed(self, name: str, call: Embed) -> Coroutine[Any, Any, Vectors]:
         return cast("Coroutine[Any, Any, Vectors]", self.infer(name, call))
@@ -77,23 +80,29 @@ class Inference:
     def rerank(self, name: str, call: Rerank) -> Coroutine[Any, Any, Scores]:
         return cast("Coroutine[Any, Any, Scores]", self.infer(name, call))
 
-    async def generate(self, name: str, call: GenerationCall) -> Generated:
+    def generate(self, name: str, call: GenerationCall) -> Coroutine[Any, Any, Generated]:
         """Generate text, and return it when it is complete.
 
         Raises:
             WrongTask: the endpoint serves another task.
             HubgateError: the call failed.
         """
-        return await self._with_fallback(name, call.context, lambda live: self._generate(live, call))
+        live = self._live.find(name)
+        if live.endpoint.fallback is None:
+            return self._generate(live, call)
+        return self._run_or_fall_back(live, call.context, lambda live: self._generate(live, call))
 
-    async def stream(self, name: str, call: GenerationCall) -> ManagedStream:
+    def stream(self, name: str, call: GenerationCall) -> Coroutine[Any, Any, ManagedStream]:
         """Generate text as a stream: see `Events`.
 
         Raises:
             WrongTask: the endpoint serves another task.
             HubgateError: the call failed.
         """
-        return await self._with_fallback(name, call.context, lambda live: self._stream(live, call))
+        live = self._live.find(name)
+        if live.endpoint.fallback is None:
+            return self._stream(live, call)
+        return self._run_or_fall_back(live, call.context, lambda live: self._stream(live, call))
 
     async def count_tokens(
         self, name: str, texts: Sequence[str], kind: InputType | None, limit: int | None = None
@@ -146,41 +155,35 @@ class Inference:
             raise WrongTask(live.endpoint.name, requested=requested, actual=actual)
         if live.barrier is not None:
             live = await self._awake(live.barrier, call.context)
-        with self._live.calling(live):
+        with live:
             return await live.pipeline.answer(call)
 
     async def _generate(self, live: LiveEndpoint, call: GenerationCall) -> Generated:
-        pipeline = _generation_pipeline(live)
+        pipeline = live.pipeline.generation or _not_generating(live)
         if live.barrier is not None:
             live = await self._awake(live.barrier, call.context)
-            pipeline = _generation_pipeline(live)
-        with self._live.calling(live):
+            pipeline = live.pipeline.generation or _not_generating(live)
+        with live:
             return await pipeline.generate(call)
 
     async def _stream(self, live: LiveEndpoint, call: GenerationCall) -> ManagedStream:
-        pipeline = _generation_pipeline(live)
+        pipeline = live.pipeline.generation or _not_generating(live)
         if live.barrier is not None:
             live = await self._awake(live.barrier, call.context)
-            pipeline = _generation_pipeline(live)
+            pipeline = live.pipeline.generation or _not_generating(live)
         self._live.admit(live)
-        self._live.enter(live)
+        live.calls += 1
         try:
             events = await pipeline.stream(call)
         except BaseException:
-            self._live.leave(live)
+            live.leave()
             raise
-        return ManagedStream(events, lambda: self._live.leave(live), waited=events.waited)
+        return ManagedStream(events, live.leave, waited=events.waited)
 
     async def _awake(self, barrier: WakeBarrier, context: Context) -> LiveEndpoint:
         """Wait until an endpoint's server runs; the endpoint, which may have a new URL by then."""
         await barrier.admit(context)
         return self._live.find(barrier.endpoint)
-
-    def _with_fallback(
-        self, name: str, context: Context, run: Callable[[LiveEndpoint], Coroutine[Any, Any, R]]
-    ) -> Coroutine[Any, Any, R]:
-        live = self._live.find(name)
-        return run(live) if live.endpoint.fallback is None else self._run_or_fall_back(live, context, run)
 
     async def _run_or_fall_back(
         self, live: LiveEndpoint, context: Context, run: Callable[[LiveEndpoint], Coroutine[Any, Any, R]]
@@ -211,8 +214,6 @@ class Inference:
         return fallback
 
 
-def _generation_pipeline(live: LiveEndpoint) -> GenerationPipeline:
-    if live.pipeline.generation is None:
-        requested = f"{Task.COMPLETION} or {Task.CHAT_COMPLETION}"
-        raise WrongTask(live.endpoint.name, requested=requested, actual=live.endpoint.task)
-    return live.pipeline.generation
+def _not_generating(live: LiveEndpoint) -> NoReturn:
+    requested = f"{Task.COMPLETION} or {Task.CHAT_COMPLETION}"
+    raise WrongTask(live.endpoint.name, requested=requested, actual=live.endpoint.task)

@@ -20,25 +20,52 @@ from hubgate.service.registry.startup import StartupTasks
 from hubgate.service.registry.validation import changed_error
 
 
-@dataclass(slots=True, eq=False)
 class LiveEndpoint:
-    """An open endpoint."""
+    """An open endpoint. As a context manager, it stays open during a call.
 
-    target: Target
-    model: Model
-    pipeline: Pipeline
-    calls: int = 0
-    """Calls in flight."""
-    barrier: WakeBarrier | None = None
-    """If the cost guard may pause its server."""
+    Raises:
+        EndpointDisabled, EndpointChanged: see `LiveEndpoints.admit`.
+    """
 
-    @property
-    def endpoint(self) -> Endpoint:
-        return self.target.endpoint
+    def __init__(self, endpoints: LiveEndpoints, target: Target, model: Model, pipeline: Pipeline) -> None:
+        self._endpoints = endpoints
+        self.target = target
+        """Another one with the same endpoint may take its place."""
+        self.endpoint = target.endpoint
+        self.model_version = target.endpoint.model_version
+        self.model = model
+        self.pipeline = pipeline
+        self.calls = 0
+        """Calls in flight."""
+        self.retired = False
+        """Whether it only finishes its calls."""
+        self.barrier: WakeBarrier | None = None
+        """If the cost guard may pause its server."""
 
     @property
     def changed(self) -> str | None:
         return self.target.changed
+
+    def __enter__(self) -> None:
+        if self.target.changed is not None or not self.endpoint.enabled:
+            self._endpoints.admit(self)
+        self.calls += 1
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            if isinstance(error, EndpointChanged):
+                self._endpoints.mark_changed(self, error.message)
+                raise changed_error(self.endpoint.name, error.message) from None
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """End a call."""
+        self.calls -= 1
+        if self.barrier is not None:
+            self.barrier.note_call()
+        if self.retired:
+            self._endpoints.close_if_idle(self)
 
     async def close(self) -> None:
         """Reject queued calls, wait for those in flight, and free the model."""
@@ -106,7 +133,7 @@ class LiveEndpoints:
 
     def open(self, target: Target, model: Model) -> LiveEndpoint:
         """Build the pipeline of an endpoint. It takes no calls before `put`."""
-        return LiveEndpoint(target, model, self._pipelines.build(target, model))
+        return LiveEndpoint(self, target, model, self._pipelines.build(target, model))
 
     def put(self, live: LiveEndpoint) -> None:
         """Send calls to an endpoint. An endpoint of the same name finishes its calls and is closed."""
@@ -130,16 +157,9 @@ class LiveEndpoints:
         """Take an endpoint out of service. Its calls, also queued ones, are finished."""
         live = self._live.pop(name, None)
         if live is not None:
+            live.retired = True
             self._retired.add(live)
-            self._close_if_idle(live)
-
-    def calling(self, live: LiveEndpoint) -> _Calling:
-        """Keep an endpoint open during a call.
-
-        Raises:
-            EndpointDisabled, EndpointChanged: see `admit`.
-        """
-        return _Calling(self, live)
+            self.close_if_idle(live)
 
     def mark_changed(self, live: LiveEndpoint, changed: str | None) -> None:
         """Refuse calls because another model is running, or allow them again."""
@@ -159,50 +179,18 @@ class LiveEndpoints:
         if not live.endpoint.enabled:
             raise EndpointDisabled(live.endpoint.name)
 
-    def enter(self, live: LiveEndpoint) -> None:
-        live.calls += 1
-
-    def leave(self, live: LiveEndpoint) -> None:
-        live.calls -= 1
-        if live.barrier is not None:
-            live.barrier.note_call()
-        if live in self._retired:
-            self._close_if_idle(live)
-
     async def close(self) -> None:
         """Free every model. Calls in flight end with an error."""
         retired, self._retired = self._retired, set()
         await asyncio.gather(*(live.close() for live in (*self, *retired)), *self._closing)
 
-    def _close_if_idle(self, live: LiveEndpoint) -> None:
-        if not live.calls:
+    def close_if_idle(self, live: LiveEndpoint) -> None:
+        """Free the model of a retired endpoint after its last call."""
+        if not live.calls and live in self._retired:
             self._retired.remove(live)
             task = asyncio.create_task(live.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-
-
-class _Calling:
-    """See `LiveEndpoints.calling`. Not a generator, which would take three times as long."""
-
-    __slots__ = ("_endpoints", "_live")
-
-    def __init__(self, endpoints: LiveEndpoints, live: LiveEndpoint) -> None:
-        self._endpoints = endpoints
-        self._live = live
-
-    def __enter__(self) -> None:
-        self._endpoints.admit(self._live)
-        self._endpoints.enter(self._live)
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        endpoints, live = self._endpoints, self._live
-        try:
-            if isinstance(error, EndpointChanged):
-                endpoints.mark_changed(live, error.message)
-                raise changed_error(live.endpoint.name, error.message) from None
-        finally:
-            endpoints.leave(live)
 
 
 def needs_startup_check(endpoint: Endpoint) -> bool:

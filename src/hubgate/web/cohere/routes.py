@@ -44,7 +44,7 @@ class Cohere:
 
     def _exchange(self, scope: Scope, send: Send, model: str | None) -> Exchange:
         context = context_of(scope)
-        endpoint, kind = resolve_endpoint(self._gateway, context, model_name(scope, model))
+        endpoint, kind = resolve_endpoint(self._gateway, context, model_name(context, model))
         return Exchange(self._gateway, endpoint, context, send, kind)
 
 

@@ -62,16 +62,22 @@ class RequestContext(msgspec.Struct, eq=False):
     origin: Origin = msgspec.field(default_factory=Origin)
     """Which endpoint and which model answer."""
 
-    def use(self, endpoint: Endpoint, name: str) -> None:
+    def use(self, endpoint: Endpoint, name: str, model: str | None = None) -> None:
         """Record which endpoint is called, and by which name: its own or an alias.
 
+        Args:
+            endpoint: the endpoint.
+            name: what the caller named.
+            model: the endpoint's `model_version`, if it is at hand.
+
         Raises:
-            EndpointNotFound: neither is in the key's scope, as if it did not exist.
+            EndpointNotFound: neither name is in the key's scope, as if it did not exist.
         """
-        if not self.may_use(endpoint, name):
+        key, origin = self.key, self.origin
+        if key is not None and key.endpoints and not self.may_use(endpoint, name):
             raise EndpointNotFound(name)
-        self.endpoint = self.origin.endpoint = endpoint.name
-        self.origin.model = endpoint.model_version
+        self.endpoint = origin.endpoint = endpoint.name
+        origin.model = model or endpoint.model_version
 
     @property
     def origin_headers(self) -> Headers:
@@ -116,7 +122,7 @@ class RequestContext(msgspec.Struct, eq=False):
         return Context(
             request_id=self.request_id,
             caller=key.id if key else "-",
-            bulk=self.is_bulk,
+            bulk=self.bulk or (key is not None and key.bulk),
             wake=self.wake,
             deadline=deadline,
             origin=self.origin,

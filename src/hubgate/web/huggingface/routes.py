@@ -97,7 +97,7 @@ class HuggingFace:
             return
         context_of(scope).set_face(WITH_DETAIL)
         if name is None:
-            name = model_name(scope, Fields(body).take("model", str))
+            name = model_name(context_of(scope), Fields(body).take("model", str))
         await handle_rerank(self._exchange(scope, send, name), body)
 
     async def rerank_as_openai(

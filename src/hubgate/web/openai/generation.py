@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -25,9 +25,12 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class _Delivery(NamedTuple):
-    streamed: bool
-    with_usage: bool
+class _Delivery(msgspec.Struct):
+    streamed: bool = False
+    with_usage: bool = False
+
+
+_WHOLE = _Delivery()
 
 
 async def handle_chat(exchange: Exchange, fields: Fields) -> None:
@@ -114,7 +117,10 @@ def _with_logprobs(call: GenerationCall) -> bool:
 
 
 def _delivery(fields: Fields) -> _Delivery:
-    fields.take("model")
+    rest = fields.rest
+    rest.pop("model", None)
+    if "stream" not in rest and "stream_options" not in rest:
+        return _WHOLE
     options = fields.take("stream_options", _StreamOptions)
     return _Delivery(fields.flag("stream"), bool(options and options.include_usage))
 

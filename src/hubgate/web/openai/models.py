@@ -8,8 +8,7 @@ from typing import Any
 
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.http.asgi import Scope
-from hubgate.web.http.request_context import context_of
+from hubgate.web.http.request_context import RequestContext
 
 # What Hugging Face's clients send when they are configured with a URL and no model.
 _PLACEHOLDER = re.compile(r"(dummy|tgi)\Z|https?://")
@@ -23,10 +22,9 @@ _KINDS = {
 _OUTPUT = {Task.TEXT_EMBEDDING: "embeddings", Task.SPARSE_EMBEDDING: "embeddings", Task.RERANK: "scores"}
 
 
-def model_name(scope: Scope, model: str | None) -> str:
+def model_name(context: RequestContext, model: str | None) -> str:
     """The endpoint that a body names, or the key's default endpoint for a placeholder."""
-    key = context_of(scope).key
-    default = key.default_endpoint if key else None
+    default = context.key.default_endpoint if context.key else None
     if default and (not model or _PLACEHOLDER.match(model)):
         return default
     if not model:

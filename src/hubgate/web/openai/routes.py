@@ -33,7 +33,7 @@ class OpenAI:
 
     async def embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
         form = decode(await read_body(receive), EMBEDDINGS)
-        await handle_embeddings(self._gateway, scope, send, model_name(scope, form.model), form)
+        await handle_embeddings(self._gateway, scope, send, model_name(context_of(scope), form.model), form)
 
     async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         fields = Fields(await read_body(receive))
@@ -67,7 +67,8 @@ class OpenAI:
 
     def _exchange(self, scope: Scope, send: Send, fields: Fields) -> Exchange:
         context = context_of(scope)
-        endpoint, _ = resolve_endpoint(self._gateway, context, model_name(scope, fields.take("model", str)))
+        name = model_name(context, fields.take("model", str))
+        endpoint, _ = resolve_endpoint(self._gateway, context, name)
         return Exchange(self._gateway, endpoint, context, send)
 
 

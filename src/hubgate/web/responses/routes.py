@@ -39,7 +39,7 @@ class Responses:
         fields = Fields(await read_body(receive))
         context = context_of(scope)
         model = fields.take("model", str)
-        endpoint, _ = resolve_endpoint(self._gateway, context, name or model_name(scope, model))
+        endpoint, _ = resolve_endpoint(self._gateway, context, name or model_name(context, model))
         exchange = Exchange(self._gateway, endpoint, context, send)
         request = parse_request(fields, context.call_context())
         await (_stream if request.streamed else _respond)(exchange, request)

@@ -93,10 +93,10 @@ def resolve_endpoint(
         InvalidRequest: the input type after the colon is not valid.
     """
     name, colon, word = model.partition(":")
-    endpoint = gateway.registry.resolve(name)
-    context.use(endpoint, name)
+    live = gateway.live.resolve(name)
+    context.use(live.endpoint, name, live.model_version)
     default = context.key.input_type if context.key else None
-    return endpoint, parse_input_type(word) if colon else default
+    return live.endpoint, parse_input_type(word) if colon else default
 
 
 async def embed(

@@ -38,13 +38,15 @@ class Exchange(msgspec.Struct, eq=False):
         """Add a call to the request's usage. Parallel calls wait together, so only the longest wait counts."""
         context = self.context
         context.texts += texts
-        context.tokens += tokens or 0
-        if tokens is not None and prompt_tokens is not None:
-            context.completion_tokens += tokens - prompt_tokens
+        if tokens is not None:
+            context.tokens += tokens
+            if prompt_tokens is not None:
+                context.completion_tokens += tokens - prompt_tokens
         context.waited = max(context.waited, waited)
 
     def respond(self, body: bytes) -> Awaitable[None]:
-        return respond(self.send, 200, body, headers=waited_header(self.context.waited))
+        waited = self.context.waited
+        return respond(self.send, 200, body, headers=waited_header(waited) if waited else ())
 
     def send_stream(
         self, events: ManagedStream, encoder: StreamEncoder, content_type: bytes = EVENT_STREAM

@@ -32,7 +32,11 @@ class Fields:
 
     def __init__(self, body: bytes | dict[str, msgspec.Raw]) -> None:
         fields = decode(body, _FIELDS) if isinstance(body, bytes) else body
-        self.rest = {name: raw for name, value in fields.items() if (raw := bytes(value)) != _NULL}
+        self.rest: dict[str, bytes] = {}
+        for name, value in fields.items():
+            raw = bytes(value)
+            if raw != _NULL:
+                self.rest[name] = raw
 
     def __contains__(self, name: str) -> bool:
         return name in self.rest
@@ -60,8 +64,9 @@ class Fields:
 
 
 async def generate(exchange: Exchange, call: GenerationCall) -> Generated:
-    check_supported(exchange.endpoint, call)
-    generated = await exchange.gateway.inference.generate(exchange.endpoint.name, call)
+    endpoint = exchange.endpoint
+    check_supported(endpoint, call)
+    generated = await exchange.gateway.inference.generate(endpoint.name, call)
     exchange.record(
         texts=1,
         tokens=generated.tokens,
