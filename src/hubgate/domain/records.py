@@ -111,7 +111,8 @@ class Latency:
 
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(LATENCY_BOUNDS, seconds)] += 1
-        self._widen(seconds, seconds)
+        if self.fastest is None or self.slowest is None or not self.fastest <= seconds <= self.slowest:
+            self._widen(seconds, seconds)
 
     def add(self, other: Latency) -> None:
         self.counts = [one + two for one, two in zip(self.counts, other.counts, strict=True)]

@@ -79,7 +79,8 @@ class Meter:
         """By face, endpoint and cause."""
         self._waits: dict[str, _Histogram] = {}
         """By endpoint."""
-        self._in_flight = 0
+        self.in_flight = 0
+        """Requests, which the guard counts."""
         build = labels(gateway=gateway_name, version=__version__)
         self._sources: list[Callable[[], Iterator[str]]] = [
             lambda: _gauge("build_info", "The version and the name of the gateway.", [(build, 1)]),
@@ -98,12 +99,6 @@ class Meter:
         """Show how long ago the changes of other gateways were last read."""
         words = "Time since the changes of other gateways of the database were last read."
         self._sources.append(lambda: _gauge("stale_seconds", words, [("", stale_seconds())]))
-
-    def started(self) -> None:
-        self._in_flight += 1
-
-    def ended(self) -> None:
-        self._in_flight -= 1
 
     def observe(
         self,
@@ -184,7 +179,7 @@ class Meter:
             (labels(endpoint=endpoint), times.buckets(), times.total)
             for endpoint, times in list(self._waits.items())
         )
-        yield from _gauge("requests_in_flight", "Requests in flight.", [("", self._in_flight)])
+        yield from _gauge("requests_in_flight", "Requests in flight.", [("", self.in_flight)])
 
     def _make_room(self) -> Iterator[str]:
         """Count the requests of removed endpoints under `OTHER`."""

@@ -16,7 +16,8 @@ from urllib.parse import unquote
 import httptools
 
 from hubgate.cli.server.cycle import STATUS_LINES, Cycle
-from hubgate.web.http.body import BROKEN, EXCESS, SLOW
+from hubgate.cli.server.known_heads import Found, KnownHeads
+from hubgate.web.http.body import ARRIVED, BROKEN, EXCESS, SLOW
 
 if TYPE_CHECKING:
     import uvicorn
@@ -31,6 +32,8 @@ _TOO_SLOW = b"Timed out reading the request line and the headers."
 # What the client has yet to send; after `_ABORTED` nothing more is read. Plain numbers, because looking up a member of
 # an Enum would take longer than everything else here.
 _NOTHING, _HEAD, _BODY, _ABORTED = range(4)
+_MAX_MISSED = 16
+"""After this number of unknown heads in a row, only every 16th head is looked up."""
 EXCESS_CONNECTIONS = 128
 """Connections beyond the limit that get an error response; further ones are closed without one."""
 
@@ -66,6 +69,7 @@ class Connection(asyncio.Protocol):
         "_since",
         "_state",
         "_timer",
+        "_unknown_heads",
         "_unread",
         "_unsent",
         "_unsent_since",
@@ -88,6 +92,7 @@ class Connection(asyncio.Protocol):
     body_bytes_a_second = 4096
     """Min transfer rate of a body after the first `stall_seconds`."""
 
+    known_heads: ClassVar = KnownHeads()
     _default: ClassVar[tuple[list[tuple[bytes, bytes]], bytes, bool] | None] = None
     """uvicorn's default headers and what `default_headers` makes of them; uvicorn replaces the list once a second."""
 
@@ -125,6 +130,8 @@ class Connection(asyncio.Protocol):
         """Bytes received that belong to no complete head and no body."""
         self._unsent = 0
         self._unsent_since = 0.0
+        self._unknown_heads = 0
+        """How many requests in a row had a head that was not known."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -190,6 +197,30 @@ class Connection(asyncio.Protocol):
                 self._owed = _HEAD
             elif self._owed == _ABORTED:
                 return
+        if self._unread or self._owed != _HEAD or self._responding is not None or self._excess:
+            self._parse(data)
+        else:
+            self._receive_request(data)
+
+    def _receive_request(self, data: bytes) -> None:
+        """Receive data with which a request begins. If its head is known, the parser has no work."""
+        missed = self._unknown_heads
+        self._unknown_heads += 1
+        # The heads of some clients all differ, for example by a trace id.
+        looks = missed < _MAX_MISSED or missed % _MAX_MISSED == 0
+        found = self.known_heads.find(data) if looks else None
+        if found is None:
+            self._parse(data)
+        elif found.scope is None:
+            self._parse(data)
+            self._note_head(found)
+        elif self._parser is not None:
+            scope = found.scope
+            scope["server"], scope["client"], scope[ARRIVED] = self._local, self._client, found.body
+            self._unknown_heads, self._owed, self._served = 0, _NOTHING, True
+            self._start(Cycle(self, scope, more_body=False))
+
+    def _parse(self, data: bytes) -> None:
         self._unread += len(data)
         if self._parser is None:
             return
@@ -201,6 +232,14 @@ class Connection(asyncio.Protocol):
             self._refuse_invalid()
         if self._unread > self.head_bytes and not self.transport.is_closing():
             self._refuse(431, _TOO_LARGE)
+
+    def _note_head(self, found: Found) -> None:
+        """Let the head of the request that is served now be remembered, if the parser has read it as one whole request."""
+        cycle = self._responding
+        if cycle is None or not cycle.keep_alive or self._pipelined:
+            return
+        if self._owed == _NOTHING and not self._unread and cycle.scope.get(ARRIVED) == found.body:
+            cycle.head_digest = found.digest
 
     def on_url(self, part: bytes) -> None:
         self._url += part
@@ -260,11 +299,14 @@ class Connection(asyncio.Protocol):
     def on_response_complete(self, cycle: Cycle) -> None:
         self._state.total_requests += 1
         self._responding, self._idle_since = None, self._loop.time()
+        if cycle.head_digest:
+            self.known_heads.remember(cycle.head_digest, cycle.scope)
         if not cycle.keep_alive:
             self.transport.close()
         if self.transport.is_closing():
             return
-        self.resume_reading()
+        if self._reading_paused:
+            self.resume_reading()
         if self._pipelined:
             self._start(self._pipelined.popleft())
 
@@ -278,7 +320,7 @@ class Connection(asyncio.Protocol):
 
     def _start(self, cycle: Cycle) -> None:
         self._responding = cycle
-        task = self._loop.create_task(cycle.run(self._app))
+        task = cycle.task = self._loop.create_task(cycle.run(self._app))
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
 

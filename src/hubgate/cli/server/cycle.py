@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hubgate.web.http.body import FAULT, ON_DISCONNECT
+from hubgate.web.http.asgi import render_headers
+from hubgate.web.http.body import ARRIVED, FAULT, ON_DISCONNECT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Generator, Iterable
 
     from hubgate.cli.server.connection import Connection
     from hubgate.web.http.asgi import AsgiApp, Message, Scope
@@ -45,6 +46,7 @@ class Cycle:
         scope: of the request.
         keep_alive: whether the client accepts another response on this connection.
         expects_continue: whether it sends the body only after `100 Continue`.
+        more_body: whether more of the request's body may come than what has `ARRIVED`.
     """
 
     __slots__ = (
@@ -54,18 +56,27 @@ class Cycle:
         "_left",
         "_news",
         "_parts",
+        "_reads",
         "_size",
         "_unread",
         "complete",
         "disconnected",
+        "head_digest",
         "keep_alive",
         "more_body",
         "scope",
         "started",
+        "task",
     )
 
     def __init__(
-        self, connection: Connection, scope: Scope, *, keep_alive: bool, expects_continue: bool
+        self,
+        connection: Connection,
+        scope: Scope,
+        *,
+        keep_alive: bool = True,
+        expects_continue: bool = False,
+        more_body: bool = True,
     ) -> None:
         self._connection = connection
         self._expects_continue = expects_continue
@@ -75,32 +86,41 @@ class Cycle:
         """Bytes of the response that are still to come; `_CHUNKED` if that is not known."""
         self._parts: list[bytes] = []
         self._size = 0
+        self._reads = False
+        """Whether `receive` was called."""
         self._unread = False
         """Whether there is something that `receive` has not returned yet."""
         self._news: asyncio.Event | None = None
         """For a `receive` that waits."""
         self.scope = scope
         self.keep_alive = keep_alive
-        self.more_body = True
-        """Whether more of the request's body may come."""
+        self.more_body = more_body
+        self.head_digest = b""
+        """If other requests may have the same head: see `KnownHeads`."""
+        self.task: asyncio.Task[None] | None = None
+        """What answers the request, while it does: the guard cancels it when the client leaves."""
         self.started = self.complete = self.disconnected = False
         """Of the response; whether the client left before it was complete."""
 
     async def run(self, app: AsgiApp) -> None:
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(self.scope, self.receive, self)
         except BaseException:  # noqa: BLE001 - also of a second signal
             _log.exception("a request was not answered")
+        self.task = None
         if not self.complete and not self.disconnected:
             self._fail()
 
     async def receive(self) -> Message:
-        connection = self._connection
+        connection, self._reads = self._connection, True
         if self._expects_continue and not self.started:
             self._expects_continue = False
             connection.write(_CONTINUE)
         if not self.complete and not self.disconnected:
             connection.resume_reading()
+            arrived: bytes | None = self.scope.pop(ARRIVED, None)
+            if arrived is not None:
+                return {"type": "http.request", "body": arrived, "more_body": False}
             if not self._unread:
                 self._news = self._news or asyncio.Event()
                 self._news.clear()
@@ -112,17 +132,43 @@ class Cycle:
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
-    def send(self, message: Message) -> Awaitable[None]:
+    def __call__(self, message: Message) -> Awaitable[None]:
         """Send a part of the response. What is returned waits while the client does not read fast enough."""
         if self._connection.unwritable is not None:
-            return self._send_later(message)
+            return self._send_later(self, message)
         self._send(message)
         return _DONE
 
-    async def _send_later(self, message: Message) -> None:
+    def send_whole(self, status: int, lines: bytes, body: bytes) -> Awaitable[None]:
+        """Send a whole response, with less work than in parts.
+
+        Args:
+            status: of the response.
+            lines: its headers, as `render_headers` makes them, with `Content-Length`.
+            body: of the response.
+        """
+        if self._connection.unwritable is not None:
+            return self._send_later(self.send_whole, status, lines, body)
+        if self.disconnected:
+            return _DONE
+        if self.started:
+            raise RuntimeError("the response has begun")
+        self.started = True
+        default, closes = self._connection.default_headers()
+        if closes:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines += b"connection: close\r\n"
+        if self.scope["method"] == "HEAD":
+            body = b""
+        self._write(b"%b%b%b\r\n" % (STATUS_LINES[status], default, lines), body)
+        self._end()
+        return _DONE
+
+    async def _send_later(self, send: Callable[..., Awaitable[None]], *response: Any) -> None:
         while (full := self._connection.unwritable) is not None:
             await full.wait()
-        self._send(message)
+        await send(*response)
 
     def _send(self, message: Message) -> None:
         if self.disconnected:
@@ -138,25 +184,29 @@ class Cycle:
         body = self._framed(message.get("body", b""), more=more)
         if self._head and (body or not more):
             head, self._head = self._head, b""
-            if len(body) <= _MAX_JOINED_BYTES:  # joining costs less than a second write
-                body = head + body
-            else:
-                self._connection.write(head)
-        if body:
+            self._write(head, body)
+        elif body:
             self._connection.write(body)
         if not more:
             if self._left > 0:
                 raise RuntimeError("the response is shorter than its Content-Length")
-            self.complete, self._parts = True, []
-            self._wake()
-            self._connection.on_response_complete(self)
+            self._end()
+
+    def _write(self, head: bytes, body: bytes) -> None:
+        if len(body) <= _MAX_JOINED_BYTES:  # joining costs less than a second write
+            self._connection.write(head + body)
+        else:
+            self._connection.write(head)
+            self._connection.write(body)
+
+    def _end(self) -> None:
+        self.complete, self._parts = True, []
+        if self._news is not None:
+            self._news.set()
+        self._connection.on_response_complete(self)
 
     def _render_head(self, status: int, headers: Iterable[Header]) -> bytes:
-        """The status line and the headers, whose names are in lower case as ASGI demands.
-
-        Raises:
-            RuntimeError: a header has a line break.
-        """
+        """The status line and the headers. Raises: RuntimeError, see `render_headers`."""
         default, closes = self._connection.default_headers()
         named = dict(headers := list(headers))
         if self.scope["method"] == "HEAD" or status in (204, 304):
@@ -171,11 +221,7 @@ class Cycle:
             self.keep_alive = False
         elif not self.keep_alive:
             headers.append((b"connection", b"close"))
-        parts = [b"%b: %b\r\n" % header for header in headers]
-        lines = b"".join(parts)
-        if lines.count(b"\n") + lines.count(b"\r") + lines.count(b"\0") != 2 * len(parts):
-            raise RuntimeError("a header of the response has a line break")
-        return b"%b%b%b\r\n" % (STATUS_LINES[status], default, lines)
+        return b"%b%b%b\r\n" % (STATUS_LINES[status], default, render_headers(headers))
 
     def _framed(self, body: bytes, *, more: bool) -> bytes:
         """A part of the body as it is sent."""
@@ -205,12 +251,17 @@ class Cycle:
         if fault:
             self.scope[FAULT] = fault
             self.keep_alive = False
+        elif not self._reads and self._size <= _MAX_UNREAD_BYTES:
+            parts, self._parts, self._unread = self._parts, [], False
+            self.scope[ARRIVED] = parts[0] if len(parts) == 1 else b"".join(parts)
+            return
         self._wake()
 
     def disconnect(self) -> None:
         """The client has left."""
         if not self.complete:
             self.disconnected = True
+            self.scope.pop(ARRIVED, None)  # the reader is to see that the client has left
             self._wake()
             if ON_DISCONNECT in self.scope:
                 self.scope[ON_DISCONNECT]()

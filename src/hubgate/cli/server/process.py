@@ -10,6 +10,7 @@ import logging
 import resource
 import sys
 import time
+from functools import lru_cache
 from typing import Any, cast
 
 from hubgate.web.http.access_log import ACCESS_LOG, LineHandler
@@ -56,11 +57,15 @@ class CachedTimeFormatter(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
         return self._time(record.created, int(record.msecs))
 
-    def format_line(self, level: str, name: str, message: str) -> str:
-        """The line of a record that is made now and has no traceback."""
+    def format_info(self, name: str, message: str) -> str:
+        """The line of a record of level INFO that is made now."""
         now = time.time()
-        asctime = self._time(now, int(now % 1 * 1000))
-        return str(self._fmt) % {"asctime": asctime, "levelname": level, "name": name, "message": message}
+        return f"{self._time(now, int(now % 1 * 1000))}{self._between(name)}{message}"
+
+    @lru_cache(maxsize=16)  # noqa: B019 - there is one formatter in a process
+    def _between(self, name: str) -> str:
+        """What is between the time and the message, with which each line begins and ends."""
+        return str(self._fmt) % {"asctime": "", "levelname": "INFO", "name": name, "message": ""}
 
     def _time(self, seconds: float, milliseconds: int) -> str:
         second = int(seconds)
@@ -94,9 +99,9 @@ class BatchingHandler(logging.StreamHandler[Any], LineHandler):
                 loop.call_soon(self.flush)
 
     def write_info(self, name: str, message: str) -> None:
-        formatter = cast("CachedTimeFormatter", self.formatter)
+        line = cast("CachedTimeFormatter", self.formatter).format_info(name, message)
         with self.lock:  # type: ignore[union-attr] # as in `flush`
-            self._lines.append(formatter.format_line("INFO", name, message))
+            self._lines.append(line)
             is_first = len(self._lines) == 1
         if is_first:
             asyncio.get_running_loop().call_soon(self.flush)

@@ -28,12 +28,12 @@ from hubgate.service.keys.credentials import (
     ADMIN,
     CLI,
     SEND_A_KEY,
+    Credentials,
     check_name,
     check_rights,
-    claimed_id,
     digest_of,
-    keys_in,
     new_key,
+    read_credentials,
     unknown_key_error,
 )
 from hubgate.service.keys.key_ring import KeyRing
@@ -107,36 +107,34 @@ class Access:
         return access, plain
 
     def authenticate(self, authorization: str | None) -> Key:
-        """Return the key of a request. A wrong key should be counted with `count_wrong_key`.
+        """As `accept`; `authorization` is a header's value, decoded as Latin-1."""
+        return self.accept(read_credentials(authorization))
 
-        Args:
-            authorization: the header's value, decoded as Latin-1: `Bearer key`, `Bearer Bearer key` (a common mistake),
-                `ApiKey key`, `ApiKey base64(id:key)`, `Basic base64(user:key)` or `Basic base64(key:)`.
+    def accept(self, credentials: Credentials | None) -> Key:
+        """Return the key of a request. A wrong key should be counted with `count_wrong_key`.
 
         Raises:
             NotAuthenticated: the key is missing or expired.
             UnknownKey: it is unknown or revoked.
         """
-        if not authorization:
+        if credentials is None:
             raise NotAuthenticated("The request has no key.", remedy=SEND_A_KEY)
-        for candidate in keys_in(authorization):
-            key = self._keys.get(digest_of(candidate))
+        for digest in credentials.digests:
+            key = self._keys.get(digest)
             if key is not None:
                 now = self._clock()
                 if key.expires_at is not None and now >= key.expires_at:
                     raise _expired_error(key, key.expires_at)
                 self._used[key.id] = now
                 return key
-        raise unknown_key_error(authorization)
+        raise unknown_key_error(credentials)
 
-    async def count_wrong_key(
-        self, error: UnknownKey, authorization: str | None, address: str
-    ) -> NotAuthenticated:
-        """Count a wrong key of a client with this IP address.
+    async def count_wrong_key(self, error: UnknownKey, claimed_id: str, address: str) -> NotAuthenticated:
+        """Count a wrong key of a client with this IP address; `claimed_id` as in `Credentials`.
 
         Returns the error itself, or `TooManyWrongKeys`, which has the seconds to wait. A valid key is always accepted.
         """
-        wait = await self._wrong_keys.count(address, claimed_id(authorization))
+        wait = await self._wrong_keys.count(address, claimed_id)
         if not wait:
             return error
         return TooManyWrongKeys(remedy=f"{SEND_A_KEY} A valid key is accepted at once.", retry_after=wait)

@@ -8,7 +8,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from hubgate.domain.errors import InvalidRequest, UnknownKey
 from hubgate.domain.records import Key
@@ -24,6 +24,33 @@ _END_OF_9999 = 253_402_300_799.0
 _LOOKS_LIKE_KEY = re.compile(r"(hg|hf)_.*|[0-9a-f]{8}")
 
 
+class Credentials(NamedTuple):
+    """What an `Authorization` header has, without the key itself."""
+
+    digests: tuple[bytes, ...]
+    """SHA-256 of what may be the key, most likely first."""
+    claimed_id: str
+    """The id in the key, whether or not that key exists; empty if there is none."""
+    is_hugging_face_token: bool
+
+
+def read_credentials(authorization: str | None) -> Credentials | None:
+    """Read the header's value, decoded as Latin-1; `None` if there is none or it is empty.
+
+    It may be `Bearer key`, `Bearer Bearer key` (a common mistake), `ApiKey key`, `ApiKey base64(id:key)`,
+    `Basic base64(user:key)` or `Basic base64(key:)`.
+    """
+    if not authorization:
+        return None
+    candidates = tuple(_keys_in(authorization))
+    ids = (match[1].decode() for one in candidates if (match := _KEY_ID.match(one)))
+    return Credentials(
+        digests=tuple(digest_of(one) for one in candidates),
+        claimed_id=next(ids, ""),
+        is_hugging_face_token=any(one.startswith(b"hf_") for one in candidates),
+    )
+
+
 def new_key(name: str, now: float, **rights: Any) -> tuple[str, Key]:
     """Create a key; returns it in plain text, and its record."""
     key_id = secrets.token_hex(4)
@@ -35,7 +62,7 @@ def digest_of(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def keys_in(authorization: str) -> Iterator[bytes]:
+def _keys_in(authorization: str) -> Iterator[bytes]:
     """The strings in an `Authorization` header that may be the key, most likely first."""
     try:
         scheme, _, credentials = authorization.encode("latin-1").strip().partition(b" ")
@@ -52,14 +79,8 @@ def keys_in(authorization: str) -> Iterator[bytes]:
         yield password or user
 
 
-def claimed_id(authorization: str | None) -> str:
-    """The key id in a header, whether or not that key exists; empty if there is none."""
-    matches = (_KEY_ID.match(candidate) for candidate in keys_in(authorization or ""))
-    return next((match[1].decode() for match in matches if match), "")
-
-
-def unknown_key_error(authorization: str) -> UnknownKey:
-    if any(candidate.startswith(b"hf_") for candidate in keys_in(authorization)):
+def unknown_key_error(credentials: Credentials) -> UnknownKey:
+    if credentials.is_hugging_face_token:
         return UnknownKey("This is a Hugging Face token, not a gateway key.", remedy=SEND_A_KEY)
     return UnknownKey(
         "The key is unknown or was revoked.",

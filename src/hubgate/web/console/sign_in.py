@@ -11,6 +11,7 @@ from hubgate.domain.errors import Cause, NotAuthenticated, StoreFailed, UnknownK
 from hubgate.domain.ports import AuditLog
 from hubgate.domain.records import ACTOR
 from hubgate.service.keys.access import Access
+from hubgate.service.keys.credentials import read_credentials
 from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
 from hubgate.web.console.languages import languages
 from hubgate.web.console.page_context import HOME, LANGUAGE_COOKIE, THEME_COOKIE, THEMES, PageContext
@@ -44,14 +45,15 @@ class SignInPage:
         form = await context.form()
         next_path = _console_path(form.get("next", ""))
         request_context = context_of(context.request.scope)
-        authorization = f"Bearer {form.get('key', '')}"
+        credentials = read_credentials(f"Bearer {form.get('key', '')}")
         try:
-            key = self._access.authenticate(authorization)
+            key = self._access.accept(credentials)
         except NotAuthenticated as error:
             request_context.cause = error.cause
-            request_context.record_refused_key(authorization)
+            request_context.record_refused_key(credentials)
             if isinstance(error, UnknownKey):
-                error = await self._access.count_wrong_key(error, authorization, request_context.client)
+                claimed_id = credentials.claimed_id if credentials else ""
+                error = await self._access.count_wrong_key(error, claimed_id, request_context.client)
             return await self._refuse(context, next_path, error)
         if not key.admin:
             request_context.cause, request_context.key = Cause.NOT_PERMITTED, key

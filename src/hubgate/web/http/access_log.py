@@ -13,7 +13,6 @@ _MAX_LOGGED_PATH = 200
 # Printable ASCII without the characters that separate or quote fields of a log line.
 _LOG_SAFE = re.compile(r"[!#$&-<>-~]+")
 _UNQUOTED = "/:@!$&'()*+,;"
-_FORMAT = "%s %s %d %.1fms id=%s client=%s key=%s endpoint=%s texts=%d cause=%s"
 
 ACCESS_LOG = "hubgate.access"
 """The name of its logger."""
@@ -33,17 +32,10 @@ def log_request(method: str, path: str, context: RequestContext, seconds: float)
     if not _log.isEnabledFor(logging.INFO):
         return
     key = context.key
-    message = _FORMAT % (
-        method,
-        _log_safe(path[:_MAX_LOGGED_PATH]),
-        context.status,
-        seconds * 1000,
-        context.request_id,
-        context.client,
-        key.id if key else context.refused_key,
-        context.endpoint or "-",
-        context.texts,
-        context.cause,
+    message = (
+        f"{method} {_log_safe(path[:_MAX_LOGGED_PATH])} {context.status} {seconds * 1000:.1f}ms "
+        f"id={context.request_id} client={context.client} key={key.id if key else context.refused_key} "
+        f"endpoint={context.endpoint or '-'} texts={context.texts} cause={context.cause}"
     )
     handlers = _log.handlers
     if len(handlers) == 1 and not _log.propagate and isinstance(handlers[0], LineHandler):

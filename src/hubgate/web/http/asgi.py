@@ -20,7 +20,20 @@ Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 T = TypeVar("T")
 JSON = b"application/json"
-_PART_BYTES = 512 * 1024
+PART_BYTES = 512 * 1024
+
+
+def render_headers(headers: Headers) -> bytes:
+    """Headers as they are sent. Names are in lower case, as ASGI demands.
+
+    Raises:
+        RuntimeError: one has a line break.
+    """
+    parts = [b"%b: %b\r\n" % header for header in headers]
+    lines = b"".join(parts)
+    if lines.count(b"\n") + lines.count(b"\r") + lines.count(b"\0") != 2 * len(parts):
+        raise RuntimeError("a header of the response has a line break")
+    return lines
 
 
 async def read_body(receive: Receive) -> bytes:
@@ -29,6 +42,10 @@ async def read_body(receive: Receive) -> bytes:
     Raises:
         ClientDisconnect: the client disconnected before the end.
     """
+    take = getattr(receive, "take_arrived", None)
+    if take is not None and (arrived := take()) is not None:
+        whole: bytes = arrived
+        return whole
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
@@ -61,9 +78,18 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise InvalidRequest("The request body is nested too deeply.") from None
 
 
-async def respond(
+def respond(
     send: Send, status: int, body: bytes, content_type: bytes = JSON, headers: Headers = ()
-) -> None:
+) -> Awaitable[None]:
+    """Send a response, in one step if `send` can do that."""
+    whole = getattr(send, "respond", None)
+    if whole is None or len(body) > PART_BYTES:
+        return send_in_parts(send, status, body, content_type, headers)
+    response: Awaitable[None] = whole(status, body, content_type, headers)
+    return response
+
+
+async def send_in_parts(send: Send, status: int, body: bytes, content_type: bytes, headers: Headers) -> None:
     await send(
         {
             "type": "http.response.start",
@@ -76,8 +102,8 @@ async def respond(
         }
     )
     # A single write of a large body would block the event loop. Each part waits until the client has read the one before.
-    last = max(0, (len(body) - 1) // _PART_BYTES * _PART_BYTES)
-    for start in range(0, last, _PART_BYTES):
-        part = body[start : start + _PART_BYTES]
+    last = max(0, (len(body) - 1) // PART_BYTES * PART_BYTES)
+    for start in range(0, last, PART_BYTES):
+        part = body[start : start + PART_BYTES]
         await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": body[last:]})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 
 from hubgate.domain.errors import BodyTooLarge, BodyTooSlow, CallerError, Cause, GatewayBusy, HubgateError
 from hubgate.web.http.asgi import Message, Receive, Scope
@@ -21,6 +20,8 @@ EXCESS = "hubgate.excess"
 FAULT = "hubgate.body_fault"
 """In the scope: why the server stopped reading the body. `BROKEN` or `SLOW`."""
 BROKEN, SLOW = "broken", "slow"
+ARRIVED = "hubgate.arrived"
+"""In the scope: the body, if all of it has arrived and `receive` has not returned any. Whoever takes it out has read it."""
 ON_DISCONNECT = "hubgate.on_disconnect"
 """In the scope: what the server calls if the client disconnects before it has the whole response."""
 
@@ -59,7 +60,7 @@ class Body:
     Args:
         scope: of the request. Until its context has a key, only a few KiB are accepted.
         receive: the server's.
-        length: the value of `Content-Length`, or empty.
+        length: the value of `Content-Length`, or 0.
         max_bytes: the limit for a caller with a key.
         memory: shared by all requests.
     """
@@ -67,12 +68,12 @@ class Body:
     __slots__ = ("_content_length", "_max_bytes", "_memory", "_read", "_scope", "_taken", "receive", "whole")
 
     def __init__(
-        self, scope: Scope, receive: Receive, length: bytes, max_bytes: int, memory: BodyMemory
+        self, scope: Scope, receive: Receive, length: int, max_bytes: int, memory: BodyMemory
     ) -> None:
         self.receive = receive
         self.whole = False
         self._scope = scope
-        self._content_length = int(length) if length.isdigit() else 0
+        self._content_length = length
         self._read = 0
         self._taken = 0
         self._max_bytes = max_bytes
@@ -86,19 +87,37 @@ class Body:
             GatewayBusy: there is not enough memory left.
             BodyTooSlow, CallerError: the server stopped reading it.
         """
+        self._check(self._content_length)
+        message = self._noted(await self.receive())
+        if self.whole and FAULT in self._scope:
+            raise _fault_error(self._scope[FAULT])
+        self._check(self._read)
+        return message
+
+    def take_arrived(self) -> bytes | None:
+        """The whole body, if it has arrived and nothing of it was received yet: most bodies come with their head.
+
+        Raises:
+            BodyTooLarge, GatewayBusy: as above.
+        """
+        body: bytes | None = self._scope.pop(ARRIVED, None)
+        if body is not None:
+            size = self._read = len(body)
+            self.whole = True
+            if size > ANONYMOUS_BYTES or size > self._max_bytes:
+                self._check(size)
+        return body
+
+    def _check(self, size: int) -> None:
+        """Reserve memory for a body of this size, unless it is written to disk."""
         context = context_of(self._scope)
         has_key, upload = context.key is not None, context.upload_bytes
         limit = upload or (self._max_bytes if has_key else min(self._max_bytes, ANONYMOUS_BYTES))
-        if self._content_length <= limit:
-            if upload is None:
-                self._take(self._content_length)
-            message = self._noted(await self.receive())
-            if self.whole and FAULT in self._scope:
-                raise _fault_error(self._scope[FAULT])
-            if self._read <= limit:
-                if upload is None:
-                    self._take(self._read)
-                return message
+        if size <= limit:
+            if upload is None and size > _SMALL_BYTES and size > self._taken:
+                self._memory.take(size - self._taken)
+                self._taken = size
+            return
         if upload:
             remedy = "Send less, or ask the operator to raise HUBGATE_FILES_MAX_BYTES."
         elif has_key:
@@ -112,12 +131,13 @@ class Body:
             self._memory.give_back(self._taken)
             self._taken = 0
 
-    async def drain(self, headers: Mapping[bytes, bytes]) -> None:
+    async def drain(self) -> None:
         """Read the rest before an error response, if the connection closes after it: else the response would be lost.
 
         Within bounds: many clients read no response before they have sent the whole request. A client that sent
         `Expect` is waiting for permission to send, and must not get it.
         """
+        headers = dict(self._scope["headers"])
         closes = (
             self._scope.get("http_version") == "1.0"
             or b"close" in headers.get(b"connection", b"").lower()
@@ -134,11 +154,6 @@ class Body:
         self._read += len(message.get("body", b""))
         self.whole = not message.get("more_body", False)
         return message
-
-    def _take(self, size: int) -> None:
-        if size > _SMALL_BYTES and size > self._taken:
-            self._memory.take(size - self._taken)
-            self._taken = size
 
 
 def _fault_error(fault: str) -> HubgateError:

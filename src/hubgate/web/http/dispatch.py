@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route, Router
@@ -13,7 +13,8 @@ from hubgate.domain.records import Key
 from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.web.http.asgi import Receive, Scope, Send
 from hubgate.web.http.errors import MethodNotAllowed
-from hubgate.web.http.face import Handler, InferenceRoute
+from hubgate.web.http.face import MAX_REMEMBERED_PATH, Handler, InferenceRoute
+from hubgate.web.http.head import HEAD
 from hubgate.web.http.request_context import context_of
 
 _NO_PARAMETERS: dict[str, str] = {}
@@ -35,22 +36,29 @@ class Dispatch:
         others = [route for route in self.routes if isinstance(route, BaseRoute)]
         self._router = Router(others, redirect_slashes=False)
         self._limits = limits
+        self._find = lru_cache(maxsize=1024)(self._find_handler)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path = scope["path"]
-        trimmed = path.rstrip("/")
-        handler, parameters = self._by_path.get(trimmed), _NO_PARAMETERS
-        if handler is None:
-            handler, parameters = self._by_segment.find(trimmed)
+        find = self._find if len(path) <= MAX_REMEMBERED_PATH else self._find.__wrapped__
+        handler, parameters = find(path)
         if handler is None or scope["method"] != "POST":
             return self._route(scope, receive, send, {"POST"} if handler else set())
         context = context_of(scope)
         context.is_call = True
-        if context.key is not None and context.key.is_limited:
+        key = context.key
+        if context.head is not None and HEAD not in scope:
+            context.head.share(scope, key)
+        if key is not None and key.is_limited:
             return self._call_limited(
-                context.key, context.started, partial(handler, scope, receive, send, **parameters)
+                key, context.started, partial(handler, scope, receive, send, **parameters)
             )
         return handler(scope, receive, send, **parameters)
+
+    def _find_handler(self, path: str) -> tuple[Handler | None, dict[str, str]]:
+        trimmed = path.rstrip("/")
+        handler = self._by_path.get(trimmed)
+        return (handler, _NO_PARAMETERS) if handler else self._by_segment.find(trimmed)
 
     async def _call_limited(self, key: Key, started: float, call: Callable[[], Awaitable[None]]) -> None:
         await self._limits.admit(key, started)

@@ -17,13 +17,13 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.service.shared_values import SharedValues
-from hubgate.web.http.asgi import Headers
 from hubgate.web.schemas.configuration import Configuration
 
 RenderError: TypeAlias = Callable[[HubgateError, int], tuple[int, object]]
 """Returns status and JSON body of an error; its arguments are the error and hubgate's own status for it."""
 
-_MAX_REMEMBERED_PATH = 200
+MAX_REMEMBERED_PATH = 200
+"""What was found for a path is remembered, unless the path is longer."""
 
 Handler: TypeAlias = Callable[..., Awaitable[None]]
 """An ASGI application; the path's parameters are keyword arguments."""
@@ -67,7 +67,7 @@ class Face:
     client is Hugging Face's."""
     render_error: RenderError
     routes: Callable[[Services], Sequence[BaseRoute | InferenceRoute]] = lambda _: ()
-    headers: Headers = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     """Added to every response."""
 
 
@@ -80,7 +80,7 @@ class FaceFinder:
 
     def find(self, path: str, is_hugging_face: bool = False) -> Face:
         """The first face that owns the path, or the last one: even an unknown path gets an error in a known dialect."""
-        find = self._remembered if len(path) <= _MAX_REMEMBERED_PATH else self._find
+        find = self._remembered if len(path) <= MAX_REMEMBERED_PATH else self._find
         return find(path, is_hugging_face)
 
     def _find(self, path: str, is_hugging_face: bool) -> Face:

@@ -7,7 +7,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 
 from starlette.requests import ClientDisconnect
@@ -20,21 +20,25 @@ from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
 from hubgate.service.usage import CANCELLED, Usage
 from hubgate.web.http.access_log import log_request
-from hubgate.web.http.asgi import JSON, AsgiApp, Message, Receive, Scope, Send, respond
+from hubgate.web.http.asgi import (
+    JSON,
+    AsgiApp,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    render_headers,
+    respond,
+    send_in_parts,
+)
 from hubgate.web.http.body import EXCESS, ON_DISCONNECT, Body, BodyMemory
 from hubgate.web.http.errors import error_response
-from hubgate.web.http.face import Face, FaceFinder, is_hugging_face_client
-from hubgate.web.http.hints import HIDDEN_PATH, add_hint
-from hubgate.web.http.request_context import RequestContext
+from hubgate.web.http.face import Face, FaceFinder
+from hubgate.web.http.head import HEAD, OPEN_PATHS, Head, read_head
+from hubgate.web.http.hints import add_hint
+from hubgate.web.http.request_context import RequestContext, origin_headers
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-XINFERENCE_AUTH = "/v1/cluster/auth"
-"""Where Xinference's clients ask whether a key is required."""
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:\-]{1,128}")
-_NOT_CACHED = re.compile(rb"no-(cache|store)", re.IGNORECASE)
-_KEYED_PATH = re.compile(r"/+k/+(?P<key>[^/]*)(?P<rest>/.*)?", re.DOTALL)
-# What looks like a gateway key or an access token. No endpoint name matches it.
-_KEY_LIKE = re.compile(r"hg_[0-9a-f]{8}_[A-Za-z0-9_\-]{40,}|hf_[A-Za-z0-9]{30,}")
 # A trusted proxy may still pass on a forged address.
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\-]{1,64}")
 # Elasticsearch's clients require `X-Elastic-Product`.
@@ -74,54 +78,34 @@ class Guard:
         if scope["type"] != "http":
             await _refuse_protocol(scope, send)
             return
-        headers = dict(scope["headers"])
-        request_id, client = headers.get(b"x-request-id", b""), scope.get("client")
-        started, path = time.monotonic(), self._take_key_from_path(scope, headers)
-        context = RequestContext(
-            request_id.decode() if request_id and _REQUEST_ID.fullmatch(request_id) else _new_id(),
-            started,
-            self._face_of(path, is_hugging_face_client(headers)),
+        head: Head = scope.get(HEAD) or read_head(scope, self._face_of, keys_in_path=self._keys_in_path)
+        client = scope.get("client")
+        context = scope["hubgate.context"] = RequestContext(
+            head.request_id or _new_id(),
+            time.monotonic(),
+            head.face,
             client=_address(client[0]) if client else "-",
-            cached=b"cache-control" not in headers or not _NOT_CACHED.search(headers[b"cache-control"]),
-            bulk=headers.get(b"x-hubgate-class", b"").strip().lower() == b"bulk",
-            wake=b"x-hubgate-wake" in headers and headers[b"x-hubgate-wake"].strip().lower() == b"true",
+            cached=head.cached,
+            bulk=head.bulk,
+            wake=head.wake,
+            head=head,
         )
-        scope["hubgate.context"] = context
-        length = headers.get(b"content-length", b"")
-        body = Body(scope, receive, length, self._max_body_bytes, self._body_memory)
-        response = _Response(send, context, body, headers)
-        self._meter.started()
+        body = Body(scope, receive, head.length, self._max_body_bytes, self._body_memory)
+        response = _Response(send, context, body)
+        self._meter.in_flight += 1
         try:
-            await self._serve(scope, headers, body, response)
-        finally:
-            body.release()
-            self._meter.ended()
-            self._record(scope["method"], path, context)
-
-    async def _serve(
-        self, scope: Scope, headers: dict[bytes, bytes], body: Body, response: _Response
-    ) -> None:
-        context = response.context
-        try:
-            _check_host(scope, headers)
-            if EXCESS in scope:
-                _refuse_excess(scope)
-            if not _is_open(scope, headers):
-                context.key = self._access.authenticate(_authorization(headers))
-            scope[ON_DISCONNECT] = _Cancelling(body, context)
+            if head.fault or EXCESS in scope:
+                _refuse(scope, head)
+            if not head.is_open:
+                context.key = self._access.accept(head.credentials)
+            response.task = getattr(send, "task", None) or asyncio.current_task()
+            scope[ON_DISCONNECT] = response.cancel
             try:
                 await self._app(scope, body, response)
             finally:
                 del scope[ON_DISCONNECT]
-        except UnknownKey as error:
-            authorization = _authorization(headers)
-            context.record_refused_key(authorization)
-            refusal = await self._access.count_wrong_key(error, authorization, context.client)
-            await _send_error(response, add_hint(refusal, scope, headers, self._visible))
         except HubgateError as error:
-            if context.key is None:
-                context.record_refused_key(_authorization(headers))
-            await _send_error(response, add_hint(error, scope, headers, self._visible))
+            await self._send_refusal(response, error, scope)
         except ClientDisconnect:
             context.client_left = True
         except asyncio.CancelledError:
@@ -130,6 +114,20 @@ class Guard:
                 await _send_error(response, _stopping())
         except Exception:  # noqa: BLE001 - no client may see a traceback
             await self._fail(response)
+        finally:
+            body.release()
+            self._meter.in_flight -= 1
+            self._record(scope["method"], head.path, context)
+
+    async def _send_refusal(self, response: _Response, error: HubgateError, scope: Scope) -> None:
+        context = response.context
+        credentials = context.head.credentials if context.head else None
+        if context.key is None:
+            context.record_refused_key(credentials)
+        if isinstance(error, UnknownKey):
+            claimed_id = credentials.claimed_id if credentials else ""
+            error = await self._access.count_wrong_key(error, claimed_id, context.client)
+        await _send_error(response, add_hint(error, scope, self._visible))
 
     async def call(self, key: Key, path: str, body: bytes, request_id: str) -> RowReply:
         """Serve a POST of the gateway itself, in the class `bulk`, as if a client had sent it: see `RowCaller`."""
@@ -147,8 +145,8 @@ class Guard:
             "hubgate.context": context,
         }
         collected = _Collected(body)
-        response = _Response(collected.send, context, None, {})
-        self._meter.started()
+        response = _Response(collected.send, context, None)
+        self._meter.in_flight += 1
         try:
             await self._app(scope, collected.receive, response)
         except HubgateError as error:
@@ -156,7 +154,7 @@ class Guard:
         except Exception:  # noqa: BLE001 - the batch goes on
             await self._fail(response)
         finally:
-            self._meter.ended()
+            self._meter.in_flight -= 1
             self._record("POST", path, context)
         return collected.reply(context)
 
@@ -168,25 +166,6 @@ class Guard:
             remedy=f"See request id {request_id} in hubgate's log.",
         )
         await _send_error(response, internal)
-
-    def _take_key_from_path(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
-        """Accept `/k/{key}/…`, for clients that cannot send a key in a header.
-
-        The key, and anything else that looks like one, is removed from the path, so that no log or error shows it.
-        """
-        path: str = scope["path"]
-        while "/k/" in path and (keyed := _KEYED_PATH.fullmatch(path)):
-            if not self._keys_in_path:
-                path = HIDDEN_PATH
-                break
-            headers[b"authorization"] = b"Bearer " + keyed["key"].encode()
-            path = keyed["rest"] or "/"
-        if "hg_" in path or "hf_" in path:
-            path = _KEY_LIKE.sub("***", path)
-        if path != scope["path"]:
-            scope["path"] = path
-            scope["raw_path"] = path.encode()
-        return path
 
     def _record(self, method: str, path: str, context: RequestContext) -> None:
         now = time.monotonic()
@@ -210,7 +189,7 @@ class Guard:
     def _count(self, context: RequestContext, seconds: float, now: float) -> None:
         """Count a call in the endpoint's usage and towards the key's limit."""
         key = context.key
-        if key is not None:
+        if key is not None and key.tokens_per_minute is not None:
             self._access.limits.spend(key, context.tokens, now)
         self._usage.count(
             context.endpoint,
@@ -225,37 +204,26 @@ class Guard:
         )
 
 
-class _Cancelling:
-    """Cancels this task when the client disconnects, unless the face is still reading the body: it receives that."""
-
-    __slots__ = ("_body", "_context", "_task")
-
-    def __init__(self, body: Body, context: RequestContext) -> None:
-        self._body = body
-        self._context = context
-        self._task = asyncio.current_task()
-
-    def __call__(self) -> None:
-        if self._body.whole and self._task is not None:
-            self._context.client_left = True
-            self._task.cancel()
-
-
 class _Response:
     """A `send` that adds headers to each response and notes its status.
 
     Before an error response, the rest of the body may be read: see `Body.drain`.
     """
 
-    __slots__ = ("_body", "_headers", "_send", "context")
+    __slots__ = ("_body", "_send", "context", "task")
 
-    def __init__(
-        self, send: Send, context: RequestContext, body: Body | None, headers: Mapping[bytes, bytes]
-    ) -> None:
+    def __init__(self, send: Send, context: RequestContext, body: Body | None) -> None:
         self._send = send
         self._body = body
-        self._headers = headers
         self.context = context
+        self.task: asyncio.Task[None] | None = None
+        """What answers the request."""
+
+    def cancel(self) -> None:
+        """The client has left: cancel the task, unless the face is still reading the body, which receives that."""
+        if self._body is not None and self._body.whole and self.task is not None:
+            self.context.client_left = True
+            self.task.cancel()
 
     def __call__(self, message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
@@ -264,8 +232,25 @@ class _Response:
             self._add_headers(message)
         return self._send(message)
 
+    def respond(self, status: int, body: bytes, content_type: bytes, headers: Headers) -> Awaitable[None]:
+        """Send a whole response: see `asgi.respond`."""
+        send_whole = getattr(self._send, "send_whole", None)
+        if send_whole is None or status >= 400:
+            return send_in_parts(self, status, body, content_type, headers)
+        context = self.context
+        context.status = status
+        origin = context.origin
+        lines = b"content-length: %d\r\nx-request-id: %b\r\n%b%b" % (
+            len(body),
+            context.request_id.encode(),
+            _repeated_lines(content_type, origin.endpoint, origin.model, context.face.headers),
+            render_headers(headers) if headers else b"",
+        )
+        response: Awaitable[None] = send_whole(status, lines, body)
+        return response
+
     async def _send_drained(self, body: Body, message: Message) -> None:
-        await body.drain(self._headers)
+        await body.drain()
         self._add_headers(message)
         await self._send(message)
 
@@ -278,6 +263,15 @@ class _Response:
             *self.context.origin_headers,
             *self.context.face.headers,
         ]
+
+
+@lru_cache(maxsize=1024)
+def _repeated_lines(
+    content_type: bytes, endpoint: str, model: str | None, face_headers: tuple[tuple[bytes, bytes], ...]
+) -> bytes:
+    """The headers that all responses of an endpoint have."""
+    content = (b"content-type", content_type)
+    return render_headers((content, *_RESPONSE_HEADERS, *origin_headers(endpoint, model), *face_headers))
 
 
 class _Collected:
@@ -322,33 +316,24 @@ async def _send_error(response: _Response, error: HubgateError) -> None:
         await respond(response, rendered.status, rendered.body, headers=rendered.headers)
 
 
-def _is_open(scope: Scope, headers: dict[bytes, bytes]) -> bool:
-    """Whether no key is required: for health checks, the start page, and the console, which has sessions.
-
-    Xinference's clients send their key only after a reply that says that one is required.
-    """
-    path: str = scope["path"]
-    if path in OPEN_PATHS or path in (XINFERENCE_AUTH, "/ui") or path.startswith("/ui/"):
-        return True
-    return path == "/" and scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
-
-
-def _refuse_excess(scope: Scope) -> None:
-    """Refuse a request on a connection beyond the maximum.
+def _refuse(scope: Scope, head: Head) -> None:
+    """Refuse a request with a fault in its head, or on a connection beyond the maximum.
 
     Health checks are served: if one failed, an orchestrator would restart a gateway that is only busy.
 
     Raises:
-        GatewayBusy: it is not a health check.
+        CallerError: the head has a fault.
+        GatewayBusy: there are too many connections, and it is not a health check.
     """
-    if scope["path"] in OPEN_PATHS:
-        return
-    raise GatewayBusy(
-        "The maximum number of connections is reached.",
-        remedy="Retry in a moment, keep connections open between requests, "
-        "or ask the operator to raise HUBGATE_MAX_CONNECTIONS.",
-        retry_after=1.0,
-    )
+    if head.fault:
+        raise CallerError(head.fault, remedy="Send exactly one.", cause=Cause.INVALID_REQUEST)
+    if head.path not in OPEN_PATHS:
+        raise GatewayBusy(
+            "The maximum number of connections is reached.",
+            remedy="Retry in a moment, keep connections open between requests, "
+            "or ask the operator to raise HUBGATE_MAX_CONNECTIONS.",
+            retry_after=1.0,
+        )
 
 
 def _stopping() -> CapacityError:
@@ -357,39 +342,14 @@ def _stopping() -> CapacityError:
     )
 
 
-def _authorization(headers: dict[bytes, bytes]) -> str | None:
-    value = headers.get(b"authorization")
-    return None if value is None else value.decode("latin-1")
-
-
 def _new_id() -> str:
     """Unique, not secret: `secrets` would make a system call for each request."""
-    return f"{random.getrandbits(64):016x}"
+    return random.getrandbits(64).to_bytes(8).hex()
 
 
 @lru_cache(maxsize=1024)
 def _address(client: str) -> str:
     return client if _ADDRESS.fullmatch(client) else "-"
-
-
-def _check_host(scope: Scope, headers: dict[bytes, bytes]) -> None:
-    """Require exactly one `Host` header (RFC 9112, section 3.2); HTTP/1.0 may have none.
-
-    Raises:
-        CallerError: it is missing or repeated.
-    """
-    if b"host" in headers:
-        if (
-            len(headers) == len(scope["headers"])
-            or [name for name, _ in scope["headers"]].count(b"host") == 1
-        ):
-            return
-        fault = "The request has more than one Host header."
-    elif scope.get("http_version") == "1.1":
-        fault = "The request has no Host header."
-    else:
-        return
-    raise CallerError(fault, remedy="Send exactly one.", cause=Cause.INVALID_REQUEST)
 
 
 async def _refuse_protocol(scope: Scope, send: Send) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from itertools import islice
 
@@ -10,10 +10,9 @@ from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import EndpointNotFound, HubgateError, NotAuthenticated, NotFound
 from hubgate.service.keys.credentials import SEND_A_KEY
 from hubgate.web.http.asgi import Scope
+from hubgate.web.http.head import HIDDEN_PATH
 from hubgate.web.http.request_context import context_of
 
-HIDDEN_PATH = "/k/"
-"""Replaces a path with a key, where keys in paths are not accepted."""
 # Where clients of Anthropic, Azure and Google put their keys.
 _OTHER_KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 _MAX_COMPARED = 100
@@ -25,7 +24,6 @@ _MAX_SUGGESTED = 3
 def add_hint(
     error: HubgateError,
     scope: Scope,
-    headers: Mapping[bytes, bytes],
     visible: Callable[[Callable[[str], bool]], Sequence[Endpoint]],
 ) -> HubgateError:
     """The error, with a remedy for this request where there is one. It only names what is in the key's scope."""
@@ -33,7 +31,11 @@ def add_hint(
     if isinstance(error, NotAuthenticated) and scope["path"] == HIDDEN_PATH:
         remedy = f"{SEND_A_KEY} For clients that cannot, set HUBGATE_KEYS_IN_PATH=1."
         return NotAuthenticated("hubgate does not accept a key in the path.", remedy=remedy)
-    if isinstance(error, NotAuthenticated) and b"authorization" not in headers:
+    headers = dict(scope["headers"])
+    has_key = b"authorization" in headers or (
+        context.head is not None and context.head.credentials is not None
+    )
+    if isinstance(error, NotAuthenticated) and not has_key:
         misplaced = next((name for name in _OTHER_KEY_HEADERS if name in headers), None)
         if misplaced is None:
             return error

@@ -13,9 +13,10 @@ from hubgate.domain.calls import Context, Origin
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import EndpointNotFound, NotPermitted
 from hubgate.domain.records import ACTOR, Key
-from hubgate.service.keys.credentials import claimed_id
+from hubgate.service.keys.credentials import Credentials
 from hubgate.web.http.asgi import Headers
 from hubgate.web.http.face import Face, RenderError
+from hubgate.web.http.head import Head
 
 BULK_PATIENCE = 600.0
 """Seconds until the deadline of a request with `X-Hubgate-Class: bulk`."""
@@ -38,6 +39,8 @@ class RequestContext(msgspec.Struct, eq=False):
     """Whether the request has `X-Hubgate-Class: bulk`, and so waits behind interactive ones."""
     wake: bool = False
     """Whether it has `X-Hubgate-Wake: true`: a bulk call that may wake its Inference Endpoint."""
+    head: Head | None = None
+    """`None` for a request of the gateway itself."""
     other_render_error: RenderError | None = None
     """In place of the face's."""
     render_stream_error: RenderError | None = None
@@ -82,7 +85,7 @@ class RequestContext(msgspec.Struct, eq=False):
     @property
     def origin_headers(self) -> Headers:
         """`X-Hubgate-Endpoint` and `X-Hubgate-Model`."""
-        return _origin_headers(self.origin.endpoint, self.origin.model)
+        return origin_headers(self.origin.endpoint, self.origin.model)
 
     @property
     def is_admin(self) -> bool:
@@ -110,9 +113,9 @@ class RequestContext(msgspec.Struct, eq=False):
     def render_error(self) -> RenderError:
         return self.other_render_error or self.face.render_error
 
-    def record_refused_key(self, authorization: str | None) -> None:
-        if key_id := claimed_id(authorization):
-            self.refused_key = f"refused:{key_id}"
+    def record_refused_key(self, credentials: Credentials | None) -> None:
+        if credentials is not None and credentials.claimed_id:
+            self.refused_key = f"refused:{credentials.claimed_id}"
 
     def call_context(self, deadline: float | None = None) -> Context:
         """The context of a call to a model; `deadline` is in seconds on the monotonic clock."""
@@ -130,7 +133,7 @@ class RequestContext(msgspec.Struct, eq=False):
 
 
 @lru_cache(maxsize=1024)
-def _origin_headers(endpoint: str, model: str | None) -> Headers:
+def origin_headers(endpoint: str, model: str | None) -> Headers:
     headers = [(b"x-hubgate-endpoint", endpoint.encode())] if endpoint else []
     if model:
         headers.append((b"x-hubgate-model", quote(model, safe=_HEADER_SAFE).encode()))

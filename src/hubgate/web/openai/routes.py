@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from hubgate.service.gateway import Gateway
 from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body
 from hubgate.web.http.face import Face, InferenceRoute, Services, is_cohere_client
-from hubgate.web.http.guard import XINFERENCE_AUTH
+from hubgate.web.http.head import XINFERENCE_AUTH
 from hubgate.web.http.request_context import context_of
 from hubgate.web.openai.batches import BatchesApi
 from hubgate.web.openai.embeddings import EMBEDDINGS, handle_embeddings
