@@ -9,7 +9,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scripted_upstream import embed, vector
 from virtual_time import now, run
@@ -213,6 +213,12 @@ def test_limit_follows_a_server_that_loses_its_parallelism_and_regains_it() -> N
     number=st.integers(1, 40),
     start=st.sampled_from([1, 8, 128]),
     bounds=st.lists(st.integers(1, 60), min_size=1, max_size=3),
+)
+@example(  # the bound falls while a lower limit is on trial
+    server=Server(alone=0.05, knee=40.0, most=3, noise=0.5, chance=random.Random(2760294)),
+    number=33,
+    start=1,
+    bounds=[1, 4, 1],
 )
 def test_limit_is_positive_and_never_over_the_bound_and_everybody_is_served(
     server: Server, number: int, start: int, bounds: list[int]

@@ -102,8 +102,10 @@ class ConcurrencyLimit:
     @bound.setter
     def bound(self, bound: int) -> None:
         self._bound = max(1, bound)
-        if self._level.limit > self._bound:
-            self._search(self._bound, self._clock())
+        level, before = self._level, self._before
+        # The limit before a trial may be taken again.
+        if level.limit > self._bound or (before is not None and before.limit > self._bound):
+            self._search(min(level.limit, self._bound), self._clock())
 
     def begin(self) -> float:
         """Note that a request is sent, which counts in `in_flight`. Returns when, for the other methods."""
