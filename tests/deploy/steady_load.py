@@ -60,7 +60,7 @@ class SteadyLoad:
         """Wait until each caller has `more` calls answered."""
         wanted = [count + more for count in self.answered]
         eventually(
-            lambda: bool(self.failures) or all(a >= b for a, b in zip(self.answered, wanted, strict=True)), 60
+            lambda: bool(self.failures) or all(a >= b for a, b in zip(self.answered, wanted, strict=True))
         )
 
     async def _run(self) -> None:

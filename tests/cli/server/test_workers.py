@@ -91,7 +91,8 @@ def test_workers_share_a_port_and_models_and_a_killed_one_comes_back(
             gateway.wait_for("worker 1 serves again")
             others.wait_for(5)
         assert others.failures == [], "calls of the other worker"
-        assert len(load.failures) <= 8, "each caller had at most one call at the killed worker"
+        # A call that was being served, and one on a connection that came while the kernel closed the worker's sockets.
+        assert len(load.failures) <= 2 * 8, "each caller had at most two calls at the killed worker"
         assert len(workers_of(gateway)) == WORKERS
         assert survivor in workers_of(gateway)
         assert embedding(second, "tiny", key)
