@@ -11,17 +11,12 @@ import json
 import urllib.request
 from typing import TYPE_CHECKING
 
+from dify_models import Embedder, Writer
 from dify_plugin.entities.model import (  # type: ignore[import-not-found]
     EmbeddingInputType,
 )
 from dify_plugin.entities.model.message import (  # type: ignore[import-not-found]
     UserPromptMessage,
-)
-from dify_plugin.interfaces.model.openai_compatible.llm import (  # type: ignore[import-not-found]
-    OAICompatLargeLanguageModel,
-)
-from dify_plugin.interfaces.model.openai_compatible.text_embedding import (  # type: ignore[import-not-found]
-    OAICompatEmbeddingModel,
 )
 from expected import ENDPOINTS, KEY, PROMPT, SAID, TEXTS, URL, check_same, passed, version_of
 from httpx import StreamClosed
@@ -63,23 +58,9 @@ def as_the_tei_plugin_asks(endpoint: str) -> None:
     check_same(endpoint, vectors, "the TEI plugin's requests")
 
 
-class Compatible(OAICompatEmbeddingModel):  # type: ignore[misc]
-    """The SDK's client, without its download of GPT-2's vocabulary, by which it guesses lengths."""
-
-    def _get_num_tokens_by_gpt2(self, text: str) -> int:
-        return len(text.split())
-
-
-class CompatibleWriter(OAICompatLargeLanguageModel):  # type: ignore[misc]
-    """The same for text."""
-
-    def _get_num_tokens_by_gpt2(self, text: str) -> int:
-        return len(text.split())
-
-
 def streams(mode: str) -> None:
     """Text as Dify's nodes ask for it: as a stream, by the provider that the guide names."""
-    writer = CompatibleWriter([])
+    writer = Writer([])
     settings = {"endpoint_url": f"{URL}/v1", "api_key": KEY, "context_size": "512", "mode": mode}
     writer.validate_credentials("llm", settings)
     said = writer.invoke(
@@ -140,7 +121,7 @@ for how in ("chat", "completion"):
 check_what_the_guide_says_of_the_hugging_face_plugin()
 as_the_openai_plugin_asks()
 for name in ENDPOINTS:
-    compatible = Compatible([])
+    compatible = Embedder([])
     for base in (f"{URL}/v1", URL):
         settings = {"endpoint_url": base, "api_key": KEY, "context_size": "512", "max_chunks": "32"}
         compatible.validate_credentials(name, settings)

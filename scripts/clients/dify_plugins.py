@@ -167,8 +167,10 @@ for plugin, embedder in PLUGINS.items():
     for name in ENDPOINTS if plugin != "cohere" else [LOCAL]:  # the fake model has no tokenizer
         embedder.validate_credentials(name, given)
         check_same(name, embedder.invoke(name, given, TEXTS).embeddings, f"{plugin} embedding")
-    kind = InvokeServerUnavailableError if plugin == "xinference" else InvokeAuthorizationError
-    check_refused(partial(embedder.invoke, LOCAL, given | {"api_key": "wrong"}, ["a"]), kind, "key")
+    kind, words = InvokeAuthorizationError, "credentials"  # the SDK's own words in place of hubgate's
+    if plugin == "xinference":
+        kind, words = InvokeServerUnavailableError, "key"
+    check_refused(partial(embedder.invoke, LOCAL, given | {"api_key": "wrong"}, ["a"]), kind, words)
 spent = credentials_of(SPENT_KEY) | {"base_url": f"{URL}/v1"}
 PLUGINS["jina"].invoke(LOCAL, spent, ["a"])
 check_refused(lambda: PLUGINS["jina"].invoke(LOCAL, spent, ["a"]), InvokeRateLimitError, "limit")

@@ -1,6 +1,7 @@
-"""`hubgate job load` into real databases: PostgreSQL with pgvector, LanceDB, Milvus Lite. Qdrant is a look-alike.
+"""`hubgate job load` into real databases: PostgreSQL with pgvector, LanceDB, Milvus Lite.
 
-Each load is killed twice and started again; then every row and vector is compared. `HUBGATE_LOAD_ROWS` sets the size.
+Elasticsearch and Qdrant are look-alikes, which answer 429 now and then and refuse some rows. Each load is killed twice
+and started again; then every row and vector is compared. `HUBGATE_LOAD_ROWS` sets the size, arguments choose schemes.
 """
 # ruff: noqa: N802 - the methods of a handler
 
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -32,30 +34,61 @@ from servers.vector_databases import JsonHandler, qdrant_collection, serving
 ROWS = int(os.environ.get("HUBGATE_LOAD_ROWS", "20000"))
 DIMENSIONS = 384
 TABLE = "articles"
+REFUSED = frozenset(f"r{n}" for n in range(ROWS // 8, ROWS, ROWS // 4))
+"""What the look-alikes reject."""
 Rows = dict[str, tuple[str, list[float]]]
 
 
 def main() -> None:
     """Load into each database."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("lancedb", "milvus-lite", "qdrant-client"))
-    print(f"version: {versions}")
+    packages = ("lancedb", "milvus-lite", "elasticsearch", "qdrant-client")
+    print("version: " + ", ".join(f"{name} {version(name)}" for name in packages))
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        output = folder / "out.parquet"
+        output = Path(name, "out.parquet")
         write(output)
-        server = PostgresServer(short_folder())
-        server.start()
-        try:
-            check(
-                output, server.url.replace("postgresql", "pgvector", 1), lambda: rows_of_postgres(server.url)
-            )
-        finally:
-            server.stop()
-        check(output, f"lancedb://{folder / 'lance'}", lambda: rows_of_lance(folder / "lance"))
-        check(output, f"milvus://{folder / 'milvus.db'}", lambda: rows_of_milvus(folder / "milvus.db"))
-        points: dict[str, Any] = {}
-        with qdrant(points) as url:
-            check(output, url, lambda: rows_of_qdrant(points))
+        for scheme in sys.argv[1:] or CHECKS:
+            CHECKS[scheme](output)
+
+
+def check_postgres(output: Path) -> None:
+    server = PostgresServer(short_folder())
+    server.start()
+    try:
+        url = server.url.replace("postgresql", "pgvector", 1)
+        check(output, url, lambda: rows_of_postgres(server.url))
+    finally:
+        server.stop()
+
+
+def check_lance(output: Path) -> None:
+    folder = output.parent / "lance"
+    check(output, f"lancedb://{folder}", lambda: rows_of_lance(folder))
+
+
+def check_milvus(output: Path) -> None:
+    file = output.parent / "milvus.db"
+    check(output, f"milvus://{file}", lambda: rows_of_milvus(file))
+
+
+def check_elastic(output: Path) -> None:
+    rows: Rows = {}
+    with elastic(rows) as url:
+        check(output, url, lambda: rows, REFUSED)
+
+
+def check_qdrant(output: Path) -> None:
+    rows: Rows = {}
+    with qdrant(rows) as url:
+        check(output, url, lambda: rows, REFUSED)
+
+
+CHECKS = {
+    "pgvector": check_postgres,
+    "lancedb": check_lance,
+    "milvus": check_milvus,
+    "elasticsearch": check_elastic,
+    "qdrant": check_qdrant,
+}
 
 
 def write(output: Path) -> None:
@@ -88,7 +121,7 @@ def write(output: Path) -> None:
             )
 
 
-def check(output: Path, url: str, rows: Callable[[], Rows]) -> None:
+def check(output: Path, url: str, rows: Callable[[], Rows], refused: AbstractSet[str] = frozenset()) -> None:
     """Load, kill twice, load to the end, compare."""
     scheme = url.partition(":")[0]
     command = [sys.executable, "-m", "hubgate", "job", "load", str(output), "--to", url, "--table", TABLE]
@@ -107,18 +140,23 @@ def check(output: Path, url: str, rows: Callable[[], Rows]) -> None:
         while running.poll() is None:
             peak = max(peak, peak_memory(running.pid))
             time.sleep(0.05)
-    assert running.returncode == 0
+    assert running.returncode == (1 if refused else 0)
     seconds = time.monotonic() - started
+    failures = {*output.parent.glob("*.failed.jsonl")} - before
+    reported = [json.loads(line)["id"] for path in failures for line in path.read_bytes().splitlines()]
+    assert {*reported} == refused, (scheme, reported)
     stored = rows()
-    assert len(stored) == ROWS, (scheme, len(stored))
+    assert len(stored) == ROWS - len(refused), (scheme, len(stored))
     for batch in pq.ParquetFile(output).iter_batches(4096, columns=["id", "title", "embedding"]):
         for row in batch.to_pylist():
+            if row["id"] in refused:
+                continue
             title, vector = stored[row["id"]]
             assert title == row["title"], row["id"]
             near = max(abs(a - b) for a, b in zip(vector, row["embedding"], strict=True))
             assert near < 1e-6, (scheme, row["id"], near)
     print(
-        f"{scheme}: {ROWS:,} rows equal after {kills} kills, the last at {stopped_at:,}; {seconds:.0f} s,"
+        f"{scheme}: {len(stored):,} rows equal, {len(refused)} refused, after {kills} kills, the last at {stopped_at:,}; {seconds:.0f} s,"
         f" {peak} MiB",
         flush=True,
     )
@@ -163,12 +201,48 @@ def rows_of_milvus(file: Path) -> Rows:
     return found
 
 
-def rows_of_qdrant(points: dict[str, Any]) -> Rows:
-    return {point["payload"]["id"]: (point["payload"]["title"], point["vector"]) for point in points.values()}
+@contextmanager
+def elastic(rows: Rows) -> Iterator[str]:
+    """One index, by Elasticsearch's documented bulk API. Every 500th row is answered 429 when it is first sent."""
+    mappings: dict[str, Any] = {}
+    busy = {f"r{n}" for n in range(0, ROWS, 500)}
+
+    def store(name: str, document: Any) -> dict[str, Any]:
+        if name in busy:
+            busy.remove(name)
+            return {"status": 429, "error": {"type": "es_rejected_execution_exception", "reason": "full"}}
+        if name in REFUSED:
+            return {"status": 400, "error": {"type": "document_parsing_exception", "reason": "no vector"}}
+        rows[name] = (document["title"], document["embedding"])
+        return {"status": 201, "result": "created"}
+
+    class Handler(JsonHandler):
+        def do_GET(self) -> None:
+            self.answer({TABLE: {"mappings": mappings}} if mappings else {}, 200 if mappings else 404)
+
+        def do_POST(self) -> None:
+            self.body()
+            self.answer({})
+
+        def do_PUT(self) -> None:
+            if not self.path.endswith("_bulk"):
+                mappings.update(json.loads(self.body())["mappings"])
+                self.answer({"acknowledged": True})
+                return
+            lines = [json.loads(line) for line in self.body().splitlines()]
+            items = []
+            for action, document in zip(lines[::2], lines[1::2], strict=True):
+                meta = action["index"]
+                items.append({"index": {**meta, **store(meta["_id"], document)}})
+            errors = any("error" in item["index"] for item in items)
+            self.answer({"took": 1, "errors": errors, "items": items})
+
+    with serving(Handler) as address:
+        yield f"elasticsearch://{address}"
 
 
 @contextmanager
-def qdrant(points: dict[str, Any]) -> Iterator[str]:
+def qdrant(rows: Rows) -> Iterator[str]:
     """One collection, by Qdrant's documented API. Every tenth request is answered 429."""
     state: dict[str, Any] = {"collection": None, "requests": 0}
 
@@ -187,11 +261,13 @@ def qdrant(points: dict[str, Any]) -> Iterator[str]:
                 self.answer({"result": True, "status": "ok", "time": 0.0})
             elif state["requests"] % 10 == 0:
                 self.answer({"status": {"error": "Too many requests"}, "time": 0.0}, 429)
+            elif any(point["payload"]["id"] in REFUSED for point in body["points"]):
+                self.answer({"status": {"error": "Wrong input"}, "time": 0.0}, 400)
             else:
-                points.update((str(point["id"]), point) for point in body["points"])
-                self.answer(
-                    {"result": {"operation_id": 1, "status": "completed"}, "status": "ok", "time": 0.0}
-                )
+                for point in body["points"]:
+                    rows[point["payload"]["id"]] = (point["payload"]["title"], point["vector"])
+                done = {"operation_id": 1, "status": "completed"}
+                self.answer({"result": done, "status": "ok", "time": 0.0})
 
     with serving(Handler) as address:
         yield f"qdrant://{address}"

@@ -6,6 +6,7 @@ RAY_ROWS=50000 uses more rows than the 4,000 by default. Prints what it measured
 from __future__ import annotations
 
 import json
+import math
 import os
 import runpy
 import signal
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]  # warnings of Ray's
 ROWS = int(os.environ.get("RAY_ROWS", "4000"))
 PER_TASK = max(100, ROWS // 50)
+FILES = 4
+PARTS = FILES * math.ceil(ROWS // FILES / PER_TASK)
 IN_FLIGHT = 4 * PER_TASK
 """Two tasks per node."""
 MODEL = Path(__file__).parents[2] / "benchmarks" / "support" / "bulk_model.py"
@@ -119,8 +122,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 patched.setenv(name, value)
             patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
             home.env |= bucket.env
-            for number in range(4):
-                bucket.write(f"in/{number}.parquet", TABLE.slice(number * ROWS // 4, ROWS // 4))
+            for number in range(FILES):
+                bucket.write(f"in/{number}.parquet", TABLE.slice(number * ROWS // FILES, ROWS // FILES))
             url = f"http://127.0.0.1:{port}"
             added = home.run(
                 "add", "bulk", "--url", url, "--engine", "openai", "--requests-per-minute", "1000000"
@@ -191,7 +194,7 @@ def test_an_output_in_s3_is_shown_and_loaded(world: World, database_url: str) ->
     with world.home.serve():
         ended(world.job("loaded", "ray"))
     out = world.bucket.uri("loaded")
-    assert "50 of 50" in world.home.run("job", "show", out).out
+    assert f"{PARTS} of {PARTS}" in world.home.run("job", "show", out).out
     url = database_url.replace("postgresql://", "pgvector://", 1)
     to = ("--to", url, "--table", "t", "--create", "--similarity", "cosine")
     loaded = world.home.run("job", "load", out, *to)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from io import TextIOWrapper
@@ -17,13 +16,12 @@ from hubgate.cli.client import CommandFailed
 from hubgate.cli.compare import compare_command
 from hubgate.cli.deploy import commands as deploy
 from hubgate.cli.jobs import commands as jobs
+from hubgate.cli.memory import tune_for_imports
 from hubgate.domain.errors import HubgateError
 from hubgate.settings import InvalidSetting, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 app = typer.Typer(
     name="hubgate",
@@ -104,8 +102,7 @@ def version() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, by default the one of the command line. Errors are printed as one line, with exit code 1."""
-    # Imports create many objects and no garbage: looking for it would take a seventh of the time to start.
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    tune_for_imports()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # some terminals cannot show every character
     try:

@@ -11,8 +11,8 @@ from hubgate.cli.client import CommandFailed
 from hubgate.cli.jobs.embedder import GatewayEmbedder
 from hubgate.cli.jobs.gateway import ensure_gateway
 from hubgate.cli.jobs.progress import show_progress, summary
+from hubgate.cli.memory import tune_for_requests
 from hubgate.cli.printing import print_fields
-from hubgate.cli.server.process import tune_gc
 from hubgate.jobs.folder import JobRegistry
 from hubgate.jobs.manifest import Totals
 from hubgate.jobs.runner import Progress, report_disk_errors
@@ -79,7 +79,7 @@ def _register(job: Job) -> None:
 
 def _embed(job: Job, source: Source) -> None:
     settings = Settings.from_env()
-    tune_gc()
+    tune_for_requests()
     with ensure_gateway(settings):
         try:
             asyncio.run(_run(job, source, settings))

@@ -1,11 +1,9 @@
-"""Settings of the whole process: log lines, the garbage collector, the C library's allocator, open files."""
+"""Settings of the whole process: log lines, open files."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import resource
 import sys
@@ -17,9 +15,6 @@ from hubgate.web.http.access_log import ACCESS_LOG, LineHandler
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _OTHER_FILES = 1024  # connections to model servers, databases, logs
-_OBJECTS_BETWEEN_COLLECTIONS = 20_000
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt(3)
-_LARGE_BLOCK_BYTES = 4 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -114,27 +109,6 @@ class BatchingHandler(logging.StreamHandler[Any], LineHandler):
                 with contextlib.suppress(OSError, ValueError):  # the reader is gone
                     self.stream.write("\n".join((*lines, "")))
                     self.stream.flush()
-
-
-def tune_gc() -> None:
-    """Exclude everything that exists now from garbage collection, and collect rarely.
-
-    Requests, rows and vectors create no reference cycles, so collections would find nothing.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 50)
-
-
-def return_large_blocks() -> None:
-    """Make the allocator return freed blocks of several MB to the system at once.
-
-    By default, glibc keeps up to 64 MiB per thread once it has allocated such blocks. Other C libraries do not.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE_BLOCK_BYTES)
 
 
 def allow_open_files(connections: int) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from hubgate import __version__
+from hubgate.cli.memory import return_large_blocks, tune_for_requests
 from hubgate.cli.server.connection import EXCESS_CONNECTIONS, Connection
 from hubgate.cli.server.draining import DrainingServer
-from hubgate.cli.server.process import allow_open_files, log_to_stderr, return_large_blocks, tune_gc
+from hubgate.cli.server.process import allow_open_files, log_to_stderr
 from hubgate.cli.server.sockets import acceptors, join, listen, url_of
 from hubgate.core.chunking import icu_warning
 from hubgate.settings import LOOPBACK
@@ -109,7 +110,7 @@ def run_until_stopped(
     allow_open_files(settings.max_connections + EXCESS_CONNECTIONS)
 
     def tune(url: str, gate: Application, server: uvicorn.Server) -> None:
-        tune_gc()
+        tune_for_requests()
         return_large_blocks()
         started(url, gate, server)
 
