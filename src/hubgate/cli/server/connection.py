@@ -310,6 +310,11 @@ class Connection(asyncio.Protocol):
         if self._pipelined:
             self._start(self._pipelined.popleft())
 
+    def on_task_end(self, cycle: Cycle) -> None:
+        """The last thing that the task of a request does: a callback would take another turn of the event loop."""
+        self._state.tasks.discard(cast("asyncio.Task[None]", cycle.task))
+        cycle.task = None
+
     def default_headers(self) -> tuple[bytes, bool]:
         """Uvicorn's headers of every response, such as `Date`, and whether these close the connection."""
         given = self._state.default_headers
@@ -320,9 +325,8 @@ class Connection(asyncio.Protocol):
 
     def _start(self, cycle: Cycle) -> None:
         self._responding = cycle
-        task = cycle.task = self._loop.create_task(cycle.run(self._app))
-        self._state.tasks.add(task)
-        task.add_done_callback(self._state.tasks.discard)
+        cycle.task = self._loop.create_task(cycle.run(self._app))
+        self._state.tasks.add(cycle.task)
 
     def _refuse_invalid(self) -> None:
         _log.warning("received an invalid HTTP request")

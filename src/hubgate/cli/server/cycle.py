@@ -107,7 +107,8 @@ class Cycle:
             await app(self.scope, self.receive, self)
         except BaseException:  # noqa: BLE001 - also of a second signal
             _log.exception("a request was not answered")
-        self.task = None
+        finally:
+            self._connection.on_task_end(self)
         if not self.complete and not self.disconnected:
             self._fail()
 

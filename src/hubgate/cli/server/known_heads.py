@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+import msgspec
+
+from hubgate.web.http.asgi import Scope
 from hubgate.web.http.head import HEAD
-
-if TYPE_CHECKING:
-    from hubgate.web.http.asgi import Scope
 
 _MAX_HEADS = 1024
 _MAX_REQUEST_BYTES = 64 * 1024
@@ -27,7 +27,7 @@ _OF_HEAD = (
 )
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True, eq=False):
     digest: bytes
     body: bytes
     scope: Scope | None

@@ -168,12 +168,26 @@ class Guard:
         await _send_error(response, internal)
 
     def _record(self, method: str, path: str, context: RequestContext) -> None:
+        """Count a request, and a call also in the endpoint's usage and towards the key's limit."""
         now = time.monotonic()
         seconds = now - context.started
         if context.client_left:
             context.cause = CANCELLED
+        key = context.key
         if context.is_call:
-            self._count(context, seconds, now)
+            if key is not None and key.tokens_per_minute is not None:
+                self._access.limits.spend(key, context.tokens, now)
+            self._usage.count(
+                context.endpoint,
+                key.id if key else "",
+                context.cause,
+                bulk=context.is_bulk,
+                seconds=seconds,
+                texts=context.texts,
+                prompt_tokens=context.tokens - context.completion_tokens,
+                completion_tokens=context.completion_tokens,
+                waited=context.waited,
+            )
         self._meter.observe(
             context.face.name,
             context.endpoint,
@@ -185,23 +199,6 @@ class Guard:
             waited=context.waited,
         )
         log_request(method, path, context, seconds)
-
-    def _count(self, context: RequestContext, seconds: float, now: float) -> None:
-        """Count a call in the endpoint's usage and towards the key's limit."""
-        key = context.key
-        if key is not None and key.tokens_per_minute is not None:
-            self._access.limits.spend(key, context.tokens, now)
-        self._usage.count(
-            context.endpoint,
-            key.id if key else "",
-            context.cause,
-            bulk=context.is_bulk,
-            seconds=seconds,
-            texts=context.texts,
-            prompt_tokens=context.tokens - context.completion_tokens,
-            completion_tokens=context.completion_tokens,
-            waited=context.waited,
-        )
 
 
 class _Response:
