@@ -38,7 +38,7 @@ def test_first_start_prints_a_key_and_a_command_and_the_second_prints_neither(
         gateway.signal(signal.SIGINT)
         assert gateway.wait() == 0
         assert "hubgate has stopped." in gateway.output
-        assert "Traceback" not in gateway.output
+        assert not gateway.traceback, gateway.traceback
     with home.serve() as gateway:
         gateway.wait_for(f"Endpoints: {MODEL}\n")
         assert "hg_" not in gateway.output

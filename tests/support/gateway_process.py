@@ -122,6 +122,11 @@ class GatewayProcess:
         with self._more:
             return "".join(self._lines)
 
+    @property
+    def traceback(self) -> str:
+        """The output from the first traceback on; empty if there is none."""
+        return "".join(self.output.partition("Traceback")[1:])
+
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Wait for output that matches the pattern."""
         found = None

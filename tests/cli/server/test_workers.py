@@ -100,7 +100,7 @@ def test_workers_share_a_port_and_models_and_a_killed_one_comes_back(
         gateway.signal(signal.SIGTERM)
         assert gateway.wait() == 0
         assert gateway.output.count("stopping: finishing requests in flight") == WORKERS
-        assert "Traceback" not in gateway.output
+        assert not gateway.traceback, gateway.traceback
 
 
 @pytest.mark.parametrize(
