@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hubgate.core import vectors
 from hubgate.core.errors import wrong_count
-from hubgate.core.vectors import dimensions
 from hubgate.domain.calls import Call, Embed, Result, Vectors
 from hubgate.domain.errors import Cause, EndpointChanged, UpstreamUnreadable
 from hubgate.domain.ports import Handler
@@ -29,23 +29,25 @@ class VectorGuard:
             UpstreamUnreadable: there is not one for each text, or a number is not finite.
         """
         result = await self._handler(call)
-        if isinstance(call, Embed) and isinstance(result, Vectors):
-            self._check(call, result)
+        check_vectors(call, result, dimensions=self._dimensions)
         return result
 
-    def _check(self, call: Embed, vectors: Vectors) -> None:
-        if len(vectors.items) != len(call.texts):
-            raise wrong_count(len(vectors.items), len(call.texts))
-        expected = call.dimensions or self._dimensions
-        if vectors.dimensions is None:
-            seen = {dimensions(item, vectors.encoding) for item in vectors.items}
-        else:
-            seen = {vectors.dimensions}
-        for found in seen:
-            if expected is not None and found != expected:
-                raise (
-                    _wrong_dimensions(found, expected) if call.dimensions else _model_changed(found, expected)
-                )
+
+def check_vectors(call: Call, result: Result, *, dimensions: int | None) -> None:
+    """See `VectorGuard`."""
+    if not isinstance(call, Embed) or not isinstance(result, Vectors):
+        return
+    if len(result.items) != len(call.texts):
+        raise wrong_count(len(result.items), len(call.texts))
+    expected = call.dimensions or dimensions
+    if result.dimensions is None:
+        seen = {vectors.dimensions(item, result.encoding) for item in result.items}
+    else:
+        seen = {result.dimensions}
+    if expected is None or seen == {expected}:
+        return
+    found = next(iter(seen - {expected}))
+    raise _wrong_dimensions(found, expected) if call.dimensions else _model_changed(found, expected)
 
 
 def _model_changed(found: int, registered: int) -> EndpointChanged:

@@ -191,6 +191,24 @@ def test_stream_of_single_texts_does_not_starve_long_call() -> None:
     assert run(main()) == pytest.approx(9.1, abs=1.1)
 
 
+def test_calls_of_one_key_leave_in_order_until_another_key_comes() -> None:
+    """The call that a full request has cut in two is completed, and then both keys take turns."""
+    server = ScriptedUpstream()
+
+    async def main() -> None:
+        queue = packed(server, 60, max_texts=9)
+        first = [asyncio.create_task(vectors(queue, embed(f"a{n}", f"A{n}", caller="a"))) for n in range(12)]
+        await asyncio.sleep(0.5)
+        other = [asyncio.create_task(vectors(queue, embed(f"b{n}", f"B{n}", caller="b"))) for n in range(4)]
+        await asyncio.gather(*first, *other)
+
+    run(main())
+    assert server.asked[0] == ["a0", "A0", "a1", "A1", "a2", "A2", "a3", "A3", "a4"]
+    assert "A4" in server.asked[1]
+    assert sum(text.lower().startswith("b") for text in server.asked[1]) == 4
+    assert [len(texts) for texts in server.asked] == [9, 9, 9, 5]
+
+
 def test_keys_share_batches_evenly() -> None:
     server = ScriptedUpstream()
 

@@ -61,7 +61,7 @@ class BatchQueue:
 
     `places` bounds the requests in flight: a server with many gets small batches at once, one with few gets full ones.
 
-    A call without a deadline gets one after `default_timeout` seconds.
+    A call without a deadline gets one after `default_timeout` seconds. `check` raises what is wrong with a result.
 
     `queued_calls`, `queued_texts` and `in_flight` are gauges. `requests` counts requests to the server, `shared` the
     calls that travelled in another call's request. `on_wait` gets the seconds that each call waited.
@@ -75,6 +75,7 @@ class BatchQueue:
         places: Places | None = None,
         limits: BatchLimits | None = None,
         default_timeout: float | None = None,
+        check: Callable[[Call, Result], None] | None = None,
         clock: Clock = time.monotonic,
         on_wait: Callable[[float], None] | None = None,
     ) -> None:
@@ -84,6 +85,7 @@ class BatchQueue:
         self._places.on_raise = self._start_next
         self.limits = limits or BatchLimits()
         self._default_timeout = default_timeout
+        self._check = check
         self._clock = clock
         self._on_wait = on_wait
         self._timers = Timers(clock)
@@ -137,6 +139,8 @@ class BatchQueue:
             if timer:
                 timer.cancel()
             del queued  # it holds the error, whose traceback holds this frame
+        if self._check is not None:
+            self._check(call, result)
         return result
 
     async def close(self) -> None:

@@ -4,9 +4,8 @@
     shorten     requests the full vector, so that one cache entry serves every length
     cache       a cached vector does not take a place in the queue
     count       before the queue, which divides the tokens of shared requests; after the cache, which stores exact counts
-    guard       after the cache, so that an invalid vector is never cached
     breaker     before the queue: no call waits for a server that is down
-    queue       spends the endpoint's rate limit
+    queue       spends the endpoint's rate limit; checks vectors, so that an invalid one is never cached
     monitor     after the queue, where each request counts; informs the breaker whether the server is up
     retry       after the queue: a retry keeps its place, and takes a permit of its own
     upstream    the model
@@ -16,7 +15,8 @@ Generated text has its own pipeline of the same parts, `core.generation`, becaus
 For a model with several servers, one balancer is limiter, breaker and retrier.
 
 A local model has no queue here unless a rate limit is set: its worker batches texts of similar token length. Its
-pipeline only enforces the caller's deadline, in place of the steps from the breaker to the retry.
+pipeline only enforces the caller's deadline and checks vectors, in place of the steps from the breaker to the retry. A
+model with several servers checks the vectors of each itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 from weakref import WeakValueDictionary
 
@@ -51,7 +52,7 @@ from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.reservations import Reservation
 from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.core.traffic.slots import SharedLimits, Slots
-from hubgate.core.vector_guard import VectorGuard
+from hubgate.core.vector_guard import VectorGuard, check_vectors
 from hubgate.domain.calls import Call, Embed, Result
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, InputType, Source, Target, Task
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
@@ -164,7 +165,9 @@ class Pipelines:
         if endpoint.task in GENERATION_TASKS:
             return self._build_generation(target, cast("TextGenerator", model))
         upstream = cast("Upstream", model)
-        health = queue = None
+        health = queue = check = None
+        if endpoint.task is Task.TEXT_EMBEDDING and not isinstance(model, ReplicatedModel):
+            check = partial(check_vectors, dimensions=endpoint.facts.dimensions)
         answer: Handler = _EnforceDeadline(upstream, self._clock)
         if endpoint.source in _REMOTE:
             health = self._health(target, model)
@@ -175,6 +178,7 @@ class Pipelines:
                 places=health.places,
                 limits=_limits(endpoint, self._max_reply_bytes),
                 default_timeout=DEFAULT_TIMEOUT,
+                check=check,
                 clock=self._clock,
             )
             answer = BreakerGate(queue, health.breaker)
@@ -187,15 +191,21 @@ class Pipelines:
                 limiter=limiter,
                 limits=limits,
                 default_timeout=DEFAULT_TIMEOUT,
+                check=check,
                 clock=self._clock,
             )
         if endpoint.task is Task.RERANK:
             answer = _rerank_step(endpoint, answer)
         if endpoint.task is not Task.TEXT_EMBEDDING:
             return Pipeline(answer=answer, queue=queue, health=health)
+        if queue is None:
+            answer = VectorGuard(answer, dimensions=endpoint.facts.dimensions)
+        return self._build_embedding(endpoint, answer, queue, health)
+
+    def _build_embedding(
+        self, endpoint: Endpoint, answer: Handler, queue: BatchQueue | None, health: Health | None
+    ) -> Pipeline:
         facts, cached = endpoint.facts, None
-        if not isinstance(model, ReplicatedModel):  # it checks the vectors of each replica itself
-            answer = VectorGuard(answer, dimensions=facts.dimensions)
         counter = self._counters.open(endpoint) if self._counters else None
         if counter is not None:
             may_truncate = facts.auto_truncate is not False

@@ -112,7 +112,7 @@ class InferenceForm(msgspec.Struct, forbid_unknown_fields=True, gc=False):
             "chunking_settings",
             "embedding_type",
         ):
-            if key not in _TASK_FIELDS.get(task, ()) and getattr(self, key) is not None:
+            if getattr(self, key) is not None and key not in _TASK_FIELDS.get(task, ()):
                 yield f"Field [{key}] cannot be specified for task type [{task}]"
 
     def _rerank_problems(self) -> Iterator[str]:

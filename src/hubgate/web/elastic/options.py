@@ -77,16 +77,7 @@ class RequestOptions:
         """How long the caller waits; the query string takes precedence over the body."""
         default = GENERATION_TIMEOUT if task in GENERATION_TASKS else DEFAULT_TIMEOUT
         text = self._params.get("timeout") or in_body or default
-        parts = _TIME.fullmatch(text)
-        if parts is None:
-            raise illegal_argument_exception(
-                f"failed to parse setting [timeout] with value [{text[:200]}] as a time value: unit is missing or "
-                "unrecognized. Write a whole number and its unit, for example 500ms, 30s or 2m."
-            )
-        seconds = int(parts[1]) * _SECONDS[parts[2]]
-        if not seconds:
-            raise illegal_argument_exception(f"Invalid value [{text}]. [timeout] must be greater than zero")
-        return Timeout(text, seconds)
+        return _DEFAULTS.get(text) or _parse_timeout(text)
 
     def format_json(self, body: bytes) -> bytes:
         return msgspec.json.format(body, indent=2) + b"\n" if self.pretty else body
@@ -94,6 +85,22 @@ class RequestOptions:
     def response(self, value: object) -> Response:
         body = self.format_json(msgspec.json.encode(value))
         return Response(body, headers={"content-type": self.media_type.decode()})
+
+
+def _parse_timeout(text: str) -> Timeout:
+    parts = _TIME.fullmatch(text)
+    if parts is None:
+        raise illegal_argument_exception(
+            f"failed to parse setting [timeout] with value [{text[:200]}] as a time value: unit is missing or "
+            "unrecognized. Write a whole number and its unit, for example 500ms, 30s or 2m."
+        )
+    seconds = int(parts[1]) * _SECONDS[parts[2]]
+    if not seconds:
+        raise illegal_argument_exception(f"Invalid value [{text}]. [timeout] must be greater than zero")
+    return Timeout(text, seconds)
+
+
+_DEFAULTS = {text: _parse_timeout(text) for text in (DEFAULT_TIMEOUT, GENERATION_TIMEOUT)}
 
 
 def parse_task(word: str | None) -> str | None:
