@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
+from zlib import crc32
 
 from hubgate.core.vectors import json_to_f32
 from hubgate.domain.calls import CachedVector, Encoding
@@ -21,12 +21,15 @@ _UNKNOWN = 2
 def pack(vectors: Mapping[bytes, CachedVector]) -> Iterator[tuple[bytes, bytes]]:
     """The keys and bytes of vectors, without those that do not fit into single precision."""
     for key, vector in vectors.items():
+        tokens = -1 if vector.tokens is None else vector.tokens
+        truncated = _UNKNOWN if vector.truncated is None else vector.truncated
         try:
             single = vector.vector if vector.encoding is Encoding.F32 else json_to_f32(vector.vector)
-            data = _packed(key, vector, single)
+            checksum = crc32(single, crc32(key + _HEAD.pack(tokens, vector.exact, truncated)))
+            head = _CHECKED.pack(checksum, tokens, vector.exact, truncated)
         except (UpstreamUnreadable, struct.error):
             continue  # a number too large for single precision, or a count too large for eight bytes
-        yield key, data
+        yield key, head + single
 
 
 def unpack(key: bytes, data: bytes) -> CachedVector | None:
@@ -34,7 +37,7 @@ def unpack(key: bytes, data: bytes) -> CachedVector | None:
     if len(data) < _CHECKED.size:
         return None
     checksum, tokens, exact, truncated = _CHECKED.unpack_from(data)
-    if checksum != zlib.crc32(memoryview(data)[_CHECKSUM_BYTES:], zlib.crc32(key)):
+    if checksum != crc32(memoryview(data)[_CHECKSUM_BYTES:], crc32(key)):
         return None
     return CachedVector(
         vector=data[_CHECKED.size :],
@@ -42,10 +45,3 @@ def unpack(key: bytes, data: bytes) -> CachedVector | None:
         exact=bool(exact),
         truncated=None if truncated == _UNKNOWN else bool(truncated),
     )
-
-
-def _packed(key: bytes, vector: CachedVector, single: bytes) -> bytes:
-    tokens = -1 if vector.tokens is None else vector.tokens
-    truncated = _UNKNOWN if vector.truncated is None else vector.truncated
-    rest = _HEAD.pack(tokens, vector.exact, truncated) + single
-    return zlib.crc32(rest, zlib.crc32(key)).to_bytes(_CHECKSUM_BYTES, "little") + rest

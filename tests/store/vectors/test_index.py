@@ -21,7 +21,7 @@ def test_finds_what_was_put_and_not_removed(changes: list[tuple[str, int, int]])
     index, expected = VectorIndex(), dict[int, int]()
     for change, key_hash, place in changes:
         if change == "put":
-            index.put(key_hash, place)
+            index.put_many([(key_hash, place)])
             expected[key_hash] = place
         elif change == "remove":
             index.remove(key_hash, expected.pop(key_hash, place))
@@ -36,10 +36,9 @@ def test_finds_what_was_put_and_not_removed(changes: list[tuple[str, int, int]])
 def test_grows_and_shrinks_with_its_content() -> None:
     index = VectorIndex()
     for turn in range(4):
-        for number in range(20_000):
-            index.put(number, turn * 20_000 + number + 2)
+        index.put_many((number, turn * 20_000 + number + 2) for number in range(20_000))
     assert len(index) == 20_000
-    assert all(index.find(number) == 60_000 + number + 2 for number in range(20_000))
+    assert index.find_many(range(20_001)) == {number: 60_000 + number + 2 for number in range(20_000)}
     for number in range(20_000):
         index.remove(number, 60_000 + number + 2)
     assert len(index) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 
 _SHARDS = 256
 _SMALLEST = 64
@@ -30,31 +31,40 @@ class VectorIndex:
 
     def find(self, key_hash: int) -> int | None:
         """The place of a key."""
-        table = self._tables[key_hash % _SHARDS]
-        tag, last = key_hash // _SHARDS & _TAG, len(table) - 1
-        at = tag & last
-        while slot := table[at]:
-            if slot >> _PLACE_BITS == tag and slot != _DELETED:
-                return slot & _PLACE
-            at = at + 1 & last
-        return None
+        return next(iter(self.find_many([key_hash]).values()), None)
 
-    def put(self, key_hash: int, place: int) -> None:
-        """Add a key or change its place, which is a number from 2 to 2⁴⁰ - 1."""
-        shard, tag = key_hash % _SHARDS, key_hash // _SHARDS & _TAG
-        table = self._tables[shard]
-        last = len(table) - 1
-        at = tag & last
-        while slot := table[at]:
-            if slot >> _PLACE_BITS == tag and slot != _DELETED:
-                table[at] = tag << _PLACE_BITS | place
-                return
-            at = at + 1 & last
-        table[at] = tag << _PLACE_BITS | place
-        self._live[shard] += 1
-        self._taken[shard] += 1
-        if self._taken[shard] * 3 > len(table) * 2:
-            self._rebuild(shard)
+    def find_many(self, key_hashes: Iterable[int]) -> dict[int, int]:
+        """The places of those keys that have one."""
+        tables, found = self._tables, {}
+        for key_hash in key_hashes:
+            table = tables[key_hash % _SHARDS]
+            tag, last = key_hash // _SHARDS & _TAG, len(table) - 1
+            at = tag & last
+            while slot := table[at]:
+                if slot >> _PLACE_BITS == tag and slot != _DELETED:
+                    found[key_hash] = slot & _PLACE
+                    break
+                at = at + 1 & last
+        return found
+
+    def put_many(self, places: Iterable[tuple[int, int]]) -> None:
+        """Add keys or change their places, which are numbers from 2 to 2⁴⁰ - 1."""
+        tables = self._tables
+        for key_hash, place in places:
+            shard, tag = key_hash % _SHARDS, key_hash // _SHARDS & _TAG
+            table = tables[shard]
+            last = len(table) - 1
+            at = tag & last
+            while slot := table[at]:
+                if slot >> _PLACE_BITS == tag and slot != _DELETED:
+                    break
+                at = at + 1 & last
+            table[at] = tag << _PLACE_BITS | place
+            if not slot:
+                self._live[shard] += 1
+                self._taken[shard] += 1
+                if self._taken[shard] * 3 > last * 2:
+                    self._rebuild(shard)
 
     def remove(self, key_hash: int, place: int) -> None:
         """Remove a key, unless it has another place now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from hubgate.core.packed_vectors import pack, unpack
 from hubgate.domain.calls import CachedVector
 from hubgate.files import create_private_folder, take_lock
 from hubgate.store.vectors.index import VectorIndex
-from hubgate.store.vectors.segment import LISTED_BYTES, MAX_BYTES, Segment, hash_of, is_segment
+from hubgate.store.vectors.segment import LISTED_BYTES, MAX_BYTES, Segment, hashes_of, is_segment
 
 _SEGMENTS_BITS, _OFFSET_BITS = 12, 28
 _SEGMENTS, _OFFSET = 1 << _SEGMENTS_BITS, (1 << _OFFSET_BITS) - 1
@@ -65,8 +65,13 @@ class VectorLog:
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         """The places of those keys that may be in the folder."""
-        find = self._index.find
-        return {key: place for key in keys if (place := find(hash_of(key))) is not None}
+        hashes = hashes_of(keys)
+        places = self._index.find_many(hashes)
+        return (
+            {key: places[each] for key, each in zip(keys, hashes, strict=True) if each in places}
+            if places
+            else {}
+        )
 
     def read_at_once(self, places: Mapping[bytes, int]) -> tuple[dict[bytes, CachedVector], dict[bytes, int]]:
         """The vectors at these places that can be had without waiting for the disk, and the other places."""
@@ -155,8 +160,7 @@ class VectorLog:
             segment = self._segments[number % _SEGMENTS] = Segment(self._path(number))
             records = segment.records()
             while some := list(islice(records, _RECORDS_PER_STEP)):
-                for key_hash, offset in some:
-                    self._index.put(key_hash, number % _SEGMENTS << _OFFSET_BITS | offset)
+                self._put(number % _SEGMENTS, some)
                 yield
             if number != max(numbers):
                 segment.complete()
@@ -167,8 +171,12 @@ class VectorLog:
         if not self._segments or self._newest.bytes >= self._segment_bytes:
             self._begin_segment()
         number, newest = next(reversed(self._segments.items()))
-        for key_hash, offset in newest.append(rows):
-            self._index.put(key_hash, number << _OFFSET_BITS | offset)
+        self._put(number, newest.append(rows))
+
+    def _put(self, number: int, records: Iterable[tuple[int, int]]) -> None:
+        """Add the hashes and offsets of a segment's records to the index."""
+        base = number << _OFFSET_BITS
+        self._index.put_many((key_hash, base | offset) for key_hash, offset in records)
 
     def _begin_segment(self) -> None:
         number = 0

@@ -31,15 +31,14 @@ _HEAD = struct.Struct("<I32s")
 _LIST = struct.Struct("<16sQI")
 """Magic, the bytes of the segment that it covers, and the checksum of what follows: all hashes, then all offsets."""
 _MAX_RECORD = 1 << 24
-_KEY_HASH = struct.Struct("<Q")
+_PADDING = [bytes(size) for size in range(UNIT)]
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
 _FIRST_READ = 2048
 
 
-def hash_of(key: bytes) -> int:
-    """Of a key, which is a digest."""
-    found: int = _KEY_HASH.unpack_from(key)[0]
-    return found
+def hashes_of(keys: Sequence[bytes]) -> array[int]:
+    """The first eight bytes of each key, which is a digest of 32."""
+    return array("Q", b"".join(keys))[::4]
 
 
 class Segment:
@@ -76,23 +75,24 @@ class Segment:
             OSError: nothing was written.
         """
         parts: list[bytes] = []
-        added, size = [], self.bytes
+        offsets, size = array("I"), self.bytes
         for key, data in rows:
-            padding = -(_HEAD.size + len(data)) % UNIT
-            parts += (_HEAD.pack(len(data), key), data, bytes(padding))
-            added.append((hash_of(key), size // UNIT))
-            size += _HEAD.size + len(data) + padding
+            length = len(data)
+            padding = -(_HEAD.size + length) % UNIT
+            parts += (_HEAD.pack(length, key), data, _PADDING[padding])
+            offsets.append(size // UNIT)
+            size += _HEAD.size + length + padding
         content = b"".join(parts)
+        hashes = hashes_of([key for key, _ in rows])
         try:
             _write(self._file, content, self.bytes)
         except OSError:
             os.ftruncate(self._file, self.bytes)
             raise
         self.bytes = size
-        for key_hash, offset in added:
-            self._hashes.append(key_hash)
-            self._offsets.append(offset)
-        return added
+        self._hashes.extend(hashes)
+        self._offsets.extend(offsets)
+        return list(zip(hashes, offsets, strict=True))
 
     def read(self, offset: int, key: bytes) -> bytes | None:
         """The data of a key; `None` if the record is another's or damaged.
@@ -213,7 +213,7 @@ class Segment:
                 size = _HEAD.size + length
                 if not 0 < length <= _MAX_RECORD or at + size > self.bytes:
                     break
-                yield hash_of(key), at // UNIT
+                yield hashes_of([key])[0], at // UNIT
                 at += size + -size % UNIT
         if at != self.bytes:
             os.ftruncate(self._file, at)
