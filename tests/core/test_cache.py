@@ -11,6 +11,7 @@ from scripted_upstream import ScriptedUpstream, embed, vector
 from virtual_time import run
 
 from hubgate.core.cache import CacheStep, MemoryCache
+from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import CachedVector, Embed, Encoding, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import InputType
 from hubgate.domain.errors import StoreFailed
@@ -138,7 +139,7 @@ def test_cache_key_depends_on_identity_and_options() -> None:
 
 def test_options_include_every_field_that_changes_the_vector() -> None:
     """A new field must be added to `options`, else calls that differ in it would share vectors."""
-    assert len(embed("a").options) == len(fields(Embed)) - len(["texts", "context", "cached"])
+    assert len(embed("a").options) == len(fields(Embed)) - len(["texts", "context", "cached", "encoding"])
 
 
 def test_bypassing_call_neither_reads_nor_writes_the_cache() -> None:
@@ -246,3 +247,27 @@ def test_cancelled_caller_does_not_affect_others() -> None:
         assert isinstance(await stayer, Vectors)
 
     run(main())
+
+
+def test_keeps_what_is_asked_for_again_in_the_encoding_of_the_call() -> None:
+    server = ScriptedUpstream()
+    memory = MemoryCache(10_000)
+    cached = CacheStep(server, memory, identity=IDENTITY)
+    as_json = replace(embed("a", "b"), encoding=Encoding.JSON)
+    as_f32 = replace(as_json, encoding=Encoding.F32)
+
+    async def main() -> None:
+        first = await cached(embed("a", "b"))
+        for call in (as_json, as_f32, as_json):
+            answer = await cached(call)
+            assert isinstance(first, Vectors)
+            assert isinstance(answer, Vectors)
+            assert answer.encoding is call.encoding
+            assert in_encoding(answer, Encoding.F32).items == in_encoding(first, Encoding.F32).items
+            again = await cached(call)
+            assert isinstance(again, Vectors)
+            assert all(one is other for one, other in zip(again.items, answer.items, strict=True))
+        assert len(memory) == 2
+
+    run(main())
+    assert server.asked == [["a", "b"]]

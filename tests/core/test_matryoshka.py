@@ -76,10 +76,12 @@ async def test_drops_dimensions_option_equal_to_the_model_dimensions(model: str 
 
 
 async def test_requests_full_vectors_for_every_size() -> None:
+    """As floats, which are shortened, whatever the caller needs."""
     upstream = Model()
     for size in (128, 256, 512):
-        await shortened(Embed(texts=("a",), dimensions=size), upstream=upstream)
-    assert upstream.calls == [Embed(texts=("a",))] * 3
+        call = Embed(texts=("a",), dimensions=size, encoding=Encoding.JSON)
+        await shortened(call, upstream=upstream)
+    assert upstream.calls == [Embed(texts=("a",), encoding=Encoding.F32)] * 3
 
 
 @pytest.mark.parametrize("call", [Embed(texts=("a",)), Tokenize(texts=("a",))])

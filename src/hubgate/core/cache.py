@@ -12,9 +12,10 @@ from typing import cast
 
 from msgspec.structs import replace
 
+from hubgate.core.off_loop import LARGE_BYTES
 from hubgate.core.results import fill_text_counts, utf8_sizes
 from hubgate.core.single_flight import Flight, SingleFlight
-from hubgate.core.vectors import json_to_f32
+from hubgate.core.vectors import f32_to_json, json_to_f32
 from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.ports import Handler, VectorCache
@@ -42,7 +43,7 @@ class CacheStep:
     """
 
     def __init__(
-        self, handler: Handler, cache: VectorCache, *, identity: Sequence[str | None], secret: bytes = b""
+        self, handler: Handler, cache: MemoryCache, *, identity: Sequence[str | None], secret: bytes = b""
     ) -> None:
         self._handler = handler
         self._cache = cache
@@ -64,7 +65,7 @@ class CacheStep:
             missing = {key: text for key, text in missing.items() if key not in known}
         self.hits += len(keys) - len(missing)
         if not missing:
-            return _assemble([known[key] for key in keys])
+            return _assemble(self._in_encoding(call.encoding, keys, known))
         awaited = self._flights.find(call.context, missing)
         if awaited:
             return await self._answer_with_others(call, keys, known, missing, awaited)
@@ -122,6 +123,24 @@ class CacheStep:
             warnings=tuple(warning for answered, _ in answers for warning in answered.warnings),
             waited=sum(answered.waited for answered, _ in answers),
         )
+
+    def _in_encoding(
+        self, encoding: Encoding | None, keys: Sequence[bytes], known: Mapping[bytes, CachedVector]
+    ) -> list[CachedVector]:
+        """The vectors of the keys. They are converted once for all who ask again, unless they are large."""
+        entries = [known[key] for key in keys]
+        other = [each for each in entries if each.encoding is not encoding]
+        if not other or encoding is None or sum(len(each.vector) for each in other) > LARGE_BYTES:
+            return entries
+        convert = f32_to_json if encoding is Encoding.JSON else json_to_f32
+        converted = {
+            key: entry
+            if entry.encoding is encoding
+            else replace(entry, vector=convert(entry.vector), encoding=encoding)
+            for key, entry in zip(keys, entries, strict=True)
+        }
+        self._cache.keep(converted)
+        return [converted[key] for key in keys]
 
     def _keys(self, call: Embed) -> list[bytes]:
         """A digest for each text. The JSON array before the text delimits itself, so keys are unambiguous."""
@@ -196,7 +215,7 @@ class MemoryCache:
                 _logger.warning("the vector cache cannot be read: %s", error)
             else:
                 if backed:
-                    self._keep(backed)
+                    self.keep(backed)
                     found |= backed
             # Others may have been stored meanwhile.
             found |= {key: kept[key] for key in keys if key in kept and key not in found}
@@ -204,7 +223,7 @@ class MemoryCache:
 
     async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
         """Store vectors. Those unused for longest are evicted."""
-        self._keep(vectors)
+        self.keep(vectors)
         if self._backing:
             try:
                 await self._backing.put_many(vectors)
@@ -216,7 +235,8 @@ class MemoryCache:
         self._vectors.clear()
         self.bytes = 0
 
-    def _keep(self, vectors: Mapping[bytes, CachedVector]) -> None:
+    def keep(self, vectors: Mapping[bytes, CachedVector]) -> None:
+        """Store vectors in memory only."""
         kept, size = self._vectors, self.bytes
         for key, vector in vectors.items():
             former = kept.pop(key, None)

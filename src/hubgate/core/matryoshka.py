@@ -86,8 +86,10 @@ class ShortenStep:
     async def _answer_shortened(self, call: Embed, size: int) -> Result:
         if size != self._dimensions and size not in self._sizes:
             raise self._invalid_size(size)
-        result = await self._handler(replace(call, dimensions=None))
-        if not isinstance(result, Vectors) or size == self._dimensions:
+        if size == self._dimensions:
+            return await self._handler(replace(call, dimensions=None))
+        result = await self._handler(replace(call, dimensions=None, encoding=Encoding.F32))
+        if not isinstance(result, Vectors):
             return result
         return await off_loop(total(result.items), self._shorten, result, size, call.normalize)
 

@@ -80,6 +80,8 @@ class Embed(msgspec.Struct, frozen=True, kw_only=True):
     truncate: bool | None = None
     truncate_left: bool | None = None
     cached: bool = True
+    encoding: Encoding | None = None
+    """Which encoding the caller will need. It may get another one; the cache keeps what is asked for again in this one."""
     context: Context = NO_CONTEXT
 
     @property

@@ -29,7 +29,7 @@ from functools import partial
 from typing import cast
 from weakref import WeakValueDictionary
 
-from hubgate.core.cache import CacheStep
+from hubgate.core.cache import CacheStep, MemoryCache
 from hubgate.core.generation import GenerationPipeline
 from hubgate.core.matryoshka import ShortenStep
 from hubgate.core.prompts import PrefixStep
@@ -64,7 +64,6 @@ from hubgate.domain.ports import (
     Model,
     TextGenerator,
     Upstream,
-    VectorCache,
 )
 from hubgate.service.inference.ledger import Ledger
 from hubgate.service.inference.replicas import ReplicatedModel
@@ -137,7 +136,7 @@ class Pipelines:
 
     def __init__(
         self,
-        cache: VectorCache | None,
+        cache: MemoryCache | None,
         clock: Clock,
         counters: Counters | None = None,
         ledger: Ledger | None = None,

@@ -58,17 +58,18 @@ EMBED = msgspec.json.Decoder(EmbedForm)
 async def handle_embed(exchange: Exchange, form: EmbedForm, version: int) -> None:
     _refuse_unsupported(form, exchange.endpoint)
     texts = _texts(form)
+    # Version 1 has embeddings without a type unless types are requested.
+    types: Sequence[EmbeddingType] = form.embedding_types or (("float",) if version > 1 else ())
     call = Embed(
         texts=texts,
         input_type=parse_input_type(form.input_type) or exchange.input_type,
         dimensions=form.output_dimension,
         truncate=None if form.truncate is None else form.truncate != "NONE",
         truncate_left=True if form.truncate == "START" else None,
+        encoding=_FORMATS[types[0]].source if types else None,
         context=exchange.context.call_context(),
     )
     vectors = await embed(exchange.gateway, exchange.context, exchange.endpoint.name, call)
-    # Version 1 has embeddings without a type unless types are requested.
-    types: Sequence[EmbeddingType] = form.embedding_types or (("float",) if version > 1 else ())
     head = {"id": exchange.context.request_id, "texts": texts, "meta": _meta(texts, vectors, version)}
     size = (
         total(vectors.items)

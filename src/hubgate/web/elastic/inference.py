@@ -108,12 +108,13 @@ def _call_context(exchange: Exchange, timeout: Timeout) -> Context:
 
 async def _embed(exchange: Exchange, form: InferenceForm, call_context: Context) -> _Reply:
     gateway, context, endpoint = exchange.gateway, exchange.context, exchange.endpoint
+    kind = form.element_type()
     call = Embed(
         texts=form.texts(Task.TEXT_EMBEDDING),
         input_type=form.parsed_input_type() or exchange.input_type,
+        encoding=_encoding(kind),
         context=call_context,
     )
-    kind = form.element_type()
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call)
         size = work_size(vectors, kind.dtype)
@@ -122,9 +123,8 @@ async def _embed(exchange: Exchange, form: InferenceForm, call_context: Context)
             _render_vectors(vectors, kind) if small else await off_loop(size, _render_vectors, vectors, kind)
         )
         return _Reply(body, vector_headers(vectors), _warnings(vectors))
-    encoding = _encoding(kind)
     chunked = await embed_in_chunks(
-        gateway, context, endpoint, call, form.chunking_settings, encoding=encoding
+        gateway, context, endpoint, call, form.chunking_settings, encoding=_encoding(kind)
     )
     body = await asyncio.to_thread(_render_chunks, chunked.items, kind)
     return _Reply(body, vector_headers(chunked.vectors), chunked.warnings)

@@ -117,6 +117,7 @@ def _call(exchange: Exchange, form: _EmbedForm) -> Embed:
         normalize=options.normalize,
         truncate=options.truncate,
         truncate_left=_truncate_left(options),
+        encoding=Encoding.JSON,
         context=exchange.context.call_context(),
     )
 

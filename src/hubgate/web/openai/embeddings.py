@@ -62,15 +62,16 @@ async def handle_embeddings(
     context = context_of(scope)
     endpoint, kind = resolve_endpoint(gateway, context, name)
     texts = parse_texts(form.input, "input", text_of=text_of)
+    style = _format(form, scope)
     call = Embed(
         texts=texts,
         input_type=_input_type(form) or kind,
         dimensions=form.output_dimension if form.dimensions is None else form.dimensions,
         normalize=form.normalized,
         truncate=form.truncation if form.truncate is None else form.truncate,
+        encoding=style.source,
         context=context.call_context(),
     )
-    style = _format(form, scope)
     model = _model(endpoint.name, name)
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call, counts=form.token_counts)
