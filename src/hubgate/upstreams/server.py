@@ -5,17 +5,15 @@ from __future__ import annotations
 import functools
 import math
 
-from msgspec.structs import replace
-
 from hubgate.core.traffic.rate_limiter import current_permit
 from hubgate.domain.calls import NO_CONTEXT, Context, WireFormat
 from hubgate.domain.endpoint import Target
-from hubgate.domain.errors import InvalidEndpoint, UpstreamRefused
+from hubgate.domain.errors import UpstreamRefused
 from hubgate.domain.secret import Secret
 from hubgate.upstreams.access_tokens import AccessTokens
 from hubgate.upstreams.engines.replies.errors import refusal
 from hubgate.upstreams.engines.replies.events import ServerEvents
-from hubgate.upstreams.http.messages import HttpClient, HttpReply, HttpRequest
+from hubgate.upstreams.http.messages import HttpClient, HttpReply, HttpRequest, render_headers
 from hubgate.upstreams.http.pool import TOTAL_SECONDS
 from hubgate.upstreams.urls import base_url
 
@@ -32,13 +30,15 @@ class Server:
         base: the URL of the server, if it is not the endpoint's own.
 
     Raises:
-        InvalidEndpoint: the URL or a token cannot be used.
+        InvalidEndpoint: the URL cannot be used.
     """
 
     def __init__(self, target: Target, client: HttpClient, *, base: str | None = None) -> None:
         self._endpoint = target.endpoint
         self.base = base_url(self._endpoint.url or "") if base is None else base.rstrip("/")
         self._tokens = AccessTokens(target.token)
+        bill_to = self._endpoint.bill_to
+        self._lines = render_headers({"X-HF-Bill-To": bill_to}) if bill_to else b""
         self._client = client
 
     async def send(
@@ -89,18 +89,17 @@ class Server:
         self, request: HttpRequest, token: Secret | None, context: Context, bound: int | None = None
     ) -> HttpRequest:
         endpoint = self._endpoint
-        headers = dict(request.headers)
-        if token is not None:
-            headers["Authorization"] = _authorization(token)
-        seconds = request.timeout or endpoint.timeout
+        seconds, lines = request.timeout or endpoint.timeout, request.lines + self._lines
         if context.hold is not None:
-            headers[_HOLD_HEADER] = str(max(1, math.floor(context.hold)))
+            lines += render_headers({_HOLD_HEADER: str(max(1, math.floor(context.hold)))})
             seconds = (seconds or TOTAL_SECONDS) + context.hold
-        if endpoint.bill_to:
-            headers["X-HF-Bill-To"] = endpoint.bill_to
-        return replace(
-            request,
-            headers=headers,
+        return HttpRequest(
+            method=request.method,
+            url=request.url,
+            headers=request.headers,
+            lines=lines,
+            token=token,
+            body=request.body,
             timeout=seconds,
             read_timeout=endpoint.timeout,
             max_reply_bytes=bound,
@@ -108,14 +107,3 @@ class Server:
             ca_bundle=endpoint.ca_bundle,
             permit=current_permit(),
         )
-
-
-def _authorization(token: Secret) -> str:
-    """Built for each request, so that the plain token is stored nowhere but in its `Secret`."""
-    text = token.reveal()
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise InvalidEndpoint(
-            "The token contains spaces, line breaks or non-ASCII letters, which no token has.",
-            remedy="Copy it again.",
-        )
-    return f"Bearer {text}"

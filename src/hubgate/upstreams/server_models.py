@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from hubgate.core.off_loop import off_loop
+from hubgate.core.off_loop import LARGE_BYTES, off_loop
 from hubgate.domain.calls import (
     Call,
     Chat,
@@ -35,7 +34,6 @@ from hubgate.upstreams.engines.routes import TextRoute
 from hubgate.upstreams.http.messages import HttpRequest
 from hubgate.upstreams.server import Server
 
-R = TypeVar("R")
 _WITHOUT_ROUTE = frozenset({404, 405, 501})
 
 
@@ -79,7 +77,9 @@ class ServerUpstream:
         request = route.request(self._server.base + path, self._model, call)
         bound = route.max_reply_bytes(call, request, self._dimensions)
         reply = await self._server.send(request, call.context, bound=bound)
-        return await off_loop(len(reply.body), route.read, call, reply)
+        if len(reply.body) > LARGE_BYTES:
+            return await off_loop(len(reply.body), route.read, call, reply)
+        return route.read(call, reply)
 
     async def close(self) -> None:
         """Does nothing: the connections are shared."""
@@ -126,12 +126,20 @@ class ServerGenerator:
             UpstreamError: no reply, an error, or an unreadable reply.
             InvalidRequest: the server does not support the call or one of its options.
         """
-
-        async def request(route: GenerationRoute) -> Generated:
-            reply = await self._server.send(self._request(route, call, stream=False), call.context)
+        route = self._route_of(call)
+        while True:
+            request = self._request(route, route.path, call, stream=False)
+            try:
+                reply = await self._server.send(request, call.context)
+                break
+            except UpstreamRefused as error:
+                other = self._other_route(call, route, error)
+                if other is None:
+                    raise
+                route = other
+        if len(reply.body) > LARGE_BYTES:
             return await off_loop(len(reply.body), read_generated, route, call, reply)
-
-        return await self._with_fallback(call, request)
+        return read_generated(route, call, reply)
 
     async def stream(self, call: GenerationCall) -> Events:
         """The text while it is generated; from a server that does not stream, the whole text as one event.
@@ -140,16 +148,21 @@ class ServerGenerator:
             UpstreamError: no reply, an error, or no event stream.
             InvalidRequest: the server does not support the call or one of its options.
         """
-
-        async def request(route: GenerationRoute) -> Events:
-            if not route.streams:
-                return await self._unstreamed(route, call)
-            http_request = self._request(route, call, stream=True)
-            events = await self._server.events(http_request, route.wire_format, call.context)
-            full = isinstance(call, Complete) and call.full_text and not route.returns_prompt
-            return AfterPrompt(events, call.prompt) if full and isinstance(call, Complete) else events
-
-        return await self._with_fallback(call, request)
+        route = self._route_of(call)
+        while route.streams:
+            path = route.path if route.stream_path is None else route.stream_path
+            request = self._request(route, path, call, stream=True)
+            try:
+                events = await self._server.events(request, route.wire_format, call.context)
+            except UpstreamRefused as error:
+                other = self._other_route(call, route, error)
+                if other is None:
+                    raise
+                route = other
+            else:
+                prepends = isinstance(call, Complete) and call.full_text and not route.returns_prompt
+                return AfterPrompt(events, call.prompt) if prepends and isinstance(call, Complete) else events
+        return await self._unstreamed(route, call)
 
     async def close(self) -> None:
         """Does nothing: the connections are shared."""
@@ -159,9 +172,12 @@ class ServerGenerator:
         bare = replace(call, full_text=False) if isinstance(call, Complete) else call
         return WholeText(as_payload(call, await self.generate(bare)), wire_format_of(route, call))
 
-    async def _with_fallback(
-        self, call: GenerationCall, request: Callable[[GenerationRoute], Awaitable[R]]
-    ) -> R:
+    def _request(
+        self, route: GenerationRoute, path: str, call: GenerationCall, *, stream: bool
+    ) -> HttpRequest:
+        return post(self._server.base + path, route.body(call, route.model or self._model, stream=stream))
+
+    def _route_of(self, call: GenerationCall) -> GenerationRoute:
         route = self._routes.get(type(call))
         if route is None:
             what = "has no chat route" if isinstance(call, Chat) else "does not complete texts"
@@ -170,20 +186,21 @@ class ServerGenerator:
                 remedy="Use an endpoint of another task, or deploy the model behind vLLM or SGLang.",
                 cause=Cause.WRONG_TASK,
             )
-        if (native := self._native_route(call)) is not None:
-            try:
-                return await request(native)
-            except UpstreamRefused as error:
-                if error.status not in _WITHOUT_ROUTE:
-                    raise
-                self._responses = None  # an earlier version of the server
-        try:
-            return await request(route)
-        except UpstreamRefused as error:
-            if route.fallback is None or route.fallback[0] not in error.markers:
-                raise
-            self._routes[type(call)] = route.fallback[1]
-        return await request(self._routes[type(call)])
+        return self._native_route(call) or route
+
+    def _other_route(
+        self, call: GenerationCall, route: GenerationRoute, error: UpstreamRefused
+    ) -> GenerationRoute | None:
+        """The route to use from now on, if the error says that the server does not have this one."""
+        if route.wire_format is WireFormat.RESPONSES:
+            if error.status not in _WITHOUT_ROUTE:
+                return None
+            self._responses = None  # an earlier version of the server
+            return self._routes[type(call)]
+        if route.fallback is None or route.fallback[0] not in error.markers:
+            return None
+        self._routes[type(call)] = route.fallback[1]
+        return route.fallback[1]
 
     def _native_route(self, call: GenerationCall) -> GenerationRoute | None:
         """The server's own route for OpenAI's Responses API, if the call allows it and the route honours all fields."""
@@ -191,10 +208,6 @@ class ServerGenerator:
         if native is None or not isinstance(call, Chat) or call.responses is None:
             return None
         return native.route if call.responses.keys() <= native.fields else None
-
-    def _request(self, route: GenerationRoute, call: GenerationCall, *, stream: bool) -> HttpRequest:
-        path = route.stream_path if stream and route.stream_path is not None else route.path
-        return post(self._server.base + path, route.body(call, route.model or self._model, stream=stream))
 
 
 class AfterPrompt:

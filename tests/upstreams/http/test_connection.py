@@ -206,3 +206,20 @@ async def test_large_chunked_reply_is_assembled() -> None:
         assert (await client.send(post(url))).body == body
         assert (await client.send(post(url))).body == body
         assert came == [1, 1]
+
+
+async def test_reply_keeps_its_status_while_its_body_is_decoded() -> None:
+    """A large body is decoded in a thread; meanwhile the connection takes other requests, whose replies differ."""
+    chunk = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+    large = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + 64 * chunk + b"0\r\n\r\n"
+    other = OK.replace(b"200 OK", b"404 Not Found")
+    async with asked(large, *[other] * 1000) as (_, url, _):
+        client = PooledClient(AddressRule(), max_reply_bytes=128 << 20)
+        reading = asyncio.create_task(client.send(post(url)))
+        for together in range(1, 30):  # one more each time, so that all idle connections are used
+            await asyncio.gather(*(client.send(post(url)) for _ in range(together)))
+            if reading.done():
+                break
+        reply = await reading
+        assert (reply.status, len(reply.body)) == (200, 64 << 20)
+        await client.close()

@@ -5,6 +5,7 @@ A parameter that a server would silently ignore is refused here, by name; one th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -97,9 +98,12 @@ class OpenAIBodies:
 
     def chat(self, call: Chat, model: str | None, *, stream: bool) -> bytes:
         """`POST /v1/chat/completions`."""
-        fields = raw.rename(call.fields, self.renames)
-        if "messages" in fields:
-            fields["messages"] = raw.without_nulls(fields["messages"])
+        fields = call.fields
+        if not self.renames.keys().isdisjoint(fields):
+            fields = raw.rename(fields, self.renames)
+        messages = fields.get("messages", b"")
+        if messages.find(raw.NULL) >= 0:
+            fields = {**fields, "messages": raw.without_nulls(messages)}
         return self._body(fields, model, stream=stream)
 
     def respond(self, call: Chat, model: str | None, *, stream: bool) -> bytes:
@@ -122,12 +126,14 @@ class OpenAIBodies:
         return self._body({"prompt": raw.encode(call.prompt), **kept}, model, stream=stream)
 
     def _body(self, fields: Mapping[str, bytes], model: str | None, *, stream: bool) -> bytes:
-        body = {"model": raw.encode(model), **fields} if model and self.sends_model else dict(fields)
+        body = {"model": _encoded(model), **fields} if model and self.sends_model else dict(fields)
         if "response_format" in body:
             body["response_format"] = self.schemas.convert(body["response_format"])
         if self.stop_as_list and "stop" in body:
             body["stop"] = raw.as_list(body["stop"])
-        return raw.json_object(body | _STREAMED if stream else body)
+        if stream:
+            body |= _STREAMED
+        return raw.json_object(body)
 
 
 _TGI_PARAMETERS = frozenset(
@@ -221,6 +227,11 @@ def _toolkit_body(given: Mapping[str, bytes], inputs: bytes, extra: Mapping[str,
         # Unless do_sample is set, it takes the most likely token regardless of the other parameters.
         parameters.setdefault("do_sample", raw.TRUE)
     return raw.json_object({"inputs": inputs, "parameters": raw.json_object({**parameters, **extra})})
+
+
+@functools.lru_cache(maxsize=1024)
+def _encoded(model: str) -> bytes:
+    return raw.encode(model)
 
 
 def _is_zero(value: bytes | None) -> bool:

@@ -8,9 +8,10 @@ import msgspec
 import orjson
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.upstreams.http.messages import HttpRequest
+from hubgate.upstreams.http.messages import HttpRequest, render_headers
 
 NULL, TRUE, FALSE = b"null", b"true", b"false"
+_JSON_LINES = render_headers({"Content-Type": "application/json"})
 _NOOP_VALUES: Mapping[str, tuple[object, ...]] = {
     "adapter_id": ("",),
     "best_of": (1,),
@@ -31,6 +32,8 @@ _NOOP_VALUES: Mapping[str, tuple[object, ...]] = {
     "watermark": (False,),
 }
 """Values without effect, which clients send by default: a server that does not know the parameter acts the same."""
+_KEYS: dict[str, bytes] = {}
+_MAX_KEPT_NAME, _MAX_KEPT_NAMES = 64, 256
 _EMPTY: tuple[object, ...] = (False, 0, "", [], {})
 
 
@@ -50,12 +53,26 @@ def encode(value: object) -> bytes:
 
 def json_object(fields: Mapping[str, bytes]) -> bytes:
     """The JSON object of raw fields, in their order."""
-    return b"{" + b",".join([orjson.dumps(name) + b":" + raw for name, raw in fields.items()]) + b"}"
+    parts = [b"{"]
+    for name, value in fields.items():
+        parts.append(_KEYS.get(name) or _key(name))
+        parts.append(value)
+        parts.append(b",")
+    parts[-1] = b"}" if fields else b"{}"
+    return b"".join(parts)
+
+
+def _key(name: str) -> bytes:
+    """A field's name as JSON, with its colon. The names of parameters are kept; others may be anything."""
+    key = encode(name) + b":"
+    if len(name) <= _MAX_KEPT_NAME and len(_KEYS) < _MAX_KEPT_NAMES:
+        _KEYS[name] = key
+    return key
 
 
 def post(url: str, body: bytes) -> HttpRequest:
     """A POST of a JSON body."""
-    return HttpRequest(method="POST", url=url, headers={"Content-Type": "application/json"}, body=body)
+    return HttpRequest(method="POST", url=url, lines=_JSON_LINES, body=body)
 
 
 def rename(fields: Mapping[str, bytes], names: Mapping[str, str]) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -19,7 +20,7 @@ _HEADER_COST = 32
 """Added to the size of each header, as in HTTP/2: many small headers need as much memory as a few large ones."""
 MAX_ERROR_BYTES = 64 * 1024
 """The rest of an error page is not read."""
-_WRITE_BYTES = 512 * 1024
+WRITE_BYTES = 512 * 1024
 """Larger bodies are sent in pieces, so that one write does not hold up the event loop."""
 _TURN_BYTES = 512 * 1024
 """After this much of a reply, other tasks get a turn: the event loop would read as long as data is there."""
@@ -52,16 +53,20 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self.idle_since = 0.0
+        self.idle_line: deque[Connection] = deque()
+        """Where it waits for the next request; set by its pool."""
+        self._chunks: list[bytes] = []
+        self.on_body: Callable[[bytes], None] = self._chunks.append
+        """Called by the parser for each piece of the body; `_count_body` looks at all pieces of a read together."""
         self._reset(0, streams=False)
 
     def _reset(self, bound: int, *, streams: bool) -> None:
         self.status = 0
         self.headers = ReplyHeaders()
+        self.headers.fields = {}
         self._bound = bound
         self._streams = streams
-        self._chunks: list[bytes] = []
-        self.on_body: Callable[[bytes], None] = self._chunks.append
-        """Called by the parser for each piece of the body; `_count_body` looks at all pieces of a read together."""
+        self._chunks.clear()
         self._counted = self._held = self._head_size = self._unread = self._turn = 0
         self._has_head = self._is_over = self._paused = self._until_close = self._reusable = self._unsent = (
             False
@@ -93,8 +98,9 @@ class Connection(asyncio.Protocol):
             streams: whether the reply is read with `take`, not with `read_all`.
         """
         self._reset(bound, streams=streams)
-        self._unsent = len(body) > _WRITE_BYTES
-        self._parser = httptools.HttpResponseParser(self)
+        self._unsent = len(body) > WRITE_BYTES
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
         self.transport.write(head if self._unsent else head + body)
         return self._unsent
 
@@ -103,10 +109,10 @@ class Connection(asyncio.Protocol):
 
         Errors, and a deadline that passes (on the loop's clock), are raised when the reply is read.
         """
-        for start in range(0, len(body), _WRITE_BYTES):
+        for start in range(0, len(body), WRITE_BYTES):
             if self._is_over or self._error is not None or self._closed:
                 return
-            self.transport.write(body[start : start + _WRITE_BYTES])
+            self.transport.write(body[start : start + WRITE_BYTES])
             if self._writable is not None:
                 self._set_deadline(until)
                 try:
@@ -128,7 +134,9 @@ class Connection(asyncio.Protocol):
         """Wait for the complete reply. Returns the pieces of its body, still compressed if it `is_compressed`."""
         while not self._is_over:
             await self.news(until)
-        return self._chunks
+        pieces = self._chunks.copy()
+        self._chunks.clear()
+        return pieces
 
     def take(self) -> bytes | None:
         """The bytes that have arrived; empty at the end of the body. `None` if `news` must be awaited first."""
@@ -213,12 +221,13 @@ class Connection(asyncio.Protocol):
         self.transport, self._parser = cast("asyncio.Transport", transport), None
 
     def data_received(self, data: bytes) -> None:
-        if self._parser is None or self._is_over:  # not part of an exchange
+        parser = self._parser
+        if parser is None or self._is_over:  # not part of an exchange
             self.abort()
             return
         self._unread += len(data)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
             if not self._is_over:
                 self._count_body()
         except httptools.HttpParserCallbackError as error:

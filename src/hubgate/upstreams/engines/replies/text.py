@@ -26,6 +26,7 @@ from hubgate.upstreams.http.messages import HttpReply
 
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]
 _WHITE = b" \t\r\n"
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class _Usage(msgspec.Struct):
@@ -90,14 +91,19 @@ def read_generated(route: GenerationRoute, call: GenerationCall, reply: HttpRepl
             remedy="Check the URL: it must be the model server's own, not a page about it or a login page.",
             cause=Cause.NOT_AN_API,
         )
-    if not is_utf8(reply.body):
+    body, wire_format = reply.body, route.wire_format
+    if not is_utf8(body):
         raise not_utf8()
-    with _READING:
-        body, prompt_tokens, tokens = _READERS[route.wire_format](reply)
-        body = _finished(route, call, body)
+    try:
+        body, prompt_tokens, tokens = _READERS[wire_format](reply)
+        if wire_format is WireFormat.TGI or not isinstance(call, Chat):
+            body = _finished(route, call, body)
+            wire_format = wire_format_of(route, call)
+    except _UNREADABLE as error:
+        raise _no_text() from error
     return Generated(
         body=body,
-        wire_format=wire_format_of(route, call),
+        wire_format=wire_format,
         prompt_tokens=prompt_tokens,
         tokens=tokens,
         quota=quota(reply.headers),
@@ -146,7 +152,7 @@ def with_prompt(body: bytes, prompt: str, wire_format: WireFormat) -> bytes:
     Raises:
         UpstreamUnreadable: it contains no text.
     """
-    with _READING:
+    try:
         fields = _FIELDS.decode(body)
         if wire_format is not WireFormat.OPENAI:
             return msgspec.json.encode(fields | {"generated_text": _after(prompt, fields, "generated_text")})
@@ -155,6 +161,8 @@ def with_prompt(body: bytes, prompt: str, wire_format: WireFormat) -> bytes:
             for choice in _EACH_FIELDS.decode(fields.get("choices", b"[]"))
         ]
         return msgspec.json.encode(fields | {"choices": choices})
+    except _UNREADABLE as error:
+        raise _no_text() from error
 
 
 def choices_in(payload: bytes) -> set[int | None]:
@@ -163,25 +171,17 @@ def choices_in(payload: bytes) -> set[int | None]:
     Raises:
         UpstreamUnreadable: it is not in OpenAI's format.
     """
-    with _READING:
+    try:
         return {choice.index for choice in _CHUNK.decode(payload).choices or ()}
+    except _UNREADABLE as error:
+        raise _no_text() from error
 
 
-class _Reading:
-    """Reports what cannot be read. Not a generator, which would take three times as long."""
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, msgspec.MsgspecError | ValueError | RecursionError):
-            raise UpstreamUnreadable(
-                "The server's reply contains no generated text in any known format.",
-                remedy="Check that its model generates text; a custom handler must reply as one of the servers does.",
-            ) from error
-
-
-_READING = _Reading()
+def _no_text() -> UpstreamUnreadable:
+    return UpstreamUnreadable(
+        "The server's reply contains no generated text in any known format.",
+        remedy="Check that its model generates text; a custom handler must reply as one of the servers does.",
+    )
 
 
 def _after(prompt: str, fields: dict[str, msgspec.Raw], name: str) -> str:
@@ -189,7 +189,9 @@ def _after(prompt: str, fields: dict[str, msgspec.Raw], name: str) -> str:
 
 
 def _from_choices(reply: HttpReply) -> tuple[bytes, int | None, int | None]:
-    usage = _CHOICES.decode(reply.body).usage or _Usage()
+    usage = _CHOICES.decode(reply.body).usage
+    if usage is None:
+        return reply.body, None, None
     tokens = usage.total_tokens
     if tokens is None and usage.prompt_tokens is not None and usage.completion_tokens is not None:
         tokens = usage.prompt_tokens + usage.completion_tokens
