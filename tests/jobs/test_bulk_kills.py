@@ -15,7 +15,7 @@ def test_output_is_identical_when_job_and_gateway_are_killed_at_random() -> None
         [sys.executable, str(PROGRAM), "--kills", "4", "--rows", "2000", "--seed", "3"],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=540,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
