@@ -10,13 +10,14 @@ import pytest
 from hubgate.core.sse import SseParser
 from hubgate.core.transcoding import (
     Label,
+    decode_replies,
     merge_completions,
     read_piece,
     text_of,
     to_openai,
     to_tgi,
 )
-from hubgate.core.transcoding.objects import Usage
+from hubgate.core.transcoding.objects import USAGE_DECODER, Usage
 from hubgate.core.transcoding.streams import openai_transcoder, tgi_transcoder
 from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.errors import UpstreamUnreadable
@@ -252,3 +253,24 @@ def test_usage_event_is_dropped_unless_the_client_wants_it(
         passed += sse_events(transcoder.transcode(parser.feed(read)))
     assert passed == b"".join(events if with_usage else events[:2])
     assert (transcoder.usage, transcoder.pieces) == (Usage(1, 2, 3), 3)
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        [b'{"usage":{"total_tokens":1}}', b'{"usage":{"total_tokens":2}}'],
+        [b'{"usage":\n{"total_tokens":1}}', b'{"usage":{"total_tokens":2}}'],
+    ],
+    ids=["each on one line", "one on two lines"],
+)
+def test_objects_that_arrive_together_are_decoded_one_by_one(bodies: list[bytes]) -> None:
+    totals = [chunk.usage and chunk.usage.total for chunk in decode_replies(bodies, USAGE_DECODER)]
+    assert totals == [1, 2]
+
+
+@pytest.mark.parametrize("wrong", [b"[]", b'{"usage":', b'{"usage":null}{"usage":null}', b'{"usage":"\xff"}'])
+def test_objects_before_a_wrong_one_are_decoded(wrong: bytes) -> None:
+    decoded = iter(decode_replies([b'{"usage":{"total_tokens":1}}', wrong], USAGE_DECODER))
+    assert next(decoded).usage == Usage(total_tokens=1)
+    with pytest.raises(UpstreamUnreadable):
+        next(decoded)

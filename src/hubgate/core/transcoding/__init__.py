@@ -7,7 +7,7 @@ token's id and logprob are 0 if OpenAI's does not contain them, and a text witho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -62,6 +62,15 @@ def decode_reply(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
             f"The server sent text in an unknown format: {error}.",
             remedy="Check the endpoint's URL and engine.",
         ) from error
+
+
+def decode_replies(bodies: Sequence[bytes], decoder: msgspec.json.Decoder[T]) -> Iterable[T]:
+    """Decode several objects, all at once if all match: see `decode_reply`."""
+    try:
+        decoded = decoder.decode_lines(b"\n".join(bodies))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        decoded = []
+    return decoded if len(decoded) == len(bodies) else (decode_reply(body, decoder) for body in bodies)
 
 
 def text_of(generated: Generated) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hubgate.core.transcoding import decode_reply
+from hubgate.core.transcoding import decode_replies
 from hubgate.core.transcoding.objects import Usage
 from hubgate.domain.errors import HubgateError
 from hubgate.web.cohere.chat_replies import (
@@ -16,7 +16,7 @@ from hubgate.web.cohere.chat_replies import (
     reply_v1,
     usage_of,
 )
-from hubgate.web.shared.chat_reply import CHAT_REPLY, Message, ToolCall
+from hubgate.web.shared.chat_reply import CHAT_REPLY, ChatReply, Message, ToolCall
 from hubgate.web.shared.sse import named_event, token_totals
 
 
@@ -42,9 +42,8 @@ class _ChatStream:
     def tokens(self) -> tuple[int, int]:
         return token_totals(self._usage, self._pieces)
 
-    def _read(self, payload: bytes) -> Message:
+    def _read(self, chunk: ChatReply) -> Message:
         self._pieces += 1
-        chunk = decode_reply(payload, CHAT_REPLY)
         self._usage = chunk.usage or self._usage
         if not chunk.choices:
             return Message()
@@ -70,7 +69,9 @@ class V2Stream(_ChatStream):
         self._index = -1
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
-        return b"".join(_event(event) for payload in payloads for event in self._events(payload))
+        return b"".join(
+            _event(event) for chunk in decode_replies(payloads, CHAT_REPLY) for event in self._events(chunk)
+        )
 
     def finish(self) -> bytes:
         usage = usage_of(self._final_usage())
@@ -82,8 +83,8 @@ class V2Stream(_ChatStream):
         last = {"type": "message-end", "delta": {"finish_reason": "ERROR", "error": str(error)}}
         return b"".join(map(_event, (*self._close(), last)))
 
-    def _events(self, payload: bytes) -> Iterator[dict[str, Any]]:
-        delta = self._read(payload)
+    def _events(self, chunk: ChatReply) -> Iterator[dict[str, Any]]:
+        delta = self._read(chunk)
         yield from self._start()
         if delta.thinking:
             yield from self._text("thinking", delta.thinking)
@@ -137,8 +138,8 @@ class V2Stream(_ChatStream):
 class V1Stream(_ChatStream):
     def encode(self, payloads: Sequence[bytes]) -> bytes:
         lines: list[dict[str, Any]] = []
-        for payload in payloads:
-            delta = self._read(payload)
+        for chunk in decode_replies(payloads, CHAT_REPLY):
+            delta = self._read(chunk)
             if not self._started:
                 self._started = True
                 lines.append({"event_type": "stream-start", "generation_id": self._id})

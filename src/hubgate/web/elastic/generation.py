@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from hubgate.core.transcoding import decode_reply, read_piece, text_of
+from hubgate.core.transcoding import Piece, decode_replies, decode_reply, read_piece, text_of
 from hubgate.core.transcoding.objects import Usage
 from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.endpoint import Task
@@ -76,6 +76,7 @@ class _Chat(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 _CHAT = msgspec.json.Decoder(_Chat)
+_ENCODER = msgspec.json.Encoder()
 
 
 def completion_body(generated: Generated) -> bytes:
@@ -102,16 +103,17 @@ class ElasticEncoder:
         self._chats = task is Task.CHAT_COMPLETION
         self._wire_format = wire_format
         self._describe = describe
-        self._usage: Usage | None = None
+        self._usage: _Usage | Usage | None = None
         self._pieces = 0
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
         self._pieces += len(payloads)
-        pieces = [read_piece(payload, self._wire_format) for payload in payloads]
-        self._usage = next((piece.usage for piece in reversed(pieces) if piece.usage), self._usage)
         if self._chats:
-            chunks = [msgspec.json.encode(decode_reply(payload, _CHAT)) for payload in payloads]
-            return sse_events(chunks, _MESSAGE)
+            chunks = [*decode_replies(payloads, _CHAT)]
+            self._note_usage(chunks)
+            return sse_events([*map(_ENCODER.encode, chunks)], _MESSAGE)
+        pieces = [read_piece(payload, self._wire_format) for payload in payloads]
+        self._note_usage(pieces)
         deltas = [{"delta": piece.text} for piece in pieces if piece.text]
         return sse_events((msgspec.json.encode({"completion": deltas}),), _MESSAGE) if deltas else b""
 
@@ -124,7 +126,13 @@ class ElasticEncoder:
 
     @property
     def tokens(self) -> tuple[int, int]:
-        return token_totals(self._usage, self._pieces)
+        usage = self._usage
+        if isinstance(usage, _Usage):
+            usage = Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
+        return token_totals(usage, self._pieces)
+
+    def _note_usage(self, chunks: Sequence[_Chat | Piece]) -> None:
+        self._usage = next((chunk.usage for chunk in reversed(chunks) if chunk.usage), self._usage)
 
 
 def error_event(error: HubgateError) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from hubgate.core.transcoding import decode_reply
+from hubgate.core.transcoding import decode_replies, decode_reply
 from hubgate.core.transcoding.objects import FIELDS_DECODER, Usage
 from hubgate.domain.errors import HubgateError
 from hubgate.web.responses.items import Event
@@ -26,9 +26,9 @@ class ResponseEncoder:
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
         self._unsent = [] if self._pieces else [_encode(self._response.begin())]
-        for payload in payloads:
+        for chunk in decode_replies(payloads, CHAT_REPLY):
             self._pieces += 1
-            for event in self._response.add(decode_reply(payload, CHAT_REPLY)):
+            for event in self._response.add(chunk):
                 self._unsent.append(_encode([event]))
         encoded, self._unsent = b"".join(self._unsent), []
         return encoded

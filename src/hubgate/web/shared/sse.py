@@ -106,7 +106,9 @@ def sse_events(payloads: Sequence[bytes], before: bytes = DATA) -> bytes:
 
 def named_event(name: str, payload: bytes) -> bytes:
     """One event with an `event:` line."""
-    return sse_events((payload,), b"event: %b\ndata: " % name.encode())
+    if _LINE_FEED in payload or _CARRIAGE_RETURN in payload:
+        payload = _on_one_line(payload)
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), payload)
 
 
 async def send_stream(
