@@ -24,26 +24,26 @@ def client_of(gateway: GatewayProcess, home: Home) -> openai.OpenAI:
 
 def test_five_thousand_embeddings_survive_kill_9(home: Home) -> None:
     """Every row is compared with `/v1/embeddings`. The model is hubgate's fake one."""
+    files = Path(home.env["HUBGATE_HOME"], "files")
     with home.serve() as gateway, client_of(gateway, home) as client:
         batch = create_batch(client, batch_input(texts(ROWS)))
 
-        def is_in_the_middle() -> bool:
-            counts = client.batches.retrieve(batch.id).request_counts
-            return counts is not None and counts.completed > 0
+        def answered() -> int:
+            return sum(part.read_bytes().count(b"\n") for part in files.glob("*.output.part"))
 
-        eventually(is_in_the_middle)
+        # The API reports progress now and then: on a busy machine, all rows may be answered by then.
+        eventually(lambda: answered() > 0)
         gateway.signal(signal.SIGKILL)
         gateway.wait()
-    parts = list(Path(home.env["HUBGATE_HOME"], "files").glob("*.output.part"))
-    answered = sum(part.read_bytes().count(b"\n") for part in parts)
-    assert 0 < answered < ROWS
+    kept = answered()
+    assert 0 < kept < ROWS
     with home.serve() as gateway, client_of(gateway, home) as client:
         done = wait_for_end(client, batch, 300)
         assert done.status == "completed"
         lines = lines_of(client, done.output_file_id)
         assert [line["custom_id"] for line in lines] == [f"r{n}" for n in range(ROWS)]
         logged = gateway.output.count("client=batch ")
-        assert logged == ROWS - answered
+        assert logged == ROWS - kept
         rows = [line["response"]["body"]["data"][0]["embedding"] for line in lines]
         direct = []
         for start in range(0, ROWS, 500):
