@@ -13,7 +13,7 @@ from hubgate.core.queue.generation_queue import GenerationQueue, GenerationSlot
 from hubgate.core.results import BYTES_PER_TOKEN, utf8_size
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.circuit_breaker import CircuitBreaker
-from hubgate.core.traffic.rate_limiter import CURRENT_PERMIT
+from hubgate.core.traffic.rate_limiter import sending_under
 from hubgate.core.traffic.retry import Retrier
 from hubgate.core.traffic.timers import TimeLimit, Timers
 from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat
@@ -84,10 +84,9 @@ class GenerationPipeline:
             deadline = self._clock() + self._default_timeout
         tokens = _prompt_tokens(call) if self._queue.counts_tokens else 1
         slot = self._queue.try_acquire(caller, tokens) or await self._queue.wait(context, tokens, deadline)
-        before = CURRENT_PERMIT.set(slot.permit)
         started = self._clock()
         try:
-            with TimeLimit(self._timers, deadline):
+            with sending_under(slot.permit), TimeLimit(self._timers, deadline):
                 result = await self._retrier.run(send, call, tokens, deadline)
         except BaseException as error:
             slot.release()
@@ -96,8 +95,6 @@ class GenerationPipeline:
             elif isinstance(error, TimeoutError):
                 raise deadline_exceeded(self._clock() - started, in_queue=False) from None
             raise
-        finally:
-            CURRENT_PERMIT.reset(before)
         self._breaker.succeeded()
         return result, slot
 

@@ -252,7 +252,8 @@ def test_one_caller_can_run_a_thousand_streams_at_once() -> None:
             return call
 
         async def stream() -> None:
-            slot = await queue.acquire(Context(caller="one"), 1, now() + 60)
+            context = Context(caller="one")
+            slot = queue.try_acquire("one", 1) or await queue.wait(context, 1, now() + 60)
             await retrier.run(begin, None, 1)  # type: ignore[type-var] # the call is not looked at
             await together.wait()
             slot.release()

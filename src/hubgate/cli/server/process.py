@@ -83,6 +83,14 @@ class BatchingHandler(logging.StreamHandler[Any], LineHandler):
         except Exception:  # noqa: BLE001 - as in logging's own handlers
             self.handleError(record)
             return
+        self._add(line)
+
+    def write_info(self, name: str, message: str) -> None:
+        line = cast("CachedTimeFormatter", self.formatter).format_info(name, message)
+        with self.lock:  # type: ignore[union-attr] # as in `flush`
+            self._add(line)
+
+    def _add(self, line: str) -> None:
         is_first = not self._lines
         self._lines.append(line)
         try:
@@ -92,14 +100,6 @@ class BatchingHandler(logging.StreamHandler[Any], LineHandler):
         else:
             if is_first:
                 loop.call_soon(self.flush)
-
-    def write_info(self, name: str, message: str) -> None:
-        line = cast("CachedTimeFormatter", self.formatter).format_info(name, message)
-        with self.lock:  # type: ignore[union-attr] # as in `flush`
-            self._lines.append(line)
-            is_first = len(self._lines) == 1
-        if is_first:
-            asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
         """Write the pending lines; logging also calls this when the process exits."""

@@ -78,17 +78,8 @@ class GenerationQueue:
         """Each call counts as one text."""
         return self._queue.calls
 
-    async def acquire(self, context: Context, tokens: int, deadline: float) -> GenerationSlot:
-        """Wait for a slot for a request of `tokens`. The caller must release it.
-
-        Raises:
-            QueueFull: too many calls wait, or the endpoint is closing.
-            DeadlineExceeded: there is no slot before the deadline.
-        """
-        return self.try_acquire(context.caller, tokens) or await self.wait(context, tokens, deadline)
-
     def try_acquire(self, caller: str, tokens: int) -> GenerationSlot | None:
-        """A slot, if there is one without waiting. The caller must release it."""
+        """A slot for a request of `tokens`, if there is one without waiting. The caller must release it."""
         if self._queue.calls or self._closed or not self._has_room(caller):
             return None
         permit = self._limiter.try_take(texts=1, tokens=tokens)
@@ -100,7 +91,12 @@ class GenerationQueue:
         return GenerationSlot(self, permit, caller)
 
     async def wait(self, context: Context, tokens: int, deadline: float) -> GenerationSlot:
-        """Wait for a slot if there is none: see `acquire`."""
+        """Wait for a slot if there is none: see `try_acquire`.
+
+        Raises:
+            QueueFull: too many calls wait, or the endpoint is closing.
+            DeadlineExceeded: there is no slot before the deadline.
+        """
         now = self._clock()
         entry = QueueEntry(context, [tokens])
         self._admit(entry, deadline - now)

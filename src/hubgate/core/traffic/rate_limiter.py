@@ -132,9 +132,9 @@ class Permit(msgspec.Struct, eq=False):
         limiter.serve()
 
 
-CURRENT_PERMIT: ContextVar[Permit | None] = ContextVar("permit", default=None)
+_CURRENT_PERMIT: ContextVar[Permit | None] = ContextVar("permit", default=None)
 """The permit of this task's request; `None` where no rate limit applies, as in a registration."""
-current_permit = CURRENT_PERMIT.get
+current_permit = _CURRENT_PERMIT.get
 
 
 class sending_under(msgspec.Struct):  # noqa: N801 - used like a function
@@ -144,11 +144,11 @@ class sending_under(msgspec.Struct):  # noqa: N801 - used like a function
     _before: Token[Permit | None] | None = None
 
     def __enter__(self) -> None:
-        self._before = CURRENT_PERMIT.set(self.permit)
+        self._before = _CURRENT_PERMIT.set(self.permit)
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
-            CURRENT_PERMIT.reset(self._before)
+            _CURRENT_PERMIT.reset(self._before)
 
 
 class RateLimiter:
@@ -202,7 +202,7 @@ class RateLimiter:
         self._next_slot = -math.inf
         """When the next permit is due without a burst."""
         self.log: deque[LoggedRequest] | None = None
-        """The requests that count, in the order of their grants; `None` if there is no limit for a minute."""
+        """The requests that count, in the order of their grants; `None` without a limit per minute."""
         if requests_per_minute or tokens_per_minute or slots:
             self.log = deque(_from_former_process(reservation))
         self.unconfirmed: deque[tuple[float, LoggedRequest]] = deque()
