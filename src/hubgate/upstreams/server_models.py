@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from hubgate.core.off_loop import LARGE_BYTES, off_loop
+from hubgate.core.off_loop import off_loop
 from hubgate.domain.calls import (
     Call,
     Chat,
@@ -77,9 +77,7 @@ class ServerUpstream:
         request = route.request(self._server.base + path, self._model, call)
         bound = route.max_reply_bytes(call, request, self._dimensions)
         reply = await self._server.send(request, call.context, bound=bound)
-        if len(reply.body) > LARGE_BYTES:
-            return await off_loop(len(reply.body), route.read, call, reply)
-        return route.read(call, reply)
+        return await off_loop(len(reply.body), route.read, call, reply)
 
     async def close(self) -> None:
         """Does nothing: the connections are shared."""
@@ -137,9 +135,7 @@ class ServerGenerator:
                 if other is None:
                     raise
                 route = other
-        if len(reply.body) > LARGE_BYTES:
-            return await off_loop(len(reply.body), read_generated, route, call, reply)
-        return read_generated(route, call, reply)
+        return await off_loop(len(reply.body), read_generated, route, call, reply)
 
     async def stream(self, call: GenerationCall) -> Events:
         """The text while it is generated; from a server that does not stream, the whole text as one event.

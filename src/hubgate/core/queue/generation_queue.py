@@ -193,9 +193,8 @@ class GenerationQueue:
             self._queue.remove(entry)
             entry.reply.cancel()
         elif not entry.reply.cancelled() and entry.reply.exception() is None:
-            self.release(
-                GenerationSlot(self, entry.reply.result(), entry.context.caller)
-            )  # granted meanwhile
+            # Granted while the caller left.
+            self.release(GenerationSlot(self, entry.reply.result(), entry.context.caller))
 
 
 class GenerationSlot(msgspec.Struct, eq=False):

@@ -259,9 +259,7 @@ class RateLimiter:
     def try_take(self, *, texts: int, tokens: int) -> Permit | None:
         """The same, filled."""
         now = self.clock()
-        if self._waiting_retries or self._waiting:
-            return None
-        if self._due(now, min(tokens, self._tokens), retry=False) > now + _EARLY:
+        if not self._is_due(now, min(tokens, self._tokens)):
             return None
         return self._grant(now, now, texts=texts, tokens=tokens, in_flight=True)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from hubgate.core.off_loop import LARGE_BYTES, off_loop, total
+from hubgate.core.off_loop import off_loop, total
 from hubgate.core.quantization import VectorFormat, work_size
 from hubgate.domain.calls import Embed, Vectors
 from hubgate.domain.endpoint import Endpoint, OutputDtype
@@ -71,13 +70,8 @@ async def handle_embed(exchange: Exchange, form: EmbedForm, version: int) -> Non
     )
     vectors = await embed(exchange.gateway, exchange.context, exchange.endpoint.name, call)
     head = {"id": exchange.context.request_id, "texts": texts, "meta": _meta(texts, vectors, version)}
-    size = (
-        total(vectors.items)
-        if not types
-        else sum([work_size(vectors, _FORMATS[kind].dtype) for kind in types])
-    )
-    render = partial(_render, vectors, types, head)
-    body = render() if size <= LARGE_BYTES else await off_loop(size, render)
+    size = sum(work_size(vectors, _FORMATS[kind].dtype) for kind in types) or total(vectors.items)
+    body = await off_loop(size, _render, vectors, types, head)
     await respond(exchange.send, 200, body, headers=vector_headers(vectors))
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from hubgate.core.off_loop import LARGE_BYTES, off_loop, total
+from hubgate.core.off_loop import off_loop, total
 from hubgate.core.quantization import quantize, quantized_to_json, work_size
 from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import (
@@ -117,11 +117,7 @@ async def _embed(exchange: Exchange, form: InferenceForm, call_context: Context)
     )
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call)
-        size = work_size(vectors, kind.dtype)
-        small = size <= LARGE_BYTES
-        body = (
-            _render_vectors(vectors, kind) if small else await off_loop(size, _render_vectors, vectors, kind)
-        )
+        body = await off_loop(work_size(vectors, kind.dtype), _render_vectors, vectors, kind)
         return _Reply(body, vector_headers(vectors), _warnings(vectors))
     chunked = await embed_in_chunks(
         gateway, context, endpoint, call, form.chunking_settings, encoding=_encoding(kind)

@@ -59,9 +59,8 @@ class RequestOptions:
 
     def __init__(self, scope: Scope, *known: str) -> None:
         self._params = _params(scope, known) if scope["query_string"] else {}
-        self.pretty = bool(self._params) and self.flag(
-            "pretty"
-        )  # read now: a refusal must come before any effect
+        # Read now: a refusal must come before any effect.
+        self.pretty = bool(self._params) and self.flag("pretty")
         self.media_type = _media_type(scope)
 
     def flag(self, name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from hubgate.core.off_loop import LARGE_BYTES, off_loop, total
+from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import cosines, in_encoding
 from hubgate.domain.calls import Embed, Encoding, Vectors
 from hubgate.domain.endpoint import InputType
@@ -67,9 +67,7 @@ async def handle_embed(exchange: Exchange, scope: Scope, body: bytes) -> None:
         vectors = await embed(
             exchange.gateway, exchange.context, exchange.endpoint.name, _call(exchange, form)
         )
-        size = total(vectors.items)
-        small = size <= LARGE_BYTES
-        reply = _render_vectors(vectors) if small else await off_loop(size, _render_vectors, vectors)
+        reply = await off_loop(total(vectors.items), _render_vectors, vectors)
         await respond(exchange.send, 200, reply, headers=vector_headers(vectors))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import repeat
 from typing import Any, Literal
 
 import msgspec
 
-from hubgate.core.off_loop import LARGE_BYTES, off_loop
+from hubgate.core.off_loop import off_loop
 from hubgate.core.quantization import VectorFormat, work_size
 from hubgate.domain.calls import Embed, Vectors
 from hubgate.domain.chunking import InvalidChunking
@@ -76,9 +76,9 @@ async def handle_embeddings(
     if form.chunking_settings is None:
         vectors = await embed(gateway, context, endpoint.name, call, counts=form.token_counts)
         counts = form.token_counts and vectors.exact  # otherwise they are a total, divided
-        render = partial(_render_vectors, vectors, model, usage_object(texts, vectors), style, counts=counts)
+        usage = usage_object(texts, vectors)
         size = work_size(vectors, style.dtype)
-        body = render() if size <= LARGE_BYTES else await off_loop(size, render)
+        body = await off_loop(size, _render_vectors, vectors, model, usage, style, counts=counts)
     else:
         try:
             chunked = await embed_in_chunks(
