@@ -13,6 +13,7 @@ import httptools
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.upstreams.http.failures import DecompressionError, HeadersTooLarge, NotHttp, TooLarge
+from hubgate.upstreams.http.known_head import KnownHead, head_to_repeat
 from hubgate.upstreams.http.messages import ReplyHeaders
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -24,6 +25,7 @@ WRITE_BYTES = 512 * 1024
 """Larger bodies are sent in pieces, so that one write does not hold up the event loop."""
 _TURN_BYTES = 512 * 1024
 """After this much of a reply, other tasks get a turn: the event loop would read as long as data is there."""
+_OK = 200
 _SERVER_ERROR = 500
 """uvicorn (transformers serve, vLLM, infinity) closes the connection after this status without announcing it."""
 _CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
@@ -32,6 +34,8 @@ _ZLIB_OR_GZIP = 47
 _MAX_RATIO = 1032
 """The most bytes that one compressed byte can become, by the format."""
 _NO_TRANSPORT = cast("asyncio.Transport", None)
+_MAX_MISSED = 16
+"""After this number of unknown heads in a row, only every 16th head is remembered."""
 _CALLBACK_ERRORS = (HeadersTooLarge, TooLarge, DecompressionError)
 
 
@@ -52,6 +56,10 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+        self._known_head: KnownHead | None = None
+        """Of the last reply whose head the parser read."""
+        self._unknown_heads = 0
+        """How many replies in a row had another head."""
         self.idle_since = 0.0
         self.idle_line: deque[Connection] = deque()
         """Where it waits for the next request; set by its pool."""
@@ -67,10 +75,9 @@ class Connection(asyncio.Protocol):
         self._bound = bound
         self._streams = streams
         self._chunks.clear()
-        self._counted = self._held = self._head_size = self._unread = self._turn = 0
-        self._has_head = self._is_over = self._paused = self._until_close = self._reusable = self._unsent = (
-            False
-        )
+        self._counted = self._held = self._head_size = self._unread = self._turn = self._left = 0
+        self._begun = self._has_head = self.is_over = self._paused = self._until_close = False
+        self._reusable = self._unsent = False
         self.is_compressed = False
         self._error: type[Exception] | None = None
         self._deadline = math.inf
@@ -82,7 +89,7 @@ class Connection(asyncio.Protocol):
 
         Not while reading is paused: the next reply would never arrive.
         """
-        return self._is_over and self._reusable and not (self._closed or self._unsent or self._paused)
+        return self.is_over and self._reusable and not (self._closed or self._unsent or self._paused)
 
     @property
     def closed(self) -> bool:
@@ -110,7 +117,7 @@ class Connection(asyncio.Protocol):
         Errors, and a deadline that passes (on the loop's clock), are raised when the reply is read.
         """
         for start in range(0, len(body), WRITE_BYTES):
-            if self._is_over or self._error is not None or self._closed:
+            if self.is_over or self._error is not None or self._closed:
                 return
             self.transport.write(body[start : start + WRITE_BYTES])
             if self._writable is not None:
@@ -130,10 +137,8 @@ class Connection(asyncio.Protocol):
         while not self._has_head:
             await self.news(until)
 
-    async def read_all(self, until: float) -> list[bytes]:
-        """Wait for the complete reply. Returns the pieces of its body, still compressed if it `is_compressed`."""
-        while not self._is_over:
-            await self.news(until)
+    def take_pieces(self) -> list[bytes]:
+        """The pieces of the body, still compressed if it `is_compressed`."""
         pieces = self._chunks.copy()
         self._chunks.clear()
         return pieces
@@ -142,7 +147,7 @@ class Connection(asyncio.Protocol):
         """The bytes that have arrived; empty at the end of the body. `None` if `news` must be awaited first."""
         chunks = self._chunks
         if not chunks:
-            return b"" if self._is_over else None
+            return b"" if self.is_over else None
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self._held = self._counted = 0
@@ -197,15 +202,15 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         """Let the reader go on, unless it waits for a whole reply that is incomplete."""
         waiter = self._waiter
-        if waiter is not None and (self._streams or self._is_over or self._error is not None):
+        if waiter is not None and (self._streams or self.is_over or self._error is not None):
             self._waiter, self._deadline = None, math.inf
             if not waiter.done():  # its reader was not cancelled
                 waiter.set_result(None)
-        if self._is_over and self._unsent:  # nobody needs the rest of the body any more
+        if self.is_over and self._unsent:  # nobody needs the rest of the body any more
             self.resume_writing()
 
     def _fail(self, error: type[Exception]) -> None:
-        if not self._is_over and self._error is None:
+        if not self.is_over and self._error is None:
             self._error = error
             self._wake()
         self.abort()
@@ -221,14 +226,29 @@ class Connection(asyncio.Protocol):
         self.transport, self._parser = cast("asyncio.Transport", transport), None
 
     def data_received(self, data: bytes) -> None:
-        parser = self._parser
-        if parser is None or self._is_over:  # not part of an exchange
+        if self._parser is None or self.is_over:  # not part of an exchange
             self.abort()
             return
+        known, is_first, self._begun = self._known_head, not self._begun, True
+        if self._left:
+            self._add_body(data)
+        elif is_first and known is not None and not self._streams and (found := known.find(data)):
+            self._begin_known(known, *found)
+        else:
+            self._parse(self._parser, data)
+            if is_first and self._has_head:
+                self._note_head(data)
+        self._turn += len(data)
+        if self._turn > _TURN_BYTES and not (self._closed or self._paused):
+            self._turn = 0
+            self.transport.pause_reading()
+            self.loop.call_soon(self._resume_reading)
+
+    def _parse(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
         self._unread += len(data)
         try:
             parser.feed_data(data)
-            if not self._is_over:
+            if not self.is_over:
                 self._count_body()
         except httptools.HttpParserCallbackError as error:
             kind = type(error.__context__)
@@ -240,25 +260,48 @@ class Connection(asyncio.Protocol):
         else:
             self._wake()
             # The parser buffers a header without an end.
-            if self._unread > MAX_HEADER_BYTES and not self._is_over:
+            if self._unread > MAX_HEADER_BYTES and not self.is_over:
                 self._fail(HeadersTooLarge)
-            self._turn += len(data)
-            if self._turn > _TURN_BYTES and not (self._closed or self._paused):
-                self._turn = 0
-                self.transport.pause_reading()
-                self.loop.call_soon(self._resume_reading)
+
+    def _note_head(self, data: bytes) -> None:
+        """Remember the head of a reply, unless the heads of this server all differ, for example by a request id."""
+        missed, self._unknown_heads = self._unknown_heads, self._unknown_heads + 1
+        if self._reusable and not self.is_compressed and (missed < _MAX_MISSED or missed % _MAX_MISSED == 0):
+            self._known_head = head_to_repeat(data, self.headers.fields)
+
+    def _begin_known(self, known: KnownHead, number: bytes, body: bytes) -> None:
+        """Begin a reply without the parser, which reads none of it."""
+        self._unknown_heads, self._left = 0, int(number)
+        if self._left > self._bound:
+            self._fail(TooLarge)
+            return
+        self.status, self._has_head, self._reusable = _OK, True, True
+        self.headers.fields = {**known.fields, b"content-length": number}
+        self._add_body(body)
+
+    def _add_body(self, data: bytes) -> None:
+        """Add to the body of a reply with a known head."""
+        left = self._left - len(data)
+        if data:
+            self._chunks.append(data if left >= 0 else data[:left])
+        self._left = left
+        if left <= 0:
+            self.is_over = True
+            self._wake()
+            if left:  # more than the reply
+                self.abort()
 
     def eof_received(self) -> bool:
         """The end of a body without a length."""
         if self._until_close and self._error is None:
-            self._is_over = True
+            self.is_over = True
             self._wake()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed, self._parser = True, None
         self._cancel_timer()
-        if not self._is_over and self._error is None:
+        if not self.is_over and self._error is None:
             self._error = type(exc) if isinstance(exc, OSError) else ConnectionResetError
         self._wake()
         self.resume_writing()
@@ -274,7 +317,7 @@ class Connection(asyncio.Protocol):
     # Called by the parser.
 
     def on_message_begin(self) -> None:
-        if self._is_over:  # a second reply to one request
+        if self.is_over:  # a second reply to one request
             raise NotHttp
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -308,7 +351,7 @@ class Connection(asyncio.Protocol):
             self.headers.fields.clear()
             return
         self._count_body()
-        self._is_over = True
+        self.is_over = True
 
     def _count_body(self) -> None:
         """Bound what has arrived of the body.
@@ -328,7 +371,7 @@ class Connection(asyncio.Protocol):
                 self._paused = True
                 self.transport.pause_reading()
         elif self.status >= 400 and self._held > MAX_ERROR_BYTES:
-            self._is_over, self._reusable = True, False  # the rest of an error page is not read
+            self.is_over, self._reusable = True, False  # the rest of an error page is not read
         elif self._held > self._bound:
             raise TooLarge
 

@@ -110,7 +110,9 @@ class PooledClient:
             else:
                 connection, until = await self._start(request, to, bound, seconds)
             try:
-                pieces = await connection.read_all(until)
+                while not connection.is_over:
+                    await connection.news(until)
+                pieces = connection.take_pieces()
                 if request.permit is not None:
                     request.permit.reply_started()
             finally:
