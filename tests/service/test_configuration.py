@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from scripted_gateway import authenticate
 from stub_sources import StubSources, dedicated, until
 
 from hubgate.domain.errors import EndpointNotFound
@@ -39,5 +40,5 @@ async def test_new_key_is_returned_though_an_endpoint_is_removed_while_applying(
     first, second, key = await applying
     assert isinstance(first.failure, EndpointNotFound)
     assert second.failure is None
-    assert access.authenticate(f"Bearer {key.key}").name == "dify"
+    assert authenticate(access, f"Bearer {key.key}").name == "dify"
     await gateway.close()

@@ -22,6 +22,7 @@ from hubgate.service.batches.folder import FilesFolder
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.keys.access import Access
+from hubgate.service.keys.credentials import read_credentials
 from hubgate.service.metrics import Meter
 from hubgate.store.store import SqlStore
 from hubgate.upstreams.hub.client import open_hub
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from hubgate.core.generation import GenerationPipeline
     from hubgate.domain.calls import Call, GenerationCall, Result
     from hubgate.domain.ports import Hub, Model, TextGenerator, Upstream
+    from hubgate.domain.records import Key
     from hubgate.service.deployments.deployer import Deployer
     from hubgate.service.deployments.follower import Follower
     from hubgate.settings import Settings
@@ -49,6 +51,11 @@ FACTS = Facts(
     pooling="mean",
     precision="f32",
 )
+
+
+def authenticate(access: Access, authorization: str | None) -> Key:
+    """The key of a request with this header, which is decoded as Latin-1."""
+    return access.accept(read_credentials(authorization))
 
 
 def two_numbers(call: Call) -> Result:

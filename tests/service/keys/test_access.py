@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_gateway import authenticate
 
 from hubgate.domain.errors import InvalidRequest, NotAuthenticated, NotFound, StoreFailed
 from hubgate.domain.records import Key
@@ -116,7 +117,7 @@ async def test_accepts_a_key_in_every_supported_header_form(settings: Settings) 
     async with opened(settings) as gateway:
         key, plain = await gateway.access.create("dify")
         for spelling, spell in SPELLINGS.items():
-            assert gateway.access.authenticate(spell(plain)).id == key.id, spelling
+            assert authenticate(gateway.access, spell(plain)).id == key.id, spelling
 
 
 async def test_rejects_other_credentials_without_repeating_them(settings: Settings) -> None:
@@ -124,7 +125,7 @@ async def test_rejects_other_credentials_without_repeating_them(settings: Settin
         _, plain = await gateway.access.create("dify")
         for spelling, spell in WRONG.items():
             with pytest.raises(NotAuthenticated) as refused:
-                gateway.access.authenticate(spell(plain))
+                authenticate(gateway.access, spell(plain))
             told = "".join(traceback.format_exception(refused.value))
             assert plain not in told, spelling
             assert "Authorization: Bearer hg_…" in refused.value.remedy
@@ -136,7 +137,7 @@ async def test_error_for_a_missing_key_explains_how_to_send_one(
 ) -> None:
     async with opened(settings) as gateway:
         with pytest.raises(NotAuthenticated, match="has no key") as refused:
-            gateway.access.authenticate(nothing)
+            authenticate(gateway.access, nothing)
         assert "Authorization: Bearer" in refused.value.remedy
 
 
@@ -144,7 +145,7 @@ async def test_hugging_face_token_is_recognized_and_not_repeated(settings: Setti
     async with opened(settings) as gateway:
         for header in ("Bearer hf_abcdefghijklmnop", f"Basic {b64('user:hf_abcdefghijklmnop')}"):
             with pytest.raises(NotAuthenticated, match="Hugging Face token") as refused:
-                gateway.access.authenticate(header)
+                authenticate(gateway.access, header)
             assert "hf_abc" not in str(refused.value)
 
 
@@ -163,7 +164,7 @@ async def test_random_credentials_never_authenticate_or_raise(settings: Settings
                 scheme + base64.b64encode(rest.encode("utf-8", "replace")).decode(),
             ):
                 with pytest.raises(NotAuthenticated):
-                    access.authenticate(header)
+                    authenticate(access, header)
 
         check()
 
@@ -171,8 +172,8 @@ async def test_random_credentials_never_authenticate_or_raise(settings: Settings
 async def test_non_ascii_key_matches_the_bytes_that_clients_send(settings: Settings) -> None:
     own = "schlüssel-中文-مفتاح-0123456789"
     async with opened(settings, own) as gateway:
-        assert gateway.access.authenticate(f"Bearer {own}".encode().decode("latin-1")).admin
-        assert gateway.access.authenticate(f"Basic {b64(f'elastic:{own}')}").admin
+        assert authenticate(gateway.access, f"Bearer {own}".encode().decode("latin-1")).admin
+        assert authenticate(gateway.access, f"Basic {b64(f'elastic:{own}')}").admin
 
 
 async def test_first_start_creates_an_admin_key_and_shows_it_once(settings: Settings) -> None:
@@ -180,10 +181,10 @@ async def test_first_start_creates_an_admin_key_and_shows_it_once(settings: Sett
         first = gateway.first_admin_key
         assert first is not None
         assert re.fullmatch(r"hg_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", first)
-        assert gateway.access.authenticate(bearer(first)).admin
+        assert authenticate(gateway.access, bearer(first)).admin
     async with opened(settings) as gateway:
         assert gateway.first_admin_key is None
-        key = gateway.access.authenticate(bearer(first))
+        key = authenticate(gateway.access, bearer(first))
         assert (key.admin, key.name, key.id) == (True, "admin", first[3:11])
 
 
@@ -196,19 +197,19 @@ async def test_configured_admin_key_replaces_the_stored_one_and_is_never_stored_
         _, other = await gateway.access.create("deputy", admin=True)
     async with opened(settings, OWN) as gateway:
         assert gateway.first_admin_key is None
-        assert gateway.access.authenticate(bearer(OWN)).admin
-        assert gateway.access.authenticate(bearer(other)).admin
+        assert authenticate(gateway.access, bearer(OWN)).admin
+        assert authenticate(gateway.access, bearer(other)).admin
         with pytest.raises(NotAuthenticated):
-            gateway.access.authenticate(bearer(first))
+            authenticate(gateway.access, bearer(first))
         await gateway.access.flush()
         digests = {key.digest for key in await gateway.store.keys()}
         assert hashlib.sha256(OWN.encode()).digest() not in digests
         with pytest.raises(InvalidRequest, match="HUBGATE_ADMIN_KEY"):
             await gateway.access.revoke("admin")
     async with opened(settings) as gateway:
-        assert gateway.access.authenticate(bearer(first)).admin
+        assert authenticate(gateway.access, bearer(first)).admin
         with pytest.raises(NotAuthenticated):
-            gateway.access.authenticate(bearer(OWN))
+            authenticate(gateway.access, bearer(OWN))
 
 
 async def test_no_admin_key_is_created_when_one_is_configured(settings: Settings) -> None:
@@ -245,7 +246,7 @@ async def test_taken_name_leaves_the_key_that_has_it(settings: Settings) -> None
         assert gateway.access.find("dify") == gateway.access.find(first.id) == first
         assert gateway.access.find("other") == other
         assert dict(gateway.access.names) == {key.id: key.name for key in gateway.access.list()}
-        assert gateway.access.authenticate(f"Bearer {plain}").id == first.id
+        assert authenticate(gateway.access, f"Bearer {plain}").id == first.id
         await gateway.access.revoke("dify")
         assert first.id not in gateway.access.names
         assert gateway.access.valid_key(first.id) is None
@@ -258,16 +259,16 @@ async def test_created_key_survives_a_restart_and_a_revoked_one_is_rejected_at_o
         by_name, first = await gateway.access.create("by name")
         by_id, second = await gateway.access.create("by id")
     async with opened(settings) as gateway:
-        assert gateway.access.authenticate(bearer(first)).id == by_name.id
+        assert authenticate(gateway.access, bearer(first)).id == by_name.id
         await gateway.access.revoke("by name")
         await gateway.access.revoke(by_id.id)
         for plain in (first, second):
             with pytest.raises(NotAuthenticated):
-                gateway.access.authenticate(bearer(plain))
+                authenticate(gateway.access, bearer(plain))
         await gateway.access.create("by name")
     async with opened(settings) as gateway:
         with pytest.raises(NotAuthenticated):
-            gateway.access.authenticate(bearer(first))
+            authenticate(gateway.access, bearer(first))
 
 
 async def test_revoking_an_unknown_key_fails_without_repeating_it(settings: Settings) -> None:
@@ -305,7 +306,7 @@ async def test_concurrent_creation_with_the_same_name_succeeds_once(settings: Se
             isinstance(result, InvalidRequest) for result in results if isinstance(result, BaseException)
         )
         assert [key.name for key in gateway.access.list()] == ["admin", "dify"]
-        assert gateway.access.authenticate(bearer(made[0][1])).name == "dify"
+        assert authenticate(gateway.access, bearer(made[0][1])).name == "dify"
 
 
 @pytest.mark.parametrize(
@@ -344,13 +345,13 @@ async def test_last_use_is_visible_at_once_and_written_only_by_flush(settings: S
         _, plain = await gateway.access.create("dify")
         for now in (3_000.0, 4_000.0):
             gateway.now[0] = now
-            gateway.access.authenticate(bearer(plain))
+            authenticate(gateway.access, bearer(plain))
         assert [listed.last_used_at for listed in gateway.access.list()] == [None, 4_000.0]
         assert [stored.last_used_at for stored in await gateway.store.keys()] == [None, None]
         await gateway.access.flush()
         assert [stored.last_used_at for stored in await gateway.store.keys()] == [None, 4_000.0]
         gateway.now[0] = 5_000.0
-        gateway.access.authenticate(bearer(plain))
+        authenticate(gateway.access, bearer(plain))
         assert [listed.last_used_at for listed in gateway.access.list()] == [None, 5_000.0]
     async with opened(settings) as gateway:
         assert [listed.last_used_at for listed in gateway.access.list()] == [None, 4_000.0]
@@ -360,11 +361,11 @@ async def test_keys_authenticate_while_the_database_is_locked(settings: Settings
     async with opened(settings) as gateway:
         key, plain = await gateway.access.create("dify")
         with locked(settings):
-            assert gateway.access.authenticate(bearer(plain)).id == key.id
+            assert authenticate(gateway.access, bearer(plain)).id == key.id
             with pytest.raises(StoreFailed):
                 await gateway.access.flush()
             gateway.now[0] = 9_000.0
-            gateway.access.authenticate(bearer(gateway.first_admin_key or ""))
+            authenticate(gateway.access, bearer(gateway.first_admin_key or ""))
         await gateway.access.flush()
         assert [stored.last_used_at for stored in await gateway.store.keys()] == [9_000.0, 2_000.0]
 
@@ -380,7 +381,7 @@ async def test_change_that_cannot_be_stored_is_rolled_back_unless_it_revokes_a_k
             with pytest.raises(StoreFailed):
                 await gateway.access.create("other")
         with pytest.raises(NotAuthenticated):
-            gateway.access.authenticate(bearer(plain))
+            authenticate(gateway.access, bearer(plain))
         assert [key.name for key in gateway.access.list()] == ["admin"]
         assert [key.name for key in await gateway.store.keys()] == ["admin", "dify"]
         await gateway.access.flush()
@@ -397,7 +398,7 @@ async def test_change_is_applied_and_stored_when_its_caller_is_cancelled(setting
             with pytest.raises(asyncio.CancelledError):
                 await asker
         with pytest.raises(NotAuthenticated):
-            gateway.access.authenticate(bearer(plain))
+            authenticate(gateway.access, bearer(plain))
         assert [key.name for key in gateway.access.list()] == ["admin", "new"]
         assert [key.name for key in await gateway.store.keys()] == ["admin", "new"]
 
@@ -409,7 +410,7 @@ async def test_concurrent_rename_that_fails_is_rolled_back(settings: Settings) -
         renaming = (gateway.access.change("kibana", name="dify") for _ in range(2))
         results = await asyncio.gather(*renaming, return_exceptions=True)
         assert [type(result) for result in results] == [InvalidRequest, InvalidRequest]
-        assert gateway.access.authenticate(bearer(plain)).name == "kibana"
+        assert authenticate(gateway.access, bearer(plain)).name == "kibana"
 
 
 async def test_failed_rename_does_not_restore_a_revoked_key(settings: Settings) -> None:
@@ -422,7 +423,7 @@ async def test_failed_rename_does_not_restore_a_revoked_key(settings: Settings) 
             return_exceptions=True,
         )
         with pytest.raises(NotAuthenticated):
-            gateway.access.authenticate(bearer(plain))
+            authenticate(gateway.access, bearer(plain))
 
 
 async def test_failed_change_is_rolled_back_when_its_caller_is_cancelled(settings: Settings) -> None:
@@ -436,20 +437,20 @@ async def test_failed_change_is_rolled_back_when_its_caller_is_cancelled(setting
             with pytest.raises(asyncio.CancelledError):
                 await asker
         assert [key.name for key in gateway.access.list()] == ["admin", "dify", "kibana"]
-        assert gateway.access.authenticate(bearer(plain)).name == "kibana"
+        assert authenticate(gateway.access, bearer(plain)).name == "kibana"
 
 
 async def test_cli_key_is_valid_for_this_run_and_not_listed(settings: Settings) -> None:
     async with opened(settings) as gateway:
         gateway.access.admit_cli("the-command-lines-own")
-        assert gateway.access.authenticate("Bearer the-command-lines-own").admin
+        assert authenticate(gateway.access, "Bearer the-command-lines-own").admin
         await gateway.access.flush()
         assert [key.name for key in gateway.access.list()] == ["admin"]
         with pytest.raises(NotFound):
             await gateway.access.revoke("cli")
     async with opened(settings) as gateway:
         with pytest.raises(NotAuthenticated):
-            gateway.access.authenticate("Bearer the-command-lines-own")
+            authenticate(gateway.access, "Bearer the-command-lines-own")
 
 
 async def test_no_key_is_in_the_database_or_the_log(
@@ -461,7 +462,7 @@ async def test_no_key_is_in_the_database_or_the_log(
         _, plain = await gateway.access.create("dify")
         gateway.access.admit_cli("the-command-lines-own")
         for key in (plain, OWN, "the-command-lines-own"):
-            gateway.access.authenticate(bearer(key))
+            authenticate(gateway.access, bearer(key))
         await gateway.access.flush()
         written = b"".join(path.read_bytes() for path in settings.home.iterdir())
         shown = repr(vars(gateway.access)) + caplog.text

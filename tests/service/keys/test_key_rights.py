@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scripted_gateway import authenticate
 
 from hubgate.domain.errors import InvalidRequest, NotAuthenticated, NotFound, StoreFailed
 from hubgate.service.keys.access import Access
@@ -51,10 +52,10 @@ async def test_rights_survive_a_restart(access: Access, store: SqlStore) -> None
 
 async def test_expired_key_is_rejected_with_its_expiry(access: Access, hands: Hands) -> None:
     _, plain = await access.create("dify", expires_at=1500.0)
-    assert access.authenticate(f"Bearer {plain}").name == "dify"
+    assert authenticate(access, f"Bearer {plain}").name == "dify"
     hands.now = 1500.0
     with pytest.raises(NotAuthenticated, match=r"The key \[dify\] expired at 1970-01-01 00:25 UTC"):
-        access.authenticate(f"Bearer {plain}")
+        authenticate(access, f"Bearer {plain}")
 
 
 async def test_changed_key_keeps_its_secret_and_gets_its_new_rights_at_once(
@@ -62,7 +63,7 @@ async def test_changed_key_keeps_its_secret_and_gets_its_new_rights_at_once(
 ) -> None:
     key, plain = await access.create("dify")
     changed = await access.change("dify", name="dify two", bulk=True, endpoints=("e5",))
-    assert access.authenticate(f"Bearer {plain}").endpoints == ("e5",)
+    assert authenticate(access, f"Bearer {plain}").endpoints == ("e5",)
     assert (changed.id, changed.digest, changed.bulk) == (key.id, key.digest, True)
     (stored,) = await store.keys()
     assert (stored.name, stored.bulk, stored.endpoints) == ("dify two", True, ("e5",))
@@ -75,7 +76,7 @@ async def test_expired_key_can_be_changed_and_given_a_new_expiry(access: Access,
     with pytest.raises(InvalidRequest, match="in the past"):
         await access.change("dify", expires_at=1550.0)
     await access.change("dify", expires_at=None)
-    assert access.authenticate(f"Bearer {plain}").bulk
+    assert authenticate(access, f"Bearer {plain}").bulk
 
 
 @pytest.mark.parametrize(

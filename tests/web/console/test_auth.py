@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from scripted_gateway import ADMIN_KEY
+from scripted_gateway import ADMIN_KEY, authenticate
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -93,7 +93,7 @@ async def test_an_active_session_gets_a_new_cookie_secure_over_https(scripted: S
     now = time.time()
     sessions = Sessions(lambda: now)
     auth = ConsoleAuth(scripted.access, sessions)
-    key = scripted.access.authenticate(f"Bearer {ADMIN_KEY}")
+    key = authenticate(scripted.access, f"Bearer {ADMIN_KEY}")
     cookie = sessions.cookie(sessions.begin(key))
     route = auth.private("GET", "/x", _fine)
     assert "set-cookie" not in (await _asked(route, cookie))[1]

@@ -33,7 +33,6 @@ from hubgate.service.keys.credentials import (
     check_rights,
     digest_of,
     new_key,
-    read_credentials,
     unknown_key_error,
 )
 from hubgate.service.keys.key_ring import KeyRing
@@ -105,10 +104,6 @@ class Access:
                 return cls(store, keys, clock, shared), None
             raise
         return access, plain
-
-    def authenticate(self, authorization: str | None) -> Key:
-        """As `accept`; `authorization` is a header's value, decoded as Latin-1."""
-        return self.accept(read_credentials(authorization))
 
     def accept(self, credentials: Credentials | None) -> Key:
         """Return the key of a request. A wrong key should be counted with `count_wrong_key`.
