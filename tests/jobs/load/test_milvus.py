@@ -32,5 +32,5 @@ def test_large_output_is_announced_with_its_memory(hubgate: Command, tmp_path: P
         "cosine",
     )
     assert "of memory" not in hubgate("job", "load", str(tmp_path / "few.parquet"), *to).err
-    message = "Milvus Lite will need about 585 MiB of memory. For large outputs, use a Milvus server."
+    message = "will need about 585 MiB of memory. For large outputs, use a database server."
     assert message in hubgate("job", "load", str(tmp_path / "many.parquet"), *to).err
