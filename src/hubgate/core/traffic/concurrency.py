@@ -79,6 +79,7 @@ class ConcurrencyLimit:
         self._clock = clock
         self._unanswered = 0
         self.limit = max(1, min(start, self._bound))
+        """That of `_level`. Queues read it for each request, where a property would cost a call."""
         self._level = _Level(self.limit, -math.inf)
         self._before: _Level | None = None
         """The level before the one that is on trial."""
