@@ -28,7 +28,7 @@ from support.homes import CHATS, fill
 from support.leavers import written
 from support.loopback import free_port, wait_for
 from support.plot import svg
-from support.processes import Process
+from support.processes import Process, end_on_sigterm
 from support.table import show
 from support.watch import cpu_ms, healthz_asked_all_the_time
 from support.wrk import NEW, FailedLoad, drive
@@ -117,6 +117,7 @@ def main() -> None:
         parser.error(f"{' and '.join(sorted(unknown))}: choose from {', '.join(LARGEST)}")
     shares = sorted(float(share) * (0.1 if options.quick else 1) for share in options.shares.split(","))
     plan = Plan(1, 1) if options.quick else Plan(options.rounds, options.seconds)
+    end_on_sigterm()
     machine.need("wrk", "taskset")
     cores, most_files = machine.two_cores(), _allow_files()
     results: dict[str, dict[int, dict[str, float]]] = {}

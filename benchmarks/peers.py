@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import signal
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from support import machine
 from support.gateway import bare_gateway
 from support.loopback import Reply, ask
 from support.nginx import SMALL, proxy, upstream
+from support.processes import end_on_sigterm
 from support.table import show
 from support.wrk import CONNECTIONS, FEW_CONNECTIONS, NEW, FailedLoad, Load, drive
 
@@ -121,7 +120,7 @@ class Subject:
 def main() -> None:
     """Measure and print."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # the servers end as well
+    end_on_sigterm()
     machine.need("wrk", "nginx", "taskset")
     cores = machine.two_cores()
     wanted = [call for call in CALLS if not options.calls or call.name in options.calls]

@@ -10,10 +10,9 @@ requests arrive. Six callers at each gateway always wait. An endpoint is changed
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 
 from servers.sharing import CAREFUL, GATEWAYS, SCENARIOS, Outcome, observe
+from support.processes import end_on_sigterm
 
 
 def report(outcome: Outcome) -> None:
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--by", choices=("valkey", "postgresql"), default="valkey")
     parser.add_argument("--callers", type=int, help="at each gateway")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the processes end, too
+    end_on_sigterm()
     scenario = SCENARIOS[options.scenario]
     if options.callers:
         scenario = scenario._replace(callers=(options.callers,) * GATEWAYS)

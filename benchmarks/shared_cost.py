@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
-import signal
 import socket
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -30,7 +28,7 @@ from postgres.server import PostgresServer, free_port, short_folder
 from servers.callers import Callers
 from servers.recorder import Recorder
 from servers.valkey import ValkeyServer
-from support.processes import tree
+from support.processes import end_on_sigterm, tree
 from support.table import show
 
 if TYPE_CHECKING:
@@ -249,7 +247,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each kind of load in a turn")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the processes end, too
+    end_on_sigterm()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-", dir="/tmp")))
         servers = Servers(stack, folder)

@@ -92,6 +92,11 @@ class Process:
         return (self.cpu_seconds() - before) / (time.monotonic() - start)
 
 
+def end_on_sigterm() -> None:
+    """End on SIGTERM as on Ctrl-C: contexts are left, so the processes that were started end, too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def cpu_seconds(root: int) -> float:
     """User and system time of a process and its descendants so far, those that have ended included."""
     ticks = 0
