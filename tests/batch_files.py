@@ -9,6 +9,7 @@ from running_gateway import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     import openai
     from openai.types import Batch
@@ -38,6 +39,14 @@ def create_batch(client: openai.OpenAI, content: bytes, path: str = EMBEDDINGS, 
         endpoint=path,  # type: ignore[arg-type] # reranking is hubgate's own
         **{"completion_window": "24h", **options},
     )
+
+
+def answered(files: Path) -> int:
+    """How many requests are answered and on disk, of a batch that has not ended.
+
+    The API reports progress now and then: on a busy machine, all may be answered by then.
+    """
+    return sum(part.read_bytes().count(b"\n") for part in files.glob("*.output.part"))
 
 
 def wait_for_end(client: openai.OpenAI, batch: Batch, seconds: float = 60.0) -> Batch:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import openai
 import pytest
-from batch_files import batch_input, create_batch, lines_of, texts, wait_for_end
+from batch_files import answered, batch_input, create_batch, lines_of, texts, wait_for_end
 from lookalikes import lookalike
 from running_gateway import eventually
 
@@ -30,19 +30,17 @@ def received(server: LookAlike) -> list[str]:
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_gateway_continues_its_batches(home: Home, stop: signal.Signals) -> None:
+    files = Path(home.env["HUBGATE_HOME"], "files")
     with lookalike("tei", seconds=0.2, dimensions=8) as server:
         with home.serve() as gateway, client_of(gateway, home) as client:
             form = {"name": "slow", "url": server.url, "rate_limit": {"max_concurrent_requests": 1}}
             assert gateway.request("POST", "/api/endpoints", form, key=home.admin_key).status == 201
             batch = create_batch(client, batch_input(texts(ROWS, "slow")))
 
-            def is_in_the_middle() -> bool:
-                counts = client.batches.retrieve(batch.id).request_counts
-                return counts is not None and 0 < counts.completed < ROWS
-
-            eventually(is_in_the_middle)
+            eventually(lambda: answered(files) > 0)
             gateway.signal(stop)
             gateway.wait()
+        assert 0 < answered(files) < ROWS
         server.hurry()
         with home.serve(HUBGATE_CACHE_BYTES="0") as gateway, client_of(gateway, home) as client:
             done = wait_for_end(client, batch)
@@ -54,4 +52,4 @@ def test_a_stopped_gateway_continues_its_batches(home: Home, stop: signal.Signal
             for line, body in list(zip(lines, texts(ROWS, "slow"), strict=True))[:: ROWS // 5]:
                 reply = gateway.request("POST", "/v1/embeddings", body, key=home.admin_key).json()
                 assert line["response"]["body"]["data"] == reply["data"]
-    assert list(Path(home.env["HUBGATE_HOME"], "files").glob("*.part")) == []
+    assert list(files.glob("*.part")) == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import openai
 import pytest
-from batch_files import EMBEDDINGS, batch_input, create_batch, lines_of, texts, wait_for_end
+from batch_files import EMBEDDINGS, answered, batch_input, create_batch, lines_of, texts, wait_for_end
 from running_gateway import eventually
 
 if TYPE_CHECKING:
@@ -27,15 +27,10 @@ def test_five_thousand_embeddings_survive_kill_9(home: Home) -> None:
     files = Path(home.env["HUBGATE_HOME"], "files")
     with home.serve() as gateway, client_of(gateway, home) as client:
         batch = create_batch(client, batch_input(texts(ROWS)))
-
-        def answered() -> int:
-            return sum(part.read_bytes().count(b"\n") for part in files.glob("*.output.part"))
-
-        # The API reports progress now and then: on a busy machine, all rows may be answered by then.
-        eventually(lambda: answered() > 0)
+        eventually(lambda: answered(files) > 0)
         gateway.signal(signal.SIGKILL)
         gateway.wait()
-    kept = answered()
+    kept = answered(files)
     assert 0 < kept < ROWS
     with home.serve() as gateway, client_of(gateway, home) as client:
         done = wait_for_end(client, batch, 300)
