@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import typer.main
 from running_gateway import RunningGateway
 
 from hubgate import __version__
@@ -23,7 +24,6 @@ from hubgate.store.lock import HomeLock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import typer
     from commands import Command
 
     from hubgate.settings import Settings
@@ -247,8 +247,6 @@ def test_every_option_is_documented() -> None:
 
 
 def _options(group: typer.Typer) -> Iterator[str]:
-    import typer.main
-
     command = typer.main.get_command(group)
     commands = getattr(command, "commands", {}).values()
     for one in commands:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from scripted_gateway import ADMIN_KEY
+
 from hubgate.domain.records import Key
 from hubgate.web.http.request_context import BULK_PATIENCE, RequestContext
 from hubgate.web.openai.routes import FACE
@@ -22,8 +24,6 @@ def test_bulk_request_has_lower_priority_and_a_longer_deadline() -> None:
 
 
 async def test_priority_class_is_set_by_a_header(scripted: ScriptedGateway) -> None:
-    from scripted_gateway import ADMIN_KEY
-
     for said, bulk in ((b"bulk", True), (b"BULK ", True), (b"interactive", False)):
         await _embed(scripted, ADMIN_KEY, said)
         assert scripted.script.embedded.context.bulk is bulk

@@ -20,7 +20,8 @@ from model_script import Script, one_each, refused, run, task, vector
 from hubgate.domain.errors import Cause
 from hubgate.jobs.folder import JobFolder, JobRegistry, RunOptions, Status
 from hubgate.jobs.job import Job
-from hubgate.jobs.rows import JobStopped, Piece, Reply
+from hubgate.jobs.jsonl import JsonlSource
+from hubgate.jobs.rows import Columns, JobStopped, Piece, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,9 +192,6 @@ async def test_change_outside_the_samples_is_detected_by_completed_rows(tmp_path
         )
     content = bytearray(source.read_bytes())
     before = dict(json.loads((JobFolder(output).path / "job.json").read_text())["input"])
-    from hubgate.jobs.jsonl import JsonlSource
-    from hubgate.jobs.rows import Columns
-
     place = next(
         place
         for place in range(70_000, len(content), 1000)
@@ -207,9 +205,6 @@ async def test_change_outside_the_samples_is_detected_by_completed_rows(tmp_path
 
 def _unseen(source: Path, content: bytearray, place: int) -> bool:
     """Change a digit; back again if a sample shows it."""
-    from hubgate.jobs.jsonl import JsonlSource
-    from hubgate.jobs.rows import Columns
-
     before, was = JsonlSource(source, Columns()).identity(), content[place]
     content[place] = ord("9") if was != ord("9") else ord("8")
     source.write_bytes(content)

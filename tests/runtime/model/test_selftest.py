@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tiny_model import write_json, write_tiny_model
+from tiny_model import random_weights, write_json, write_safetensors, write_tiny_model
 
 from hubgate.domain.endpoint import Precision
 from hubgate.domain.errors import RuntimeFailed
@@ -105,8 +105,6 @@ def test_sample_texts_are_encoded_to_different_lengths() -> None:
 
 
 def test_weights_that_are_nan_are_rejected_on_load(tmp_path: Path) -> None:
-    from tiny_model import random_weights, write_safetensors
-
     write_tiny_model(tmp_path)
     weights = random_weights()
     weights["encoder.layer.0.output.LayerNorm.bias"][:] = np.nan

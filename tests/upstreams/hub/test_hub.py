@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from lookalikes.hub_api import MODELS, READ_TOKEN, SHA, TOKEN, HubApi
+from lookalikes.model import Answer
 
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import (
@@ -208,8 +209,6 @@ class TestModel:
 
 
 def _gated(hub_site: HubApi, path: str) -> Any:
-    from lookalikes.model import Answer
-
     return Answer(403, {"error": f"Access to {path} is restricted"}, {"X-Error-Code": "GatedRepo"})
 
 
