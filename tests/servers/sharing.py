@@ -149,7 +149,7 @@ class Changes(threading.Thread):
     """Changes an endpoint through the first gateway, again and again."""
 
     def __init__(self, gateway: GatewayProcess, key: str) -> None:
-        super().__init__()
+        super().__init__(daemon=True)  # the process can end when something else fails
         self._gateway = gateway
         self._key = key
         self._over = threading.Event()
