@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -83,9 +84,12 @@ class PostgresServer:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """Kill it without notice, and wait until its processes have noticed."""
+        """Kill all its processes without notice, also if they are frozen."""
         children = _children(self._process.pid)
         self._process.kill()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         self._process.wait(240)
         end = time.monotonic() + 240
         while any(_runs(child) for child in children):

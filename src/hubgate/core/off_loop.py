@@ -1,9 +1,9 @@
-"""Work on large data that does not block the event loop: in a thread, or in slices."""
+"""Large work that does not block the event loop, in a thread or in slices, and work that outlasts its caller."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
@@ -44,3 +44,32 @@ async def in_slices(parts: Iterable[R]) -> list[R]:
             await asyncio.sleep(0)
             until = perf_counter() + SLICE_SECONDS
     return done
+
+
+async def outlasting(work: asyncio.Future[R]) -> R:
+    """Wait for work that several callers may wait for.
+
+    It goes on when a caller is cancelled, as with `asyncio.shield`. But if it then fails and nobody waits any more,
+    asyncio does not log that.
+    """
+    try:
+        await asyncio.wait({work})
+    except asyncio.CancelledError:
+        work.add_done_callback(_retrieve)
+        raise
+    return work.result()
+
+
+async def shielded(change: Coroutine[None, None, None]) -> None:
+    """Complete a change. A cancelled caller waits for it, so that the next change starts after this one."""
+    task = asyncio.ensure_future(change)
+    try:
+        await outlasting(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+def _retrieve(work: asyncio.Future[R]) -> None:
+    if not work.cancelled():
+        work.exception()

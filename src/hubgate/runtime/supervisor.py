@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
+from hubgate.core.off_loop import outlasting
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.domain.ports import Clock
 from hubgate.runtime.process import WorkerProcess, worker_command
@@ -166,7 +167,7 @@ class LocalModel:
             self._started = self._clock()
             self._start = asyncio.create_task(self._load())
         # A caller that is cancelled does not cancel the start.
-        return await asyncio.shield(self._start)
+        return await outlasting(self._start)
 
     async def _load(self) -> WorkerProcess:
         try:

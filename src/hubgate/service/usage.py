@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from hubgate.core.off_loop import in_slices
+from hubgate.core.off_loop import in_slices, outlasting
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.ports import UsageStore
 from hubgate.domain.records import HOUR, Slot, Tally, UsageQuery, UsageRow
@@ -112,7 +112,7 @@ class Usage:
         Raises:
             StoreFailed: the database cannot be used; the counts are kept.
         """
-        await asyncio.shield(asyncio.ensure_future(self._flush()))
+        await outlasting(asyncio.ensure_future(self._flush()))
 
     async def _flush(self) -> None:
         async with self._writing:

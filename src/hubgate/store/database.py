@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, Engine, Table, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from hubgate.core.off_loop import outlasting
 from hubgate.domain.errors import DiskFull, InUse, StoreFailed
 from hubgate.store.sqlite import SqliteFile
 from hubgate.store.tables import REVISION, create_tables
@@ -191,7 +192,7 @@ class Database:
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
         loop = asyncio.get_running_loop()
-        return await asyncio.shield(loop.run_in_executor(self._thread, work, *arguments))
+        return await outlasting(loop.run_in_executor(self._thread, work, *arguments))
 
     async def close(self) -> None:
         """Finish running transactions and close the database."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from hubgate.core.off_loop import shielded
 from hubgate.domain.batches import BatchStore, Page, Purpose, StoredFile
 from hubgate.domain.errors import (
     BodyTooLarge,
@@ -23,7 +24,6 @@ from hubgate.domain.errors import (
 from hubgate.domain.records import DAY, Key
 from hubgate.files import flush_to_disk, sync_folder
 from hubgate.service.batches.folder import FilesFolder
-from hubgate.service.shielded import shielded
 
 MIN_LIFE, MAX_LIFE = 3600, 30 * DAY
 """Seconds for which a caller may have a file kept: OpenAI's bounds."""

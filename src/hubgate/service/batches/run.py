@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from hubgate.core.off_loop import shielded
 from hubgate.domain.batches import (
     Batch,
     BatchStatus,
@@ -28,7 +29,6 @@ from hubgate.domain.records import Key
 from hubgate.service.batches.files import Files
 from hubgate.service.batches.record import Answer, Record, error_line, response_line
 from hubgate.service.batches.rows import Row, check_rows, read_rows
-from hubgate.service.shielded import shielded
 
 CONCURRENCY = 64
 """Requests of one batch in flight. Many, so that the endpoint's queue can send small ones together."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
+from hubgate.core.off_loop import outlasting
 from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.errors import InUse, StoreFailed
 from hubgate.domain.records import Gate, ReportedStates
@@ -40,7 +41,7 @@ class Gates:
         """Raises: StoreFailed: the database cannot be used."""
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
-        return await asyncio.shield(self._reading)
+        return await outlasting(self._reading)
 
     async def states(self) -> Sequence[ReportedStates]:
         """What the gateways that run report of their endpoints. Raises: StoreFailed: the database cannot be used."""

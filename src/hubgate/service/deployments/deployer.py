@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from hubgate.core.deployments.costs import DAY
 from hubgate.core.deployments.prices import cost_at_most, hardware_of
+from hubgate.core.off_loop import shielded
 from hubgate.domain.deployment_ports import CostRow, DeploymentStore, GuardStore, InferenceEndpoints, Watched
 from hubgate.domain.deployments import (
     DeploymentChanges,
@@ -43,7 +44,6 @@ from hubgate.service.deployments.guard import CostGuard
 from hubgate.service.deployments.planner import DeploymentRequest, Planned, Planner
 from hubgate.service.deployments.tokens import Account, Accounts
 from hubgate.service.registry.registry import Registry
-from hubgate.service.shielded import shielded
 
 _log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from hubgate.core.off_loop import shielded
 from hubgate.domain.errors import (
     HubgateError,
     InvalidRequest,
@@ -39,7 +40,6 @@ from hubgate.service.keys.key_ring import KeyRing
 from hubgate.service.keys.limits import WrongKeys
 from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.service.shared_values import SharedValues
-from hubgate.service.shielded import shielded
 
 
 class Access:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from hubgate.core.off_loop import shielded
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, InputType, Task, check_name
 from hubgate.domain.errors import (
     EndpointExists,
@@ -21,7 +22,6 @@ from hubgate.domain.records import Alias, Key
 from hubgate.service.registry.live_endpoints import LiveEndpoints
 from hubgate.service.registry.replicas import model_difference
 from hubgate.service.registry.validation import unverified
-from hubgate.service.shielded import shielded
 
 _PREFIX_NAMES = {
     InputType.INGEST: "prefix of documents",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
+from hubgate.core.off_loop import shielded
 from hubgate.domain.endpoint import Endpoint, Target, check_name
 from hubgate.domain.errors import InUse, InvalidEndpoint, InvalidRequest, NotFound
 from hubgate.domain.ports import ConnectionStore
@@ -16,7 +17,6 @@ from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
 from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints
 from hubgate.service.registry.token_guard import TokenGuard
-from hubgate.service.shielded import shielded
 
 _UNSENDABLE = "Invalid token: it is empty, or has spaces or characters that an HTTP header cannot carry."
 _UNSENDABLE_REMEDY = (

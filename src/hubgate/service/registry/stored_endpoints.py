@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import TypeAlias
 
+from hubgate.core.off_loop import shielded
 from hubgate.domain.endpoint import Endpoint, Source, Target
 from hubgate.domain.endpoint_fields import changes_model
 from hubgate.domain.errors import EndpointNotFound, HubgateError, InvalidEndpoint, StoreFailed
@@ -16,7 +17,6 @@ from hubgate.service.registry.connections import Connections
 from hubgate.service.registry.live_endpoints import DisabledModel, LiveEndpoint, LiveEndpoints, SharedModel
 from hubgate.service.registry.startup import StartupTasks
 from hubgate.service.registry.validation import check_fallback
-from hubgate.service.shielded import shielded
 
 _Prepare: TypeAlias = Callable[[Iterable[Endpoint]], Awaitable[None]]
 _Save: TypeAlias = Callable[[Target], Awaitable[int]]
