@@ -152,6 +152,8 @@ def test_usage_and_audit_log_are_shown(gateway: RunningGateway, hubgate: Command
     (line,) = csv.DictReader(hubgate("usage", "--by", "key", "--key", "app", "--csv").out.splitlines())
     assert (line["key_name"], line["requests"]) == ("app", "2")
     assert hubgate("usage", "--by", "key,cause").rows == []
+    gateway.request("POST", "/hf/wrods/embed", {"inputs": ["a"]}, key=key)
+    assert "(unknown)" in [row[0] for row in hubgate("usage").rows]
     assert hubgate("usage", "--from", "2001-01-01", "--to", "2001-01-02").rows == []
     assert "[from] is not a valid time" in hubgate("usage", "--from", "soon").err
     assert "[from] is not a valid time" in hubgate("usage", "--csv", "--from", "soon").err

@@ -20,7 +20,13 @@ def list_aliases() -> None:
     print_table(
         ("name", "endpoint", "task", "model", "moved"),
         [
-            (one["name"], one["endpoint"], one["task"], one["model"], format_time(one["moved_at"]))
+            (
+                one["name"],
+                one["endpoint"],
+                one["task"],
+                (one["model"] or "").partition("@")[0],  # without its revision
+                format_time(one["moved_at"]),
+            )
             for one in api("GET", "/api/aliases")["aliases"]
         ],
     )

@@ -29,6 +29,8 @@ _COLUMNS = {
     "p99": "p99 s",
     "bulk_p95": "bulk p95 s",
 }
+_UNKNOWN = "(unknown)"
+"""In place of an endpoint or key of requests that named none, or one that does not exist."""
 _IDENTIFYING = (
     *("source", "task", "url", "model", "learned.dimensions", "connection", "token"),
     *("admin", "bulk", "endpoints", "expires_at"),
@@ -64,7 +66,10 @@ def usage(
     numbers = [name for name in _COLUMNS if not rows or name in rows[0]]
     print_table(
         [*(group.removesuffix("_name") for group in groups), *(_COLUMNS[name] for name in numbers)],
-        [[row[group] for group in groups] + [_short(row[name]) for name in numbers] for row in rows],
+        [
+            [row[group] or _UNKNOWN for group in groups] + [_short(row[name]) for name in numbers]
+            for row in rows
+        ],
     )
 
 

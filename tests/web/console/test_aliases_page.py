@@ -79,6 +79,9 @@ def test_comparison_says_what_changes_and_what_it_costs(console: ConsoleClient) 
         "documents": "1000000",
         "price": "0.5",
     }
+    new = console.get("/ui/aliases/compare").text.partition('id="new"')[2]
+    assert new.count('value="short" selected') == 0
+    assert new.count('value="words-1" selected') == 1
     words = console.post("/ui/aliases/compare", form).words
     assert "of the first 10 results stay" in words
     assert "Embed all documents with the new model before queries go to it." in words

@@ -107,7 +107,7 @@ class DiskVectorCache:
 
     @property
     def name(self) -> str:
-        return self._folder.name
+        return str(self._folder)
 
     @property
     def counts(self) -> Mapping[str, int]:

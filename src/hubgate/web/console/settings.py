@@ -22,8 +22,8 @@ from hubgate.web.schemas.configuration import Configuration
 CHANGES_PER_PAGE = 50
 AUDIT_VERBS = frozenset(
     {
-        *("endpoint.add", "endpoint.change", "endpoint.remove"),
-        *("connection.add", "connection.change", "connection.remove"),
+        *("endpoint.add", "endpoint.change", "endpoint.remove", "endpoint.diagnose"),
+        *("connection.add", "connection.change", "connection.remove", "token.refuse"),
         *("alias.set", "alias.remove"),
         *("key.create", "key.change", "key.revoke"),
         *("session.begin", "session.end", "session.refuse", "cache.clear"),

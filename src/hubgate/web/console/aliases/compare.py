@@ -84,8 +84,9 @@ class ComparePage:
         self._gateway = gateway
 
     async def show(self, context: PageContext) -> Response:
-        """The form; `?old=` and `?new=` select the models."""
-        return self._render(context, dict(context.request.query_params))
+        """The form; `?old=` and `?new=` select the models, otherwise the first two."""
+        chosen = dict(zip(("old", "new"), self._names(), strict=False))
+        return self._render(context, chosen | dict(context.request.query_params))
 
     async def run(self, context: PageContext) -> Response:
         form = await context.form(_RAW_FIELDS)
@@ -130,6 +131,10 @@ class ComparePage:
         tokens = estimate_tokens(texts) if documents.tokens is None else documents.tokens
         return _Side(documents.items, asked, tokens)
 
+    def _names(self) -> list[str]:
+        endpoints = self._gateway.registry.endpoints()
+        return [endpoint.name for endpoint in endpoints if endpoint.task is Task.TEXT_EMBEDDING]
+
     def _render(
         self,
         context: PageContext,
@@ -138,15 +143,10 @@ class ComparePage:
         error: HubgateError | None = None,
         report: Report | None = None,
     ) -> Response:
-        names = [
-            endpoint.name
-            for endpoint in self._gateway.registry.endpoints()
-            if endpoint.task is Task.TEXT_EMBEDDING
-        ]
         limits: dict[str, Any] = {"texts": MAX_TEXTS, "queries": MAX_QUERIES}
         return context.render(
             "aliases/compare.html",
-            names=names,
+            names=self._names(),
             form=form,
             faults={},
             error=error,
