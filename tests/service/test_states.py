@@ -11,7 +11,7 @@ from scripted_gateway import two_numbers
 from stub_sources import dedicated, until
 
 from hubgate.domain.calls import Embed
-from hubgate.domain.endpoint import Target
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.registry.startup import LOADING
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from scripted_gateway import ScriptedGateway
 
     from hubgate.domain.calls import Call, Result
-    from hubgate.domain.endpoint import Endpoint
 
 CALL = Embed(texts=("a",))
 
@@ -61,6 +60,17 @@ async def test_running_model_shows_how_much_of_its_rate_limit_is_used(
     assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, concurrency_limit=8, used=0.0)
     await pipeline.answer(CALL)
     assert _state(scripted, endpoint, pipeline) == State(kind=Kind.RUNNING, concurrency_limit=8, used=0.25)
+
+
+async def test_local_model_shows_its_rate_limit_only_if_it_has_one(scripted: ScriptedGateway) -> None:
+    endpoint = Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.LOCAL, model="org/model")
+    assert _state(scripted, endpoint, _opened(endpoint, _Model())).used is None
+    limited = replace(endpoint, requests_per_minute=4)
+    pipeline = _opened(limited, _Model())
+    await pipeline.answer(CALL)
+    assert _state(scripted, limited, pipeline).used == 0.25
+    chat = replace(endpoint, task=Task.CHAT_COMPLETION)
+    assert _state(scripted, chat, _opened(chat, _Model())).used is None
 
 
 async def test_queued_call_shows_the_wait_for_the_rate_limit(scripted: ScriptedGateway) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
+from hubgate.core.traffic.balancer import Balancer
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.replica import Replica
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import Cause, StoreFailed
@@ -96,12 +98,13 @@ def state_of(gateway: Gateway, endpoint: Endpoint, pipeline: Pipeline, unready: 
         if reason == LOADING:
             return State(kind=Kind.LOADING)
         return State(kind=Kind.FAILING, cause=Cause.MODEL_UNUSABLE)
-    state = State(
-        waiting=pipeline.queue.queued_calls if pipeline.queue else 0,
-        in_flight=pipeline.queue.in_flight if pipeline.queue else 0,
-        concurrency_limit=pipeline.queue.limit if pipeline.queue else 0,
-    )
-    return state if pipeline.health is None else _remote_state(state, endpoint, pipeline.health)
+    queue = pipeline.queue
+    if queue is None:
+        return State()
+    state = State(waiting=queue.queued_calls, in_flight=queue.in_flight, concurrency_limit=queue.limit)
+    if pipeline.health is not None:
+        state = _with_health(state, pipeline.health)
+    return _with_limit(state, endpoint, queue.limiter) if endpoint.is_rate_limited else state
 
 
 def merge(own: State, states: Mapping[str, State]) -> State:
@@ -202,22 +205,21 @@ def _is_idle(state: State) -> bool:
     return replace(state, used=None, concurrency_limit=0) == State() and not state.used
 
 
-def _remote_state(state: State, endpoint: Endpoint, health: Health) -> State:
-    state = replace(
-        state,
-        used=min(1.0, health.limiter.used() / endpoint.requests_per_minute),
-        replicas=[_replica_state(each) for each in health.balancer.replicas] if health.balancer else (),
-    )
+def _with_health(state: State, health: Health) -> State:
+    if health.balancer:
+        state = replace(state, replicas=[_replica_state(each) for each in health.balancer.replicas])
     cause = health.breaker.cause
     if cause is not None:
         return replace(state, kind=_KINDS.get(cause, Kind.FAILING), cause=cause)
-    if health.retrier.waking:
-        return replace(state, kind=Kind.WAKING)
-    if state.waiting:
-        limiter = health.limiter
-        seconds = max(1, round(limiter.estimate_wait(0) or limiter.estimate_wait()))
-        return replace(state, kind=Kind.WAITING, seconds=seconds)
-    return state
+    return replace(state, kind=Kind.WAKING) if health.retrier.waking else state
+
+
+def _with_limit(state: State, endpoint: Endpoint, limiter: RateLimiter | Balancer) -> State:
+    state = replace(state, used=min(1.0, limiter.used() / endpoint.requests_per_minute))
+    if state.kind is not Kind.RUNNING or not state.waiting:
+        return state
+    seconds = max(1, round(limiter.estimate_wait(0) or limiter.estimate_wait()))
+    return replace(state, kind=Kind.WAITING, seconds=seconds)
 
 
 def _replica_state(replica: Replica) -> ReplicaState:

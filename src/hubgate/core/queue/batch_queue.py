@@ -117,6 +117,11 @@ class BatchQueue:
         """Of requests in flight."""
         return self._places.limit
 
+    @property
+    def limiter(self) -> RateLimiter | Balancer:
+        """The rate limit that calls wait for."""
+        return self._limiter
+
     async def __call__(self, call: Call) -> Result:
         """Wait for a place in a batch, and for its reply.
 

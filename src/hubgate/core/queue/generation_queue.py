@@ -70,6 +70,11 @@ class GenerationQueue:
         return self._places.limit
 
     @property
+    def limiter(self) -> RateLimiter | Balancer:
+        """The rate limit that calls wait for."""
+        return self._limiter
+
+    @property
     def queued_calls(self) -> int:
         return self._queue.calls
 
