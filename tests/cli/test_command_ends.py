@@ -52,7 +52,8 @@ def test_commands_without_a_gateway_report_it_and_create_nothing(
     assert (failed.status, failed.out) == (1, "")
     assert failed.err == (
         f"hubgate: There is no gateway at {settings.home}. "
-        "Start one with `hubgate serve`, or set HUBGATE_HOME to the folder of an existing one.\n"
+        "Start one with `hubgate serve`, or set HUBGATE_HOME to the folder of an existing one "
+        "(with `make serve`, it is .hubgate in the checkout).\n"
     )
     assert list(tmp_path.iterdir()) == []
 

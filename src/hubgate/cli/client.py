@@ -148,7 +148,7 @@ def require_home(settings: Settings) -> None:
     if not settings.database_url and not settings.is_initialized:
         raise CommandFailed(
             f"There is no gateway at {settings.home}. Start one with `hubgate serve`, or set HUBGATE_HOME to the"
-            " folder of an existing one."
+            " folder of an existing one (with `make serve`, it is .hubgate in the checkout)."
         )
 
 
