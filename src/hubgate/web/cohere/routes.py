@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 
 from starlette.routing import BaseRoute
@@ -12,7 +12,7 @@ from hubgate.web.cohere.chat import handle_chat
 from hubgate.web.cohere.embed import EMBED, handle_embed
 from hubgate.web.cohere.errors import render
 from hubgate.web.cohere.tokenize import handle_tokenize
-from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body
+from hubgate.web.http.asgi import Scope, Send, decode
 from hubgate.web.http.face import Face, Handler, InferenceRoute, Services
 from hubgate.web.http.request_context import context_of
 from hubgate.web.openai.models import model_name
@@ -26,21 +26,19 @@ class Cohere:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def embed(self, scope: Scope, receive: Receive, send: Send, *, version: int) -> None:
-        form = decode(await read_body(receive), EMBED)
-        await handle_embed(self._exchange(scope, send, form.model), form, version)
+    def embed(self, scope: Scope, body: bytes, send: Send, *, version: int) -> Awaitable[None]:
+        form = decode(body, EMBED)
+        return handle_embed(self._exchange(scope, send, form.model), form, version)
 
-    async def rerank(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(receive)
-        await handle_rerank(self._exchange(scope, send, _model(Fields(body))), body)
+    def rerank(self, scope: Scope, body: bytes, send: Send) -> Awaitable[None]:
+        return handle_rerank(self._exchange(scope, send, _model(Fields(body))), body)
 
-    async def chat(self, scope: Scope, receive: Receive, send: Send, *, version: int) -> None:
-        fields = Fields(await read_body(receive))
-        await handle_chat(self._exchange(scope, send, _model(fields)), fields, version)
+    def chat(self, scope: Scope, body: bytes, send: Send, *, version: int) -> Awaitable[None]:
+        fields = Fields(body)
+        return handle_chat(self._exchange(scope, send, _model(fields)), fields, version)
 
-    async def tokenize(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(receive)
-        await handle_tokenize(self._exchange(scope, send, _model(Fields(body))), body)
+    def tokenize(self, scope: Scope, body: bytes, send: Send) -> Awaitable[None]:
+        return handle_tokenize(self._exchange(scope, send, _model(Fields(body))), body)
 
     def _exchange(self, scope: Scope, send: Send, model: str | None) -> Exchange:
         context = context_of(scope)

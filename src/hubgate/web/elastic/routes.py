@@ -24,7 +24,7 @@ from hubgate.web.elastic.errors import (
 from hubgate.web.elastic.generation import error_event
 from hubgate.web.elastic.inference import handle_inference, handle_stream, warning_header
 from hubgate.web.elastic.options import SERVED_TASKS, RequestOptions, parse_task
-from hubgate.web.http.asgi import Receive, Scope, Send, read_body, respond
+from hubgate.web.http.asgi import Scope, Send, respond
 from hubgate.web.http.errors import CALL_FAILURES, error_response, status_of
 from hubgate.web.http.face import Face, InferenceRoute, Services
 from hubgate.web.http.request_context import RequestContext, context_of, need_admin
@@ -37,23 +37,19 @@ class Elastic:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def infer(
-        self, scope: Scope, receive: Receive, send: Send, name: str, task: str | None = None
-    ) -> None:
+    async def infer(self, scope: Scope, body: bytes, send: Send, name: str, task: str | None = None) -> None:
         try:
             options = RequestOptions(scope, "timeout")
             exchange = self._exchange(scope, send, task, name)
-            await handle_inference(exchange, options, await read_body(receive))
+            await handle_inference(exchange, options, body)
         except HubgateError as error:  # in no other variable: the traceback would keep it alive
             raise self._in_format_of_task(error, task, name, context_of(scope)) from None
 
-    async def stream(
-        self, scope: Scope, receive: Receive, send: Send, name: str, task: str | None = None
-    ) -> None:
+    async def stream(self, scope: Scope, body: bytes, send: Send, name: str, task: str | None = None) -> None:
         try:
             options = RequestOptions(scope, "timeout")
             exchange = self._exchange(scope, send, task, name)
-            await handle_stream(exchange, options, await read_body(receive))
+            await handle_stream(exchange, options, body)
         except HubgateError as error:
             await _send_stream_error(
                 scope, send, self._in_format_of_task(error, task, name, context_of(scope))

@@ -36,16 +36,21 @@ def render_headers(headers: Headers) -> bytes:
     return lines
 
 
+def take_arrived(receive: Receive) -> bytes | None:
+    """The whole body, if it has arrived: see `Body.take_arrived`."""
+    take = getattr(receive, "take_arrived", None)
+    arrived: bytes | None = None if take is None else take()
+    return arrived
+
+
 async def read_body(receive: Receive) -> bytes:
     """Read the whole request body; the guard bounds its size.
 
     Raises:
         ClientDisconnect: the client disconnected before the end.
     """
-    take = getattr(receive, "take_arrived", None)
-    if take is not None and (arrived := take()) is not None:
-        whole: bytes = arrived
-        return whole
+    if (arrived := take_arrived(receive)) is not None:
+        return arrived
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):

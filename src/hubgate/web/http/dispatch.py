@@ -9,13 +9,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route, Router
 
 from hubgate.domain.errors import NotFound
-from hubgate.domain.records import Key
 from hubgate.service.keys.shared_limits import SharedKeyLimits
-from hubgate.web.http.asgi import Receive, Scope, Send
+from hubgate.web.http.asgi import Receive, Scope, Send, read_body, take_arrived
 from hubgate.web.http.errors import MethodNotAllowed
 from hubgate.web.http.face import MAX_REMEMBERED_PATH, Handler, InferenceRoute
 from hubgate.web.http.head import HEAD
-from hubgate.web.http.request_context import context_of
+from hubgate.web.http.request_context import RequestContext, context_of
 
 _NO_PARAMETERS: dict[str, str] = {}
 
@@ -49,20 +48,24 @@ class Dispatch:
         key = context.key
         if context.head is not None and HEAD not in scope:
             context.head.share(scope, key)
-        if key is not None and key.is_limited:
-            return self._call_limited(
-                key, context.started, partial(handler, scope, receive, send, **parameters)
-            )
-        return handler(scope, receive, send, **parameters)
+        body = None if key is not None and key.is_limited else take_arrived(receive)
+        if body is None:
+            return self._call_later(partial(handler, scope, send=send, **parameters), receive, context)
+        return handler(scope, body, send, **parameters)
 
     def _find_handler(self, path: str) -> tuple[Handler | None, dict[str, str]]:
         trimmed = path.rstrip("/")
         handler = self._by_path.get(trimmed)
         return (handler, _NO_PARAMETERS) if handler else self._by_segment.find(trimmed)
 
-    async def _call_limited(self, key: Key, started: float, call: Callable[[], Awaitable[None]]) -> None:
-        await self._limits.admit(key, started)
-        await call()
+    async def _call_later(
+        self, call: Callable[..., Awaitable[None]], receive: Receive, context: RequestContext
+    ) -> None:
+        """Call a handler within the limits of the key, when the body has arrived."""
+        key = context.key
+        if key is not None and key.is_limited:
+            await self._limits.admit(key, context.started)
+        await call(body=await read_body(receive))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, allowed: set[str]) -> None:
         """Find the handler with Starlette's router. `allowed` are methods that are allowed besides its own."""

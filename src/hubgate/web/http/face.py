@@ -26,7 +26,7 @@ MAX_REMEMBERED_PATH = 200
 """What was found for a path is remembered, unless the path is longer."""
 
 Handler: TypeAlias = Callable[..., Awaitable[None]]
-"""An ASGI application; the path's parameters are keyword arguments."""
+"""Gets the scope, the body and `send`; the path's parameters are keyword arguments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Services:
 class InferenceRoute(NamedTuple):
     """A POST that calls a model.
 
-    It counts against the key's limits, is found in dictionaries and served on plain ASGI: inference is the hot path.
+    It counts against the key's limits, is found in dictionaries and served without Starlette: inference is the hot path.
     """
 
     path: str

@@ -17,7 +17,7 @@ from hubgate.domain.calls import Tokenize, Tokens
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Task
 from hubgate.domain.errors import Cause, InvalidRequest, WrongTask
 from hubgate.service.gateway import Gateway
-from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body
+from hubgate.web.http.asgi import Scope, Send, decode
 from hubgate.web.http.face import Face, InferenceRoute, Services, is_elasticsearch, is_hugging_face_client
 from hubgate.web.http.request_context import context_of
 from hubgate.web.huggingface.embeddings import handle_embed
@@ -61,9 +61,9 @@ class HuggingFace:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def infer(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
+    async def infer(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> None:
         """`POST /hf/{name}`: the endpoint's task decides, and the body within a task."""
-        exchange, body = await self._begin(scope, receive, send, name)
+        exchange = self._exchange(scope, send, name)
         task = exchange.endpoint.task
         try:
             await _ROOT_HANDLERS[task](exchange, scope, body)
@@ -73,62 +73,55 @@ class HuggingFace:
                 raise
             raise WrongTask(exchange.endpoint.name, requested=requested, actual=task) from None
 
-    async def embed(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
+    def embed(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> Awaitable[None]:
         """`POST …/embed` and `…/similarity`."""
-        exchange, body = await self._begin(scope, receive, send, name)
-        await handle_embed(exchange, scope, body)
+        return handle_embed(self._exchange(scope, send, name), scope, body)
 
-    async def embeddings(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
+    def embeddings(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> Awaitable[None]:
         """`POST …/v1/embeddings`: OpenAI's. `model` is ignored, here and below."""
         name = _endpoint_name(scope, name)
-        form = decode(await read_body(receive), EMBEDDINGS)
-        await handle_embeddings(self._gateway, scope, send, name, form)
+        form = decode(body, EMBEDDINGS)
+        return handle_embeddings(self._gateway, scope, send, name, form)
 
-    async def embed_sparse(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        await handle_sparse_as_tei(*await self._begin(scope, receive, send, name))
+    def embed_sparse(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> Awaitable[None]:
+        return handle_sparse_as_tei(self._exchange(scope, send, name), body)
 
-    async def rerank(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
+    def rerank(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> Awaitable[None]:
         """`POST …/rerank`: TEI's if the body has its fields, else Cohere's and Jina's."""
-        body = await read_body(receive)
         fields = decode(body, _FIELDS)
         if "texts" in fields or "inputs" in fields:
             context_of(scope).set_face(FACE)  # /rerank belongs to the OpenAI face
-            await handle_ranks(self._exchange(scope, send, name), body)
-            return
+            return handle_ranks(self._exchange(scope, send, name), body)
         context_of(scope).set_face(WITH_DETAIL)
         if name is None:
             name = model_name(context_of(scope), Fields(body).take("model", str))
-        await handle_rerank(self._exchange(scope, send, name), body)
+        return handle_rerank(self._exchange(scope, send, name), body)
 
-    async def rerank_as_openai(
-        self, scope: Scope, receive: Receive, send: Send, name: str | None = None
-    ) -> None:
+    def rerank_as_openai(
+        self, scope: Scope, body: bytes, send: Send, name: str | None = None
+    ) -> Awaitable[None]:
         """`POST …/v1/rerank` and `…/v2/rerank`: Cohere's and Jina's."""
-        await handle_rerank(*await self._begin(scope, receive, send, name))
+        return handle_rerank(self._exchange(scope, send, name), body)
 
-    async def predict(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        await handle_predict(*await self._begin(scope, receive, send, name))
+    def predict(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> Awaitable[None]:
+        return handle_predict(self._exchange(scope, send, name), body)
 
-    async def generate(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        exchange, body = await self._begin(scope, receive, send, name)
-        await handle_generation(exchange, Fields(body), streamed=False)
+    def generate(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> Awaitable[None]:
+        return handle_generation(self._exchange(scope, send, name), Fields(body), streamed=False)
 
-    async def generate_stream(
-        self, scope: Scope, receive: Receive, send: Send, name: str | None = None
-    ) -> None:
-        exchange, body = await self._begin(scope, receive, send, name)
-        await handle_generation(exchange, Fields(body), streamed=True)
+    def generate_stream(
+        self, scope: Scope, body: bytes, send: Send, name: str | None = None
+    ) -> Awaitable[None]:
+        return handle_generation(self._exchange(scope, send, name), Fields(body), streamed=True)
 
-    async def chat(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        exchange, body = await self._begin(scope, receive, send, name)
-        await _chat(exchange, scope, Fields(body))
+    def chat(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> Awaitable[None]:
+        return _chat(self._exchange(scope, send, name), scope, Fields(body))
 
-    async def completions(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        exchange, body = await self._begin(scope, receive, send, name)
-        await handle_completions(exchange, Fields(body))
+    def completions(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> Awaitable[None]:
+        return handle_completions(self._exchange(scope, send, name), Fields(body))
 
-    async def tokenize(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
-        exchange, body = await self._begin(scope, receive, send, name)
+    async def tokenize(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> None:
+        exchange = self._exchange(scope, send, name)
         form = decode(body, _TOKENIZE)
         texts = parse_texts(form.inputs, "inputs")
         if sum(map(len, texts)) > _MAX_TOKENIZE_CHARS:
@@ -155,11 +148,6 @@ class HuggingFace:
         """`GET …/health` and `GET /hf/{name}`."""
         reason = self._gateway.startup.unready().get(self._endpoint(request).name)
         return _json({"error": reason, "error_type": "Unhealthy"}, 503) if reason else Response()
-
-    async def _begin(
-        self, scope: Scope, receive: Receive, send: Send, name: str | None
-    ) -> tuple[Exchange, bytes]:
-        return self._exchange(scope, send, name), await read_body(receive)
 
     def _exchange(self, scope: Scope, send: Send, name: str | None) -> Exchange:
         context = context_of(scope)

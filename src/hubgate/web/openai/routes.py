@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from hubgate.service.gateway import Gateway
-from hubgate.web.http.asgi import Receive, Scope, Send, decode, read_body
+from hubgate.web.http.asgi import Scope, Send, decode
 from hubgate.web.http.face import Face, InferenceRoute, Services, is_cohere_client
 from hubgate.web.http.head import XINFERENCE_AUTH
 from hubgate.web.http.request_context import context_of
@@ -31,21 +31,20 @@ class OpenAI:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
-        form = decode(await read_body(receive), EMBEDDINGS)
-        await handle_embeddings(self._gateway, scope, send, model_name(context_of(scope), form.model), form)
+    def embeddings(self, scope: Scope, body: bytes, send: Send) -> Awaitable[None]:
+        form = decode(body, EMBEDDINGS)
+        return handle_embeddings(self._gateway, scope, send, model_name(context_of(scope), form.model), form)
 
-    async def chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fields = Fields(await read_body(receive))
-        await handle_chat(self._exchange(scope, send, fields), fields)
+    def chat(self, scope: Scope, body: bytes, send: Send) -> Awaitable[None]:
+        fields = Fields(body)
+        return handle_chat(self._exchange(scope, send, fields), fields)
 
-    async def completions(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fields = Fields(await read_body(receive))
-        await handle_completions(self._exchange(scope, send, fields), fields)
+    def completions(self, scope: Scope, body: bytes, send: Send) -> Awaitable[None]:
+        fields = Fields(body)
+        return handle_completions(self._exchange(scope, send, fields), fields)
 
-    async def rerank(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(receive)
-        await handle_rerank(self._exchange(scope, send, Fields(body)), body)
+    def rerank(self, scope: Scope, body: bytes, send: Send) -> Awaitable[None]:
+        return handle_rerank(self._exchange(scope, send, Fields(body)), body)
 
     async def models(self, request: Request) -> Response:
         """The endpoints in the key's scope, and their aliases; for Cohere's clients in its format."""

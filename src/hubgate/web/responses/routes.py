@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import msgspec
 from starlette.requests import Request
@@ -16,7 +16,7 @@ from hubgate.core.transcoding import Label, decode_reply
 from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.errors import NotFound
 from hubgate.service.gateway import Gateway
-from hubgate.web.http.asgi import Receive, Scope, Send, read_body
+from hubgate.web.http.asgi import Scope, Send
 from hubgate.web.http.face import Face, InferenceRoute, Services
 from hubgate.web.http.request_context import context_of
 from hubgate.web.openai.errors import render
@@ -34,15 +34,15 @@ class Responses:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def create(self, scope: Scope, receive: Receive, send: Send, name: str | None = None) -> None:
+    def create(self, scope: Scope, body: bytes, send: Send, name: str | None = None) -> Awaitable[None]:
         """`POST …/responses`; `name` is the endpoint's on a route below `/hf/{name}`."""
-        fields = Fields(await read_body(receive))
+        fields = Fields(body)
         context = context_of(scope)
         model = fields.take("model", str)
         endpoint, _ = resolve_endpoint(self._gateway, context, name or model_name(context, model))
         exchange = Exchange(self._gateway, endpoint, context, send)
         request = parse_request(fields, context.call_context())
-        await (_stream if request.streamed else _respond)(exchange, request)
+        return (_stream if request.streamed else _respond)(exchange, request)
 
 
 async def missing(request: Request) -> HttpResponse:
