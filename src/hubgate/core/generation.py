@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -21,6 +21,7 @@ from hubgate.domain.errors import UpstreamError
 from hubgate.domain.ports import Clock, Events, TextGenerator
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class GenerationPipeline:
@@ -53,29 +54,29 @@ class GenerationPipeline:
         self._clock = clock
         self._timers = Timers(clock)
 
-    async def generate(self, call: GenerationCall) -> Generated:
+    def generate(self, call: GenerationCall) -> Coroutine[Any, Any, Generated]:
         """Generate the whole text.
 
         Raises:
             HubgateError: it cannot be generated.
         """
-        generated, slot = await self._send(self._generator.generate, call)
-        self._queue.release(slot)
-        return replace(generated, waited=slot.waited) if slot.waited else generated
+        return self._send(self._generator.generate, call, _end)
 
-    async def stream(self, call: GenerationCall) -> ManagedStream:
+    def stream(self, call: GenerationCall) -> Coroutine[Any, Any, ManagedStream]:
         """Generate text as a stream. The deadline is that of its beginning.
 
         Raises:
             HubgateError: the stream cannot begin.
         """
-        events, slot = await self._send(self._generator.stream, call)
-        return ManagedStream(events, slot.release, waited=slot.waited)
+        return self._send(self._generator.stream, call, _hold)
 
     async def _send(
-        self, send: Callable[[GenerationCall], Awaitable[R]], call: GenerationCall
-    ) -> tuple[R, GenerationSlot]:
-        """The model's answer, and the slot, which the caller must release."""
+        self,
+        send: Callable[[GenerationCall], Awaitable[R]],
+        call: GenerationCall,
+        finish: Callable[[R, GenerationSlot], T],
+    ) -> T:
+        """Send a call. `finish` gets the model's answer and the slot, which it releases or keeps."""
         context = call.context
         caller, deadline = context.caller, context.deadline
         if agreement := self._breaker.check(caller):
@@ -96,7 +97,7 @@ class GenerationPipeline:
                 raise deadline_exceeded(self._clock() - started, in_queue=False) from None
             raise
         self._breaker.succeeded()
-        return result, slot
+        return finish(result, slot)
 
 
 class ManagedStream:
@@ -123,6 +124,15 @@ class ManagedStream:
                 await self._events.aclose()
             finally:
                 release()
+
+
+def _end(generated: Generated, slot: GenerationSlot) -> Generated:
+    slot.release()
+    return replace(generated, waited=slot.waited) if slot.waited else generated
+
+
+def _hold(events: Events, slot: GenerationSlot) -> ManagedStream:
+    return ManagedStream(events, slot.release, waited=slot.waited)
 
 
 def _prompt_tokens(call: GenerationCall) -> int:

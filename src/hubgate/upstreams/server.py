@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Coroutine
+from typing import Any
 
 from hubgate.core.traffic.rate_limiter import current_permit
 from hubgate.domain.calls import NO_CONTEXT, Context, WireFormat
@@ -41,9 +43,9 @@ class Server:
         self._lines = render_headers({"X-HF-Bill-To": bill_to}) if bill_to else b""
         self._client = client
 
-    async def send(
+    def send(
         self, request: HttpRequest, context: Context = NO_CONTEXT, *, bound: int | None = None
-    ) -> HttpReply:
+    ) -> Coroutine[Any, Any, HttpReply]:
         """Send a request; the reply, unless it is an error.
 
         Args:
@@ -55,11 +57,7 @@ class Server:
             UpstreamRefused: the reply has an error status.
             UpstreamError: there is no reply.
         """
-        token = self._tokens.take()
-        reply = await self._client.send(self._completed(request, token, context, bound))
-        if reply.status >= 400:
-            raise self._refused(token, reply)
-        return reply
+        return self._client.send(self._completed(request, self._tokens.take(), context, bound))
 
     async def events(
         self, request: HttpRequest, wire_format: WireFormat, context: Context = NO_CONTEXT
@@ -106,4 +104,5 @@ class Server:
             proxy=endpoint.proxy,
             ca_bundle=endpoint.ca_bundle,
             permit=current_permit(),
+            refused=self._refused,
         )

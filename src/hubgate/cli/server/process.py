@@ -42,6 +42,8 @@ class CachedTimeFormatter(logging.Formatter):
 
     _second = -1
     _formatted = ""
+    _begin = (-1, "", "")
+    """Of a line of level INFO: in which millisecond, the logger's name, and the text."""
 
     def format(self, record: logging.LogRecord) -> str:
         if self._fmt is None or record.exc_info or record.exc_text or record.stack_info:
@@ -54,8 +56,12 @@ class CachedTimeFormatter(logging.Formatter):
 
     def format_info(self, name: str, message: str) -> str:
         """The line of a record of level INFO that is made now."""
-        now = time.time()
-        return f"{self._time(now, int(now % 1 * 1000))}{self._between(name)}{message}"
+        millisecond = int(time.time() * 1000)
+        at, of, begin = self._begin
+        if at != millisecond or of != name:
+            begin = f"{self._time(millisecond // 1000, millisecond % 1000)}{self._between(name)}"
+            self._begin = (millisecond, name, begin)
+        return begin + message
 
     @lru_cache(maxsize=16)  # noqa: B019 - there is one formatter in a process
     def _between(self, name: str) -> str:
@@ -88,7 +94,10 @@ class BatchingHandler(logging.StreamHandler[Any], LineHandler):
     def write_info(self, name: str, message: str) -> None:
         line = cast("CachedTimeFormatter", self.formatter).format_info(name, message)
         with self.lock:  # type: ignore[union-attr] # as in `flush`
-            self._add(line)
+            if self._lines:  # and so `flush` was scheduled
+                self._lines.append(line)
+            else:
+                self._add(line)
 
     def _add(self, line: str) -> None:
         is_first = not self._lines

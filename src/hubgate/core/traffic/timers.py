@@ -27,6 +27,8 @@ class Timers:
         self._clock = clock
         self.pending: dict[Timer | TimeLimit, None] = {}
         self._handle: asyncio.TimerHandle | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Known after the first timer. To ask for it takes a system call in Python 3.11."""
         self.looks_at = math.inf
         """When the pending timers are looked at next. For an earlier one, `look_at` must be called."""
 
@@ -42,7 +44,8 @@ class Timers:
         if self._handle is not None:
             self._handle.cancel()
         self.looks_at = when
-        self._handle = asyncio.get_running_loop().call_later(when - self._clock(), self._look)
+        self.loop = asyncio.get_running_loop()
+        self._handle = self.loop.call_later(when - self._clock(), self._look)
 
     def _look(self) -> None:
         self._handle, self.looks_at = None, math.inf
@@ -96,7 +99,7 @@ class TimeLimit(msgspec.Struct, eq=False):
     _is_over: bool = False
 
     def __enter__(self) -> None:
-        self._task = task = asyncio.current_task()
+        self._task = task = asyncio.current_task(self.timers.loop)
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         self._cancelling = task.cancelling()
         timers, when = self.timers, self.when

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from typing import Any, Protocol
 
 import msgspec
 
@@ -39,6 +39,8 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A file of certificates to verify the server's with, instead of the system's."""
     permit: Permit | None = None
     """The rate limit's permit, if the request counts against a rate limit."""
+    refused: Callable[[Secret | None, HttpReply], Exception] | None = None
+    """Makes the error of a whole reply with an error status, from the token and the reply; `None`: such a reply is returned."""
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method} {self.url})"
@@ -150,10 +152,11 @@ class HttpStream(Protocol):
 
 
 class HttpClient(Protocol):
-    async def send(self, request: HttpRequest) -> HttpReply:
+    def send(self, request: HttpRequest) -> Coroutine[Any, Any, HttpReply]:
         """Send a request; the reply, of any status except redirects.
 
         Raises:
+            Exception: what `HttpRequest.refused` made of an error status.
             UpstreamError: there is no reply, with the cause.
             InvalidEndpoint: the address is not allowed.
         """

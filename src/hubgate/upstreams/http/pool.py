@@ -127,8 +127,13 @@ class PooledClient:
             raise too_large(to.where, bound, is_setting=bound == limit) from error
         except EXCHANGE_ERRORS as error:
             raise exchange_error(error, to.where, seconds) from error
+        if status < 300:
+            return HttpReply(status=status, headers=headers, body=body)
         _reject_redirect(request, to, status, headers)
-        return HttpReply(status=status, headers=headers, body=body)
+        reply = HttpReply(status=status, headers=headers, body=body)
+        if status >= 400 and request.refused is not None:
+            raise request.refused(request.token, reply)
+        return reply
 
     async def stream(self, request: HttpRequest) -> HttpStream:
         """Send a request; see `HttpClient`. Cancelling the caller closes the connection."""
