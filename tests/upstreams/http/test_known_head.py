@@ -125,8 +125,8 @@ async def test_a_repeated_head_is_read_without_the_parser() -> None:
         for body in bodies:
             expected = {"server": "s", "content-length": str(len(body)), "content-type": "application/json"}
             assert await ask(client, url) == (200, expected, body)
-        (connection,) = next(iter(client._idle.values()))
-        assert connection._unknown_heads == 0
+        (destination,) = client._destinations.values()
+        assert destination.last_head._missed == 0
         assert came == [1, 1, 1]
 
 

@@ -6,14 +6,14 @@ import asyncio
 import math
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import httptools
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.upstreams.http.failures import DecompressionError, HeadersTooLarge, NotHttp, TooLarge
-from hubgate.upstreams.http.known_head import KnownHead, head_to_repeat
+from hubgate.upstreams.http.known_head import LastHead
 from hubgate.upstreams.http.messages import ReplyHeaders
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -34,8 +34,6 @@ _ZLIB_OR_GZIP = 47
 _MAX_RATIO = 1032
 """The most bytes that one compressed byte can become, by the format."""
 _NO_TRANSPORT = cast("asyncio.Transport", None)
-_MAX_MISSED = 16
-"""After this number of unknown heads in a row, only every 16th head is remembered."""
 _CALLBACK_ERRORS = (HeadersTooLarge, TooLarge, DecompressionError)
 
 
@@ -56,10 +54,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
-        self._known_head: KnownHead | None = None
-        """Of the last reply whose head the parser read."""
-        self._unknown_heads = 0
-        """How many replies in a row had another head."""
+        self._last_head: LastHead | None = None
         self.idle_since = 0.0
         self.idle_line: deque[Connection] = deque()
         """Where it waits for the next request; set by its pool."""
@@ -76,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._streams = streams
         self._chunks.clear()
         self._counted = self._held = self._head_size = self._unread = self._turn = self._left = 0
-        self._begun = self._has_head = self.is_over = self._paused = self._until_close = False
+        self._has_head = self.is_over = self._paused = self._until_close = False
         self._reusable = self._unsent = False
         self.is_compressed = False
         self._error: type[Exception] | None = None
@@ -95,17 +90,21 @@ class Connection(asyncio.Protocol):
     def closed(self) -> bool:
         return self._closed
 
-    def send(self, head: bytes, body: bytes, bound: int, *, streams: bool) -> bool:
+    def send(
+        self, head: bytes, body: bytes, bound: int, last_head: LastHead | None = None, *, streams: bool
+    ) -> bool:
         """Start an exchange. Returns whether `send_rest` has to follow, which sends a large body.
 
         Args:
             head: request line and headers.
             body: the whole body.
             bound: the most bytes of the reply's body, or of its buffer if it is streamed.
+            last_head: of replies to such requests, for a reply that is not streamed.
             streams: whether the reply is read with `take`, not with `read_all`.
         """
         self._reset(bound, streams=streams)
         self._unsent = len(body) > WRITE_BYTES
+        self._last_head = last_head
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         self.transport.write(head if self._unsent else head + body)
@@ -229,15 +228,15 @@ class Connection(asyncio.Protocol):
         if self._parser is None or self.is_over:  # not part of an exchange
             self.abort()
             return
-        known, is_first, self._begun = self._known_head, not self._begun, True
+        last, self._last_head = self._last_head, None
         if self._left:
             self._add_body(data)
-        elif is_first and known is not None and not self._streams and (found := known.find(data)):
-            self._begin_known(known, *found)
+        elif last is not None and (found := last.find(data)):
+            self._begin_known(*found)
         else:
             self._parse(self._parser, data)
-            if is_first and self._has_head:
-                self._note_head(data)
+            if last is not None and self._reusable and not self.is_compressed:
+                last.note(data, self.headers.fields)
         self._turn += len(data)
         if self._turn > _TURN_BYTES and not (self._closed or self._paused):
             self._turn = 0
@@ -263,20 +262,14 @@ class Connection(asyncio.Protocol):
             if self._unread > MAX_HEADER_BYTES and not self.is_over:
                 self._fail(HeadersTooLarge)
 
-    def _note_head(self, data: bytes) -> None:
-        """Remember the head of a reply, unless the heads of this server all differ, for example by a request id."""
-        missed, self._unknown_heads = self._unknown_heads, self._unknown_heads + 1
-        if self._reusable and not self.is_compressed and (missed < _MAX_MISSED or missed % _MAX_MISSED == 0):
-            self._known_head = head_to_repeat(data, self.headers.fields)
-
-    def _begin_known(self, known: KnownHead, number: bytes, body: bytes) -> None:
+    def _begin_known(self, fields: Mapping[bytes, bytes], number: bytes, body: bytes) -> None:
         """Begin a reply without the parser, which reads none of it."""
-        self._unknown_heads, self._left = 0, int(number)
+        self._left = int(number)
         if self._left > self._bound:
             self._fail(TooLarge)
             return
         self.status, self._has_head, self._reusable = _OK, True, True
-        self.headers.fields = {**known.fields, b"content-length": number}
+        self.headers.fields = {**fields, b"content-length": number}
         self._add_body(body)
 
     def _add_body(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The head of a reply that a server repeats: it is recognised by its bytes and not parsed again."""
+"""Heads of replies that a server repeats: they are recognised by their bytes and not parsed again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import msgspec
 _BEGIN, _END = b"HTTP/1.1 200 ", b"\r\n\r\n"
 _LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
 _MAX_DIGITS = 15
+_MAX_MISSED = 16
+"""After this number of unknown heads in a row, only every 16th head is remembered."""
 
 
 class KnownHead(msgspec.Struct, frozen=True, eq=False):
@@ -20,15 +22,38 @@ class KnownHead(msgspec.Struct, frozen=True, eq=False):
     """From the end of the number."""
     fields: Mapping[bytes, bytes]
 
-    def find(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """The number, and what there is of the body, if `data` begins with this head."""
+    def find(self, data: bytes) -> tuple[Mapping[bytes, bytes], bytes, bytes] | None:
+        """The fields, the number, and what there is of the body, if `data` begins with this head."""
         before, after = self.before, self.after
         if not data.startswith(before):
             return None
         start = len(before)
         end = data.find(after, start, start + _MAX_DIGITS + len(after))
         number = data[start:end]
-        return (number, data[end + len(after) :]) if end > 0 and number.isdigit() else None
+        found = end > 0 and number.isdigit()
+        return (self.fields, number, data[end + len(after) :]) if found else None
+
+
+class LastHead:
+    """The head of the last reply to requests that have the same method and URL."""
+
+    def __init__(self) -> None:
+        self.known: KnownHead | None = None
+        self._missed = 0
+        """How many replies in a row had another head."""
+
+    def find(self, data: bytes) -> tuple[Mapping[bytes, bytes], bytes, bytes] | None:
+        """See `KnownHead.find`."""
+        found = None if self.known is None else self.known.find(data)
+        if found is not None:
+            self._missed = 0
+        return found
+
+    def note(self, data: bytes, fields: Mapping[bytes, bytes]) -> None:
+        """Remember a head, unless the heads of this server all differ, for example by a request id."""
+        missed, self._missed = self._missed, self._missed + 1
+        if missed < _MAX_MISSED or missed % _MAX_MISSED == 0:
+            self.known = head_to_repeat(data, fields)
 
 
 def head_to_repeat(data: bytes, fields: Mapping[bytes, bytes]) -> KnownHead | None:

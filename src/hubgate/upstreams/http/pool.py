@@ -27,6 +27,7 @@ from hubgate.upstreams.http.failures import (
     redirected,
     too_large,
 )
+from hubgate.upstreams.http.known_head import LastHead
 from hubgate.upstreams.http.messages import HttpReply, HttpRequest, HttpStream, render_headers
 from hubgate.upstreams.http.proxy import ConnectionKey, Proxy, open_tunnel
 from hubgate.upstreams.http.stream import STREAM_BUFFER_BYTES, PooledStream
@@ -52,6 +53,7 @@ class _Destination(msgspec.Struct, frozen=True):
     """The first lines of the request."""
     idle: deque[Connection]
     """The idle connections to it."""
+    last_head: LastHead
 
     @property
     def where(self) -> str:
@@ -177,7 +179,7 @@ class PooledClient:
                 self._forget_destinations()
             key = ConnectionKey.of(request.url, request.proxy, request.ca_bundle, self._rule)
             lines = _first_lines(request.method, request.url, key.plain_proxy)
-            found = _Destination(key, lines, self._idle.setdefault(key, deque()))
+            found = _Destination(key, lines, self._idle.setdefault(key, deque()), LastHead())
             self._destinations[of] = found
         return found
 
@@ -201,7 +203,7 @@ class PooledClient:
             return None
         self._busy.add(connection)
         try:
-            connection.send(head, request.body, bound, streams=False)
+            connection.send(head, request.body, bound, to.last_head, streams=False)
         except BaseException:
             self._release(connection)
             raise
@@ -214,7 +216,8 @@ class PooledClient:
         head = _render_head(request, to)
         connection, until = await self._acquire(request, to, seconds)
         try:
-            if connection.send(head, request.body, bound, streams=streams):
+            last_head = None if streams else to.last_head
+            if connection.send(head, request.body, bound, last_head, streams=streams):
                 await connection.send_rest(request.body, until)
         except BaseException:
             self._release(connection)
