@@ -274,10 +274,10 @@ class RateLimiter:
     def release(self, permit: Permit) -> None:
         """End a request: the reply is complete, or the request failed or was cancelled."""
         logged = permit.logged
-        if not logged.sent:
-            logged.expires = min(logged.expires, self.clock() + _WINDOW)
         if self.log is None:
             self._tokens_left += logged.tokens
+        elif not logged.sent:
+            logged.expires = min(logged.expires, self.clock() + _WINDOW)
         self._requests_left += permit.in_flight
         self._texts_left += permit.texts
         permit.in_flight, permit.texts = False, 0

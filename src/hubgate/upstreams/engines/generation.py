@@ -99,7 +99,7 @@ class OpenAIBodies:
     def chat(self, call: Chat, model: str | None, *, stream: bool) -> bytes:
         """`POST /v1/chat/completions`."""
         fields = call.fields
-        if not self.renames.keys().isdisjoint(fields):
+        if self.renames and not self.renames.keys().isdisjoint(fields):
             fields = raw.rename(fields, self.renames)
         messages = fields.get("messages", b"")
         if messages.find(raw.NULL) >= 0:

@@ -53,12 +53,11 @@ def encode(value: object) -> bytes:
 
 def json_object(fields: Mapping[str, bytes]) -> bytes:
     """The JSON object of raw fields, in their order."""
-    parts = [b"{"]
+    parts: list[bytes] = []
     for name, value in fields.items():
-        parts.append(_KEYS.get(name) or _key(name))
-        parts.append(value)
-        parts.append(b",")
-    parts[-1] = b"}" if fields else b"{}"
+        parts += (b",", _KEYS.get(name) or _key(name), value)
+    parts[:1] = [b"{"]
+    parts.append(b"}")
     return b"".join(parts)
 
 

@@ -106,9 +106,9 @@ class HttpReply(msgspec.Struct, frozen=True, kw_only=True):
     def is_html(self) -> bool:
         """Whether it is a web page, as from a proxy or a login form."""
         begin = self.body[:1]
-        if begin != b"{" and begin != b"[" and self.body[:200].lstrip()[:1] == b"<":  # noqa: PLR1714 - twice as fast
-            return True
-        return self.content_type in _HTML
+        if begin == b"{" or begin == b"[":  # noqa: PLR1714 - twice as fast
+            return False  # some handlers send JSON as `text/html`, their framework's default
+        return self.content_type in _HTML or self.body[:200].lstrip()[:1] == b"<"
 
 
 class HttpStream(Protocol):

@@ -51,6 +51,8 @@ class _Destination(msgspec.Struct, frozen=True):
     key: ConnectionKey
     first_lines: bytes
     """The first lines of the request."""
+    usual_lines: bytes
+    """The same of a request without headers of its own."""
     idle: deque[Connection]
     """The idle connections to it."""
     last_head: LastHead
@@ -179,7 +181,8 @@ class PooledClient:
                 self._forget_destinations()
             key = ConnectionKey.of(request.url, request.proxy, request.ca_bundle, self._rule)
             lines = _first_lines(request.method, request.url, key.plain_proxy)
-            found = _Destination(key, lines, self._idle.setdefault(key, deque()), LastHead())
+            idle = self._idle.setdefault(key, deque())
+            found = _Destination(key, lines, lines + _ACCEPT + _ACCEPT_ENCODING, idle, LastHead())
             self._destinations[of] = found
         return found
 
@@ -336,14 +339,18 @@ def _render_head(request: HttpRequest, to: _Destination) -> bytes:
     Raises:
         InvalidEndpoint: a header contains a line break, or the token has letters that no token has.
     """
-    lines, body = request.lines, request.body
-    if request.headers:
-        lines += render_headers(request.headers)
+    first, lines, body = to.usual_lines, request.lines, request.body
+    if headers := request.headers:
+        first = to.first_lines
+        lines += (b"" if "Accept" in headers else _ACCEPT) + (
+            b"" if "Accept-Encoding" in headers else _ACCEPT_ENCODING
+        )
+        lines += render_headers(headers)
     if request.token is not None:
         lines += _authorization(request.token)
     if body or request.method == "POST":
-        return b"%b%b%bContent-Length: %d\r\n\r\n" % (to.first_lines, _accepts(request), lines, len(body))
-    return b"%b%b%b\r\n" % (to.first_lines, _accepts(request), lines)
+        return b"%b%bContent-Length: %d\r\n\r\n" % (first, lines, len(body))
+    return b"%b%b\r\n" % (first, lines)
 
 
 async def _decode(pieces: list[bytes], bound: int, status: int, *, is_compressed: bool) -> bytes:
@@ -363,15 +370,6 @@ def _first_lines(method: str, url: str, proxy: Proxy | None) -> bytes:
         f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: hubgate/{__version__}\r\n{authorization}"
     )
     return lines.encode("ascii")
-
-
-def _accepts(request: HttpRequest) -> bytes:
-    headers = request.headers
-    if not headers:
-        return _ACCEPT + _ACCEPT_ENCODING
-    return (b"" if "Accept" in headers else _ACCEPT) + (
-        b"" if "Accept-Encoding" in headers else _ACCEPT_ENCODING
-    )
 
 
 def _authorization(token: Secret) -> bytes:

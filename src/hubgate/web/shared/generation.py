@@ -25,18 +25,15 @@ class Fields:
 
     A field that is `null` counts as absent.
 
-
     Raises:
         InvalidRequest: the body is not a JSON object.
     """
 
     def __init__(self, body: bytes | dict[str, msgspec.Raw]) -> None:
         fields = decode(body, _FIELDS) if isinstance(body, bytes) else body
-        self.rest: dict[str, bytes] = {}
-        for name, value in fields.items():
-            raw = bytes(value)
-            if raw != _NULL:
-                self.rest[name] = raw
+        self.rest: dict[str, bytes] = {
+            name: raw for name, value in fields.items() if (raw := bytes(value)) != _NULL
+        }
 
     def __contains__(self, name: str) -> bool:
         return name in self.rest
