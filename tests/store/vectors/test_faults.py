@@ -102,13 +102,13 @@ class TestDamage:
         async with opened(path) as file:
             assert await found(file, 1, 2, 3) == [1, 3]
 
-    @pytest.mark.parametrize("what", ["vector", "tokens", "key"])
+    @pytest.mark.parametrize("what", ["vector", "facts", "key"])
     async def test_flipped_bit_loses_only_its_own_vector(self, path: Path, what: str) -> None:
         await kept(path, 70_001, 70_002)
         first = vector(70_001)
         needle = {
             "vector": first.vector,
-            "tokens": (70_001).to_bytes(8, "little") + b"\1\0",
+            "facts": (70_002 * 8 + 4).to_bytes(4, "little"),
             "key": key(70_001),
         }
         damage(segment(path), needle[what])

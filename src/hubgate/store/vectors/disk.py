@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from hubgate.store.vectors.log import VectorLog
 
 _MAX_PENDING_BYTES = 32 * 1024 * 1024
 """Bytes of vectors that may wait to be written; further ones are dropped."""
-_BATCH_BYTES = 256 * 1024
+_BATCH_BYTES = 1024 * 1024
 """Bytes written at once: lookups that wait for the disk come between two batches."""
 _GATHER_SECONDS = 0.05
 """For which vectors are gathered before they are written: to wake the thread costs as much as to write several."""
@@ -62,8 +62,10 @@ class DiskVectorCache:
         self._log = VectorLog(folder, max_bytes)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hubgate-vectors")
         self._logged: set[str] = set()
-        self._pending: dict[bytes, CachedVector] = {}
+        self._gathered: dict[bytes, CachedVector] = {}
+        self._writing: dict[bytes, CachedVector] = {}
         self._pending_bytes = 0
+        """Of both, less what is written."""
         self._writer: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         """Until writing begins."""
@@ -77,8 +79,10 @@ class DiskVectorCache:
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
         if not self._log.is_loaded:
             await self._loaded()
-        pending = self._pending
-        found = {key: pending[key] for key in keys if key in pending} if pending else {}
+        found: dict[bytes, CachedVector] = {}
+        for pending in (self._writing, self._gathered):
+            if not pending.keys().isdisjoint(keys):
+                found |= {key: pending[key] for key in keys if key in pending}
         places = self._log.find([key for key in keys if key not in found] if found else keys)
         if places:
             at_once, rest = self._log.read_at_once(places) if len(places) <= _MAX_AT_ONCE else ({}, places)
@@ -92,18 +96,27 @@ class DiskVectorCache:
 
     async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
         """Store vectors, unless too many are pending."""
-        pending, size = self._pending, self._pending_bytes
+        if not self._gathered.keys().isdisjoint(vectors):
+            vectors = {key: vector for key, vector in vectors.items() if key not in self._gathered}
+        size = _size(vectors)
+        if self._pending_bytes + size > self._max_pending_bytes:
+            fitting = self._fitting(vectors)
+            self._dropped += len(vectors) - len(fitting)
+            vectors, size = fitting, _size(fitting)
+        self._gathered.update(vectors)
+        self._pending_bytes += size
+        if self._timer is None:
+            self._write_soon()
+
+    def _fitting(self, vectors: Mapping[bytes, CachedVector]) -> Mapping[bytes, CachedVector]:
+        """Those for which there is room."""
+        room = self._max_pending_bytes - self._pending_bytes
+        fitting = {}
         for key, vector in vectors.items():
-            if key in pending:
-                continue
-            grown = size + len(vector.vector)
-            if grown > self._max_pending_bytes:
-                self._dropped += 1
-                continue
-            pending[key] = vector
-            size = grown
-        self._pending_bytes = size
-        self._write_soon()
+            if len(vector.vector) <= room:
+                room -= len(vector.vector)
+                fitting[key] = vector
+        return fitting
 
     @property
     def name(self) -> str:
@@ -131,7 +144,7 @@ class DiskVectorCache:
         Raises:
             StoreFailed: they cannot be deleted.
         """
-        self._pending, self._pending_bytes = {}, 0
+        self._gathered, self._writing, self._pending_bytes = {}, {}, 0
         try:
             await self._in_thread(self._log.remove)
         except OSError as error:
@@ -177,7 +190,7 @@ class DiskVectorCache:
             self._loading = None
 
     def _write_soon(self) -> None:
-        if self._pending and self._writer is None and self._timer is None:
+        if self._gathered and self._writer is None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._begin_writing)
 
     def _begin_writing(self) -> asyncio.Task[None]:
@@ -191,15 +204,18 @@ class DiskVectorCache:
         """Write what is pending. Vectors can be read from memory until they are written."""
         try:
             await self._loaded()
-            while batch := self._next_batch():
-                pending, size = self._pending, sum(len(vector.vector) for vector in batch.values())
-                step = partial(self._write_or_evict, batch, size + _OVERHEAD * len(batch))
-                while not await self._do("written", step, otherwise=True):
-                    pass
-                if pending is self._pending:  # not cleared meanwhile
-                    for key in batch:
-                        del pending[key]
+            while self._gathered:
+                writing, self._gathered = self._gathered, {}
+                self._writing = writing
+                for batch in self._batches(writing):
+                    size = _size(batch)
+                    step = partial(self._write_or_evict, batch, size + _OVERHEAD * len(batch))
+                    while not await self._do("written", step, otherwise=True):
+                        pass
+                    if writing is not self._writing:
+                        break  # cleared meanwhile
                     self._pending_bytes -= size
+                self._writing = {}
                 if self._pending_bytes < _BATCH_BYTES:
                     break
         finally:
@@ -226,15 +242,17 @@ class DiskVectorCache:
             self._log.remove()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _next_batch(self) -> dict[bytes, CachedVector]:
+    def _batches(self, vectors: Mapping[bytes, CachedVector]) -> Iterator[dict[bytes, CachedVector]]:
         batch: dict[bytes, CachedVector] = {}
-        room = min(_BATCH_BYTES, self._max_bytes // 8)
-        for key, vector in self._pending.items():
-            room -= len(vector.vector)
-            if batch and room < 0:
-                break
+        size = 0
+        max_bytes = min(_BATCH_BYTES, self._max_bytes // 8)
+        for key, vector in vectors.items():
+            size += len(vector.vector)
+            if batch and size > max_bytes:
+                yield batch
+                batch, size = {}, len(vector.vector)
             batch[key] = vector
-        return batch
+        yield batch
 
     async def _do(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
         return await self._in_thread(partial(self._attempt, what, work, otherwise))
@@ -263,3 +281,7 @@ class DiskVectorCache:
                 what,
                 error,
             )
+
+
+def _size(vectors: Mapping[bytes, CachedVector]) -> int:
+    return sum([len(vector.vector) for vector in vectors.values()])

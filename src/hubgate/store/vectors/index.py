@@ -5,7 +5,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 
-_SHARDS = 256
+_SHARD_BITS = 8
+_SHARDS = 1 << _SHARD_BITS
+_SHARD = _SHARDS - 1
 _SMALLEST = 64
 _PLACE_BITS = 40
 _PLACE = (1 << _PLACE_BITS) - 1
@@ -22,12 +24,12 @@ class VectorIndex:
 
     def __init__(self) -> None:
         self._tables = [_table(_SMALLEST) for _ in range(_SHARDS)]
-        self._live = [0] * _SHARDS
-        self._taken = [0] * _SHARDS
-        """Slots that are not empty: of vectors, and deleted ones."""
+        self._free = [_room(_SMALLEST)] * _SHARDS
+        """How many empty slots of each table may be used until it is replaced by a larger one."""
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(self._live)
+        return self._count
 
     def find(self, key_hash: int) -> int | None:
         """The place of a key."""
@@ -37,8 +39,8 @@ class VectorIndex:
         """The places of those keys that have one."""
         tables, found = self._tables, {}
         for key_hash in key_hashes:
-            table = tables[key_hash % _SHARDS]
-            tag, last = key_hash // _SHARDS & _TAG, len(table) - 1
+            table = tables[key_hash & _SHARD]
+            tag, last = key_hash >> _SHARD_BITS & _TAG, len(table) - 1
             at = tag & last
             while slot := table[at]:
                 if slot >> _PLACE_BITS == tag and slot != _DELETED:
@@ -47,11 +49,11 @@ class VectorIndex:
                 at = at + 1 & last
         return found
 
-    def put_many(self, places: Iterable[tuple[int, int]]) -> None:
-        """Add keys or change their places, which are numbers from 2 to 2⁴⁰ - 1."""
-        tables = self._tables
+    def put_many(self, places: Iterable[tuple[int, int]], base: int = 0) -> None:
+        """Add keys or change their places, which are numbers from 2 to 2⁴⁰ - 1; `base` is added to each."""
+        tables, free = self._tables, self._free
         for key_hash, place in places:
-            shard, tag = key_hash % _SHARDS, key_hash // _SHARDS & _TAG
+            shard, tag = key_hash & _SHARD, key_hash >> _SHARD_BITS & _TAG
             table = tables[shard]
             last = len(table) - 1
             at = tag & last
@@ -59,40 +61,45 @@ class VectorIndex:
                 if slot >> _PLACE_BITS == tag and slot != _DELETED:
                     break
                 at = at + 1 & last
-            table[at] = tag << _PLACE_BITS | place
+            table[at] = (tag << _PLACE_BITS) + base + place
             if not slot:
-                self._live[shard] += 1
-                self._taken[shard] += 1
-                if self._taken[shard] * 3 > last * 2:
+                self._count += 1
+                free[shard] -= 1
+                if not free[shard]:
                     self._rebuild(shard)
 
     def remove(self, key_hash: int, place: int) -> None:
         """Remove a key, unless it has another place now."""
-        shard, tag = key_hash % _SHARDS, key_hash // _SHARDS & _TAG
+        shard, tag = key_hash & _SHARD, key_hash >> _SHARD_BITS & _TAG
         table = self._tables[shard]
         last = len(table) - 1
         at, wanted = tag & last, tag << _PLACE_BITS | place
         while slot := table[at]:
             if slot == wanted:
                 table[at] = _DELETED
-                self._live[shard] -= 1
+                self._count -= 1
                 return
             at = at + 1 & last
 
     def _rebuild(self, shard: int) -> None:
         """Replace a table by one that is at most half full, without the deleted slots."""
+        live = [slot for slot in self._tables[shard] if slot > _DELETED]
         size = _SMALLEST
-        while size < 2 * self._live[shard]:
+        while size < 2 * len(live):
             size *= 2
         table, last = _table(size), size - 1
-        for slot in self._tables[shard]:
-            if slot > _DELETED:
-                at = slot >> _PLACE_BITS & last
-                while table[at]:
-                    at = at + 1 & last
-                table[at] = slot
+        for slot in live:
+            at = slot >> _PLACE_BITS & last
+            while table[at]:
+                at = at + 1 & last
+            table[at] = slot
         self._tables[shard] = table
-        self._taken[shard] = self._live[shard]
+        self._free[shard] = _room(size) - len(live)
+
+
+def _room(size: int) -> int:
+    """How many slots of a table may be taken: of vectors, and deleted ones."""
+    return size * 2 // 3
 
 
 def _table(size: int) -> array[int]:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from hubgate.core.packed_vectors import pack, unpack
 from hubgate.domain.calls import CachedVector
 from hubgate.files import create_private_folder, take_lock
 from hubgate.store.vectors.index import VectorIndex
+from hubgate.store.vectors.record import key_of, read_record, records_of
 from hubgate.store.vectors.segment import LISTED_BYTES, MAX_BYTES, Segment, hashes_of, is_segment
 
 _SEGMENTS_BITS, _OFFSET_BITS = 12, 28
@@ -82,11 +82,11 @@ class VectorLog:
             if segment is None:
                 continue
             try:
-                data = segment.read_at_once(place & _OFFSET, key)
+                record = segment.read_at_once(place & _OFFSET)
             except OSError:
                 rest[key] = place
             else:
-                self._keep(found, key, place, data)
+                self._keep(found, key, place, record)
         return found, rest
 
     def read(self, places: Mapping[bytes, int]) -> dict[bytes, CachedVector]:
@@ -95,12 +95,12 @@ class VectorLog:
         for key, place in places.items():
             segment = self._segments.get(place >> _OFFSET_BITS)
             if segment is not None:
-                self._keep(found, key, place, segment.read(place & _OFFSET, key))
+                self._keep(found, key, place, segment.read(place & _OFFSET))
         return found
 
     def write(self, vectors: Mapping[bytes, CachedVector]) -> None:
         """Add or replace vectors."""
-        self._append(list(pack(vectors)))
+        self._append(records_of(vectors))
 
     def evict(self, needed: int) -> bool:
         """Delete some of what has not been used for longest unless `needed` bytes are free; returns whether to call it again."""
@@ -165,18 +165,17 @@ class VectorLog:
             if number != max(numbers):
                 segment.complete()
 
-    def _append(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        if not rows:
+    def _append(self, records: Mapping[bytes, bytes]) -> None:
+        if not records:
             return
         if not self._segments or self._newest.bytes >= self._segment_bytes:
             self._begin_segment()
         number, newest = next(reversed(self._segments.items()))
-        self._put(number, newest.append(rows))
+        self._put(number, newest.append(records))
 
     def _put(self, number: int, records: Iterable[tuple[int, int]]) -> None:
         """Add the hashes and offsets of a segment's records to the index."""
-        base = number << _OFFSET_BITS
-        self._index.put_many((key_hash, base | offset) for key_hash, offset in records)
+        self._index.put_many(records, number << _OFFSET_BITS)
 
     def _begin_segment(self) -> None:
         number = 0
@@ -190,13 +189,13 @@ class VectorLog:
         may_keep = segment.bytes // 2
         records = segment.records()
         while some := list(islice(records, _RECORDS_PER_STEP)):
-            again = []
+            again = {}
             for key_hash, offset in some:
                 place = number << _OFFSET_BITS | offset
-                row = self._row_to_keep(segment, key_hash, place) if may_keep > 0 else None
-                if row is not None:
-                    may_keep -= len(row[1])
-                    again.append(row)
+                record = self._record_to_keep(segment, key_hash, place) if may_keep > 0 else None
+                if record is not None:
+                    may_keep -= len(record)
+                    again[key_of(record)] = record
                 self._index.remove(key_hash, place)
             with contextlib.suppress(OSError):  # on a full disk they are evicted as well
                 self._append(again)
@@ -204,16 +203,16 @@ class VectorLog:
         del self._segments[number]
         segment.remove()
 
-    def _row_to_keep(self, segment: Segment, key_hash: int, place: int) -> tuple[bytes, bytes] | None:
+    def _record_to_keep(self, segment: Segment, key_hash: int, place: int) -> bytes | None:
         if place not in self._read:
             return None
         self._read.discard(place)
         if self._index.find(key_hash) != place:
             return None  # a later vector has replaced it
-        return segment.row(place & _OFFSET)
+        return segment.read(place & _OFFSET)
 
-    def _keep(self, found: dict[bytes, CachedVector], key: bytes, place: int, data: bytes | None) -> None:
-        vector = unpack(key, data) if data is not None else None
+    def _keep(self, found: dict[bytes, CachedVector], key: bytes, place: int, record: bytes | None) -> None:
+        vector = read_record(record, key) if record is not None else None
         if vector is not None:
             found[key] = vector
             if len(self._read) >= _MAX_READ_MARKS:

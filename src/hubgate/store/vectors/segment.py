@@ -1,7 +1,7 @@
 """A file of vectors that is only appended to.
 
-A record is the length of its data, its key and its data, padded to eight bytes. Beside a complete file stands its list:
-the hashes and offsets of its records, so that a start need not read the vectors.
+It consists of records (see `record`). Beside a complete file stands its list: the hashes and offsets of its records, so
+that a start need not read the vectors.
 """
 
 from __future__ import annotations
@@ -13,30 +13,26 @@ import struct
 import weakref
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hubgate.files import write_private
+from hubgate.store.vectors.record import HEAD, UNIT, record_size
 
 LISTED_BYTES = 12
 """Of a record in a list."""
-UNIT = 8
-"""Bytes: records begin at multiples, in which their offsets are counted."""
 MAX_BYTES = 1 << 30
-"""Of a segment, so that offsets in it fit in 28 bits."""
+"""Of a segment, so that offsets in it, which are counted in units, fit in 28 bits."""
 
-_MAGIC = b"hubgate-vectors3"
-_HEAD = struct.Struct("<I32s")
-"""Of a record: the bytes of its data, and its key."""
+_MAGIC = b"hubgate-vectors4"
 _LIST = struct.Struct("<16sQI")
 """Magic, the bytes of the segment that it covers, and the checksum of what follows: all hashes, then all offsets."""
 _MAX_RECORD = 1 << 24
-_PADDING = [bytes(size) for size in range(UNIT)]
 _NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
 _FIRST_READ = 2048
 
 
-def hashes_of(keys: Sequence[bytes]) -> array[int]:
+def hashes_of(keys: Iterable[bytes]) -> array[int]:
     """The first eight bytes of each key, which is a digest of 32."""
     return array("Q", b"".join(keys))[::4]
 
@@ -68,41 +64,37 @@ class Segment:
             os.pwrite(self._file, _MAGIC, 0)
             self.bytes = len(_MAGIC)
 
-    def append(self, rows: Sequence[tuple[bytes, bytes]]) -> list[tuple[int, int]]:
-        """Write keys with their data; returns the hash and the offset of each.
+    def append(self, records: Mapping[bytes, bytes]) -> Iterable[tuple[int, int]]:
+        """Write records by key; returns the hash and the offset of each.
 
         Raises:
             OSError: nothing was written.
         """
-        parts: list[bytes] = []
-        offsets, size = array("I"), self.bytes
-        for key, data in rows:
-            length = len(data)
-            padding = -(_HEAD.size + length) % UNIT
-            parts += (_HEAD.pack(length, key), data, _PADDING[padding])
-            offsets.append(size // UNIT)
-            size += _HEAD.size + length + padding
-        content = b"".join(parts)
-        hashes = hashes_of([key for key, _ in rows])
+        offsets, offset = array("I"), self.bytes // UNIT
+        for record in records.values():
+            offsets.append(offset)
+            offset += len(record) // UNIT
+        content = b"".join(records.values())
+        hashes = hashes_of(records)
         try:
             _write(self._file, content, self.bytes)
         except OSError:
             os.ftruncate(self._file, self.bytes)
             raise
-        self.bytes = size
+        self.bytes = offset * UNIT
         self._hashes.extend(hashes)
         self._offsets.extend(offsets)
-        return list(zip(hashes, offsets, strict=True))
+        return zip(hashes, offsets, strict=True)
 
-    def read(self, offset: int, key: bytes) -> bytes | None:
-        """The data of a key; `None` if the record is another's or damaged.
+    def read(self, offset: int) -> bytes | None:
+        """The record at an offset, with its padding; `None` if it is damaged.
 
         Raises:
             OSError: it cannot be read.
         """
-        return self._read(offset, key, 0)
+        return self._read(offset, 0)
 
-    def read_at_once(self, offset: int, key: bytes) -> bytes | None:
+    def read_at_once(self, offset: int) -> bytes | None:
         """The same, without waiting for the disk.
 
         Raises:
@@ -111,29 +103,16 @@ class Segment:
         """
         if not _NO_WAIT:
             raise BlockingIOError
-        return self._read(offset, key, _NO_WAIT)
+        return self._read(offset, _NO_WAIT)
 
-    def row(self, offset: int) -> tuple[bytes, bytes] | None:
-        """The key and the data at a offset, as `append` takes them.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        record = self._record(offset, 0)
-        return None if record is None else (record[4 : _HEAD.size], record[_HEAD.size :])
-
-    def _read(self, offset: int, key: bytes, flags: int) -> bytes | None:
-        record = self._record(offset, flags)
-        return record[_HEAD.size :] if record is not None and record[4 : _HEAD.size] == key else None
-
-    def _record(self, offset: int, flags: int) -> bytes | None:
+    def _read(self, offset: int, flags: int) -> bytes | None:
         buffer = bytearray(self._record_bytes)
         got = _preadv(self._file, buffer, offset * UNIT, flags)
-        if got < _HEAD.size:
+        if got < HEAD.size:
             if flags:
                 raise BlockingIOError
             return None
-        size = _HEAD.size + int.from_bytes(buffer[:4], "little")
+        size = record_size(int.from_bytes(buffer[:4], "little"))
         if size > min(_MAX_RECORD, self.bytes - offset * UNIT):
             return None
         if size > got:
@@ -208,13 +187,13 @@ class Segment:
         """The records from a byte on. What a killed process or a power cut left unfinished is cut off."""
         at = start
         with mmap.mmap(self._file, self.bytes, access=mmap.ACCESS_READ) as content:
-            while at + _HEAD.size <= self.bytes:
-                length, key = _HEAD.unpack_from(content, at)
-                size = _HEAD.size + length
+            while at + HEAD.size <= self.bytes:
+                length, key, *_ = HEAD.unpack_from(content, at)
+                size = record_size(length)
                 if not 0 < length <= _MAX_RECORD or at + size > self.bytes:
                     break
                 yield hashes_of([key])[0], at // UNIT
-                at += size + -size % UNIT
+                at += size
         if at != self.bytes:
             os.ftruncate(self._file, at)
             self.bytes = at
