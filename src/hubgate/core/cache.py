@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice, repeat
 from typing import cast
 
 from msgspec.structs import replace
 
 from hubgate.core.off_loop import LARGE_BYTES
-from hubgate.core.results import fill_text_counts, utf8_sizes
+from hubgate.core.results import text_counts, utf8_sizes
 from hubgate.core.single_flight import Flight, SingleFlight
 from hubgate.core.vectors import f32_to_json, json_to_f32
 from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
@@ -22,8 +22,10 @@ from hubgate.domain.ports import Handler, VectorCache
 
 _OVERHEAD = 400
 """Bytes of an entry besides its vector: the key, the objects and their table slots."""
-_MAX_KEY_PREFIXES = 64
-"""How many sets of options keep the hash state of their key prefix."""
+_MAX_HASH_STATES = 64
+"""How many sets of options keep the state in which the hashes of their texts begin."""
+_EVICTED_PART = 64
+"""At least one in this many entries is evicted at once."""
 
 _logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class CacheStep:
         self._cache = cache
         self._identity = list(identity)
         self._secret = secret
-        self._prefix = lru_cache(_MAX_KEY_PREFIXES)(self._hash_prefix)
+        self._hash_of = lru_cache(_MAX_HASH_STATES)(self._begin_hash)
         self._flights = SingleFlight()
         self.hits = 0
         self.misses = 0
@@ -84,7 +86,7 @@ class CacheStep:
         return [key in known for key in keys]
 
     async def _request(
-        self, request: Embed, keys: Iterable[bytes]
+        self, request: Embed, keys: Collection[bytes]
     ) -> tuple[Vectors, Mapping[bytes, CachedVector]]:
         self.misses += len(request.texts)
         flight = self._flights.begin(request.context, keys)
@@ -143,28 +145,41 @@ class CacheStep:
         return [converted[key] for key in keys]
 
     def _keys(self, call: Embed) -> list[bytes]:
-        """A digest for each text. The JSON array before the text delimits itself, so keys are unambiguous."""
-        new_digest = self._prefix(call.options).copy
+        """A digest for each text."""
+        begin = self._hash_of(call.options).copy
+        try:
+            texts = list(map(str.encode, call.texts))
+        except UnicodeEncodeError:  # half of a surrogate pair
+            texts = [text.encode("utf-8", "surrogatepass") for text in call.texts]
         keys = []
-        for text in call.texts:
-            digest = new_digest()
-            digest.update(text.encode("utf-8", "surrogatepass"))
+        for text in texts:
+            digest = begin()
+            digest.update(text)
             keys.append(digest.digest())
         return keys
 
-    def _hash_prefix(self, options: tuple[object, ...]) -> hashlib.blake2b:
+    def _begin_hash(self, options: tuple[object, ...]) -> hashlib.blake2b:
+        """A hash whose initial state depends on the secret, the identity and the options.
+
+        They are hashed once, into its salt and person. As a key or a prefix, they would take a block of every text's hash.
+        """
         start = json.dumps([self._identity, options]).encode()
-        return hashlib.blake2b(start, digest_size=32, key=self._secret)
+        derived = hashlib.blake2b(start, digest_size=32, key=self._secret).digest()
+        return hashlib.blake2b(digest_size=32, salt=derived[:16], person=derived[16:])
 
 
 def _entries(vectors: Vectors, texts: Sequence[str]) -> list[CachedVector]:
-    known = fill_text_counts(vectors, utf8_sizes(texts))
-    tokens: Sequence[int | None] = known.text_tokens or [None] * len(texts)
-    flags: Sequence[bool | None] = known.text_truncated or [None] * len(texts)
-    return [
-        CachedVector(bytes(item), count, known.exact, flag, known.encoding)
-        for item, count, flag in zip(known.items, tokens, flags, strict=True)
-    ]
+    tokens, exact, flags = text_counts(vectors, utf8_sizes(texts))
+    return list(
+        map(
+            CachedVector,
+            vectors.items,
+            tokens or repeat(None),
+            repeat(exact),
+            flags or repeat(None),
+            repeat(vectors.encoding),
+        )
+    )
 
 
 def _assemble(entries: Sequence[CachedVector]) -> Vectors:
@@ -195,31 +210,37 @@ class MemoryCache:
     def __init__(self, max_bytes: int, backing: VectorCache | None = None) -> None:
         self._max_bytes = max_bytes
         self._backing = backing
-        self._vectors: OrderedDict[bytes, CachedVector] = OrderedDict()
+        self._vectors: dict[bytes, CachedVector] = {}
+        """Those used last are last."""
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._vectors)
 
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
-        kept = self._vectors
-        found = {key: kept[key] for key in keys if key in kept}
-        for key in found:
-            kept.move_to_end(key)
-        if self._backing and len(found) < len(keys):
+        found: dict[bytes, CachedVector] = {}
+        self._find(keys, found)
+        missing = [key for key in keys if key not in found] if found else keys
+        if self._backing and missing:
             try:
-                backed = await self._backing.get_many(
-                    [key for key in keys if key not in found] if found else keys
-                )
+                backed = await self._backing.get_many(missing)
             except StoreFailed as error:
                 _logger.warning("the vector cache cannot be read: %s", error)
             else:
                 if backed:
                     self.keep(backed)
                     found |= backed
-            # Others may have been stored meanwhile.
-            found |= {key: kept[key] for key in keys if key in kept and key not in found}
+            self._find(keys, found)  # others may have been stored meanwhile
         return found
+
+    def _find(self, keys: Sequence[bytes], found: dict[bytes, CachedVector]) -> None:
+        """Add what is in memory to `found`."""
+        kept = self._vectors
+        if kept.keys().isdisjoint(keys):
+            return
+        for key in keys:
+            if key in kept and key not in found:
+                found[key] = kept[key] = kept.pop(key)
 
     async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
         """Store vectors. Those unused for longest are evicted."""
@@ -237,13 +258,18 @@ class MemoryCache:
 
     def keep(self, vectors: Mapping[bytes, CachedVector]) -> None:
         """Store vectors in memory only."""
-        kept, size = self._vectors, self.bytes
-        for key, vector in vectors.items():
-            former = kept.pop(key, None)
-            if former is not None:
-                size -= len(former.vector) + _OVERHEAD
-            kept[key] = vector
-            size += len(vector.vector) + _OVERHEAD
-        while size > self._max_bytes:
-            size -= len(kept.popitem(last=False)[1].vector) + _OVERHEAD
-        self.bytes = size
+        kept = self._vectors
+        if not kept.keys().isdisjoint(vectors):
+            self._remove([key for key in vectors if key in kept])
+        kept.update(vectors)
+        self.bytes += _size(vectors.values())
+        while self.bytes > self._max_bytes:
+            # Many at once: a dictionary searches from its beginning for what is left there.
+            self._remove(list(islice(kept, 1 + len(kept) // _EVICTED_PART)))
+
+    def _remove(self, keys: Sequence[bytes]) -> None:
+        self.bytes -= _size(list(map(self._vectors.pop, keys)))
+
+
+def _size(entries: Collection[CachedVector]) -> int:
+    return sum([len(entry.vector) for entry in entries]) + _OVERHEAD * len(entries)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -33,8 +33,10 @@ def estimate_tokens(size: int, *, texts: int) -> int:
     return max(texts, -(-size // BYTES_PER_TOKEN))
 
 
-def fill_text_counts(vectors: Vectors, weights: Sequence[int]) -> Vectors:
-    """Fill in the token count of each text, and whether it was truncated, as far as they are known.
+def text_counts(
+    vectors: Vectors, weights: Sequence[int]
+) -> tuple[Sequence[int] | None, bool, Sequence[bool] | None]:
+    """The token count of each text, whether they are exact, and whether each was truncated, as far as they are known.
 
     If the engine returned only a total of tokens, it is divided in proportion to `weights`, the sizes of the texts, and
     is no longer exact. From the number of truncated texts, it is known which ones only if that is none or all.
@@ -44,9 +46,7 @@ def fill_text_counts(vectors: Vectors, weights: Sequence[int]) -> Vectors:
         tokens, exact = _divided(vectors.tokens, weights), exact and len(weights) == 1
     if flags is None and vectors.truncated in {0, len(weights)}:
         flags = [bool(vectors.truncated)] * len(weights)
-    if tokens is vectors.text_tokens and flags is vectors.text_truncated:
-        return vectors
-    return replace(vectors, text_tokens=tokens, exact=exact, text_truncated=flags)
+    return tokens, exact, flags
 
 
 def split_vectors(
@@ -61,7 +61,7 @@ def split_vectors(
     """
     tokens, flags = vectors.text_tokens, vectors.text_truncated
     if flags is None and vectors.truncated is not None:
-        flags = fill_text_counts(vectors, list(chain.from_iterable(weights))).text_truncated
+        flags = text_counts(vectors, list(chain.from_iterable(weights)))[2]
     counts: Sequence[int | None] = [None] * len(weights)
     if tokens is None and vectors.tokens is not None:
         counts = _divided_among_calls(vectors.tokens, weights)
@@ -146,9 +146,14 @@ def _divided_among_calls(total: int, weights: Sequence[Sequence[int]]) -> list[i
 
 def _divided(total: int, weights: Sequence[int]) -> list[int]:
     """Divide a total in proportion to the weights, into whole numbers that sum to it."""
-    sums = list(accumulate(each + 1 for each in weights))  # even an empty text has special tokens
-    bounds = [total * done // sums[-1] for done in sums]
-    return [bound - before for before, bound in zip([0, *bounds], bounds, strict=False)]
+    whole = sum(weights) + len(weights)  # even an empty text has special tokens
+    parts, done, before = [], 0, 0
+    for weight in weights:
+        done += weight + 1
+        bound = total * done // whole
+        parts.append(bound - before)
+        before = bound
+    return parts
 
 
 def _sum_if_known(numbers: Sequence[int | None]) -> int | None:

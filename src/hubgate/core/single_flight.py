@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+
+import msgspec
 
 from hubgate.domain.calls import CachedVector, Context
 
 
-class Flight:
+class Flight(msgspec.Struct, eq=False):
     """A request for texts of a call, which other calls wait for."""
 
-    __slots__ = ("_context", "_ended", "_vectors")
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._vectors: Mapping[bytes, CachedVector] | None = None
-        self._ended: asyncio.Future[None] | None = None  # until a call waits
+    _context: Context
+    _vectors: Mapping[bytes, CachedVector] | None = None
+    _ended: asyncio.Future[None] | None = None
+    """`None` until a call waits."""
+    overtaken: bool = False
+    """Whether a call that could not wait for it has requested some of its texts, too."""
 
     def serves(self, other: Context) -> bool:
         """Whether a call may wait for it, because its own request would be no faster.
@@ -47,24 +49,28 @@ class SingleFlight:
     def __init__(self) -> None:
         self._flights: dict[bytes, Flight] = {}
 
-    def find(self, context: Context, keys: Iterable[bytes]) -> dict[bytes, Flight]:
+    def find(self, context: Context, keys: Collection[bytes]) -> dict[bytes, Flight]:
         """The flights that a call may wait for, by key."""
         flights = self._flights
-        if not flights:
+        if flights.keys().isdisjoint(keys):
             return {}
         return {key: flights[key] for key in keys if key in flights and flights[key].serves(context)}
 
-    def begin(self, context: Context, keys: Iterable[bytes]) -> Flight:
+    def begin(self, context: Context, keys: Collection[bytes]) -> Flight:
         """From now on, other calls find the flight. `end` must follow."""
-        flight = Flight(context)
-        self._flights.update(dict.fromkeys(keys, flight))
+        flights, flight = self._flights, Flight(context)
+        if not flights.keys().isdisjoint(keys):
+            for key in keys:
+                if key in flights:
+                    flights[key].overtaken = True
+        flights.update(dict.fromkeys(keys, flight))
         return flight
 
-    def end(self, flight: Flight, keys: Iterable[bytes], vectors: Mapping[bytes, CachedVector]) -> None:
+    def end(self, flight: Flight, keys: Collection[bytes], vectors: Mapping[bytes, CachedVector]) -> None:
         """Hand the vectors to the calls that wait; none if the request failed."""
         flights = self._flights
         for key in keys:
-            if flights.get(key) is flight:
+            if not flight.overtaken or flights.get(key) is flight:
                 del flights[key]
         flight.end(vectors)
 
