@@ -61,23 +61,16 @@ class CacheStep:
         if not isinstance(call, Embed) or not call.cached:
             return await self._handler(call)
         keys = self._keys(call)
-        missing = dict(zip(keys, call.texts, strict=True))
-        known = await self._cache.get_many(list(missing))
-        if known:
-            missing = {key: text for key, text in missing.items() if key not in known}
-        self.hits += len(keys) - len(missing)
-        if not missing:
+        distinct = list(dict.fromkeys(keys))
+        known = await self._cache.get_many(distinct)
+        if len(known) == len(distinct):
+            self.hits += len(keys)
             return _assemble(self._in_encoding(call.encoding, keys, known))
-        awaited = self._flights.find(call.context, missing)
-        if awaited:
-            return await self._answer_with_others(call, keys, known, missing, awaited)
-        request = call if len(missing) == len(keys) else replace(call, texts=list(missing.values()))
-        answered, fresh = await self._request(request, missing)
-        if request is call:
+        awaited = self._flights.find(call.context, distinct)
+        if not known and not awaited and len(distinct) == len(keys):
+            answered, _ = await self._request(call, keys)
             return answered
-        known = {**known, **fresh}
-        whole = _assemble([known[key] for key in keys])
-        return replace(whole, warnings=answered.warnings, waited=answered.waited)
+        return await self._answer_partly(call, keys, known, awaited)
 
     async def are_known(self, call: Embed) -> Sequence[bool]:
         """Whether the vector of each text is cached."""
@@ -99,19 +92,24 @@ class CacheStep:
             self._flights.end(flight, keys, fresh)
         return answered, fresh
 
-    async def _answer_with_others(
+    async def _answer_partly(
         self,
         call: Embed,
         keys: Sequence[bytes],
         known: Mapping[bytes, CachedVector],
-        missing: Mapping[bytes, str],
         awaited: Mapping[bytes, Flight],
     ) -> Vectors:
-        """Request what nobody requests, then wait for the rest. What failed for another call is requested, too."""
+        """Request what is not known and nobody requests, then wait for the rest.
+
+        What failed for another call is requested, too.
+        """
+        missing = {key: text for key, text in zip(keys, call.texts, strict=True) if key not in known}
+        self.hits += len(keys) - len(missing)
         answers = []
         own = {key: text for key, text in missing.items() if key not in awaited}
         if own:
             answers.append(await self._request(replace(call, texts=list(own.values())), own))
+        awaited = {key: flight for key, flight in awaited.items() if key in missing}
         found = {key: vectors[key] for key, flight in awaited.items() if (vectors := await flight.vectors())}
         self.hits += len(found)
         lost = {key: missing[key] for key in awaited if key not in found}

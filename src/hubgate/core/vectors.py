@@ -124,8 +124,12 @@ def in_encoding(vectors: Vectors, encoding: Encoding) -> Vectors:
     """
     if vectors.encoding is encoding:
         return vectors
-    convert = json_to_f32 if encoding is Encoding.F32 else f32_to_json
-    return replace(vectors, items=[convert(item) for item in vectors.items], encoding=encoding)
+    convert = vector_codec.from_json if encoding is Encoding.F32 else vector_codec.to_json
+    try:
+        items = list(map(convert, vectors.items))
+    except ValueError as error:
+        raise not_a_number() from error
+    return replace(vectors, items=items, encoding=encoding)
 
 
 def l2_normalize(item: bytes) -> bytes:
