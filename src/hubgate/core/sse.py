@@ -159,8 +159,10 @@ def _plain_events(text: bytes) -> PlainEvents | None:
         before, count = b"data:", text.count(b"\n\ndata:{") + 1
     else:
         return None
-    # Then every line break is part of an empty line between two events, or of the last one.
-    return PlainEvents(text, count, before) if text.count(b"\n") == 2 * count else None
+    # Then every line break is part of an empty line between two events, or of the last one. They are counted without
+    # `count`, which looks at one byte after the other.
+    line_breaks = len(text) - len(text.replace(b"\n", b""))
+    return PlainEvents(text, count, before) if line_breaks == 2 * count else None
 
 
 def _data(event: bytes) -> bytes:

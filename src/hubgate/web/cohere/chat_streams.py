@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from hubgate.core.transcoding import decode_replies
 from hubgate.core.transcoding.objects import Usage
+from hubgate.core.transcoding.text_runs import TextRun
 from hubgate.domain.errors import HubgateError
 from hubgate.web.cohere.chat_replies import (
     FINISH_REASONS,
@@ -16,8 +16,11 @@ from hubgate.web.cohere.chat_replies import (
     reply_v1,
     usage_of,
 )
-from hubgate.web.shared.chat_reply import CHAT_REPLY, ChatReply, Message, ToolCall
-from hubgate.web.shared.sse import named_event, token_totals
+from hubgate.web.shared.chat_reply import ChatReply, Message, ToolCall, chunk_reader
+from hubgate.web.shared.sse import named_event, text_events, token_totals
+
+_PARTS = {"content": "text", "reasoning": "thinking"}
+"""Cohere's names of what a chunk contains."""
 
 
 class _ChatStream:
@@ -31,6 +34,7 @@ class _ChatStream:
     def __init__(self, reply_id: str, prompt: bytes) -> None:
         self._id = reply_id
         self._prompt = prompt
+        self._reader = chunk_reader()
         self._usage: Usage | None = None
         self._thoughts: list[str] = []
         self._texts: list[str] = []
@@ -55,6 +59,10 @@ class _ChatStream:
         self._texts.append(delta.content or "")
         return delta
 
+    def _read_run(self, run: TextRun[ChatReply]) -> None:
+        self._pieces += len(run.texts)
+        (self._texts if run.field == "content" else self._thoughts).extend(run.texts)
+
     def _final_usage(self) -> Usage:
         return self._usage or estimate(self._prompt, "".join((*self._thoughts, *self._texts)))
 
@@ -69,83 +77,95 @@ class V2Stream(_ChatStream):
         self._index = -1
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
-        return b"".join(
-            _event(event) for chunk in decode_replies(payloads, CHAT_REPLY) for event in self._events(chunk)
-        )
+        return b"".join(event for part in self._reader.read(payloads) for event in self._events(part))
 
     def finish(self) -> bytes:
         usage = usage_of(self._final_usage())
         last = {"type": "message-end", "delta": {"finish_reason": self._reason, "usage": usage}}
-        return b"".join(map(_event, (*self._start(), *self._close(), last)))
+        return self._start() + self._close() + _event(last)
 
     def encode_error(self, error: HubgateError) -> bytes:
         """A last event without usage: Cohere's clients know no other way to end a message that failed."""
         last = {"type": "message-end", "delta": {"finish_reason": "ERROR", "error": str(error)}}
-        return b"".join(map(_event, (*self._close(), last)))
+        return self._close() + _event(last)
 
-    def _events(self, chunk: ChatReply) -> Iterator[dict[str, Any]]:
-        delta = self._read(chunk)
-        yield from self._start()
+    def _events(self, part: ChatReply | TextRun[ChatReply]) -> Iterator[bytes]:
+        if isinstance(part, TextRun):
+            self._read_run(part)
+            yield self._start()
+            yield self._text(_PARTS[part.field], part.texts)
+            return
+        delta = self._read(part)
+        yield self._start()
         if delta.thinking:
-            yield from self._text("thinking", delta.thinking)
+            yield self._text("thinking", [delta.thinking])
         if delta.content:
-            yield from self._text("text", delta.content)
+            yield self._text("text", [delta.content])
         for call in delta.tool_calls or ():
-            yield from self._tool_call(call)
+            yield self._tool_call(call)
 
-    def _start(self) -> Iterator[dict[str, Any]]:
-        if not self._started:
-            self._started = True
-            empty = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
-            yield {"type": "message-start", "id": self._id, "delta": {"message": empty}}
+    def _start(self) -> bytes:
+        """The first event, once."""
+        if self._started:
+            return b""
+        self._started = True
+        empty = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
+        return _event({"type": "message-start", "id": self._id, "delta": {"message": empty}})
 
-    def _text(self, kind: str, text: str) -> Iterator[dict[str, Any]]:
+    def _text(self, kind: str, texts: Sequence[str]) -> bytes:
+        begin = b""
         if self._open != (kind, None):
-            yield from self._close()
+            begin = self._close()
             self._open_part(kind, None)
-            yield self._delta("content-start", {"content": {"type": kind, kind: ""}})
-        yield self._delta("content-delta", {"content": {kind: text}})
+            begin += self._delta("content-start", {"content": {"type": kind, kind: ""}})
+        return begin + text_events(self._delta("content-delta", {"content": {kind: ""}}), kind, texts)
 
-    def _tool_call(self, call: ToolCall) -> Iterator[dict[str, Any]]:
+    def _tool_call(self, call: ToolCall) -> bytes:
         kind, which = self._open or ("", None)
         is_same = kind == "tool" and call.index in (None, which) and not (call.index is None and call.id)
+        arguments = call.function.arguments_text
         if is_same:
-            yield self._delta(
-                "tool-call-delta", {"tool_calls": {"function": {"arguments": call.function.arguments_text}}}
-            )
-            return
-        yield from self._close()
+            return self._delta("tool-call-delta", {"tool_calls": {"function": {"arguments": arguments}}})
+        end = self._close()
         self._open_part("tool", call.index)
         self._reason = "TOOL_CALL"
-        function = {"name": call.function.name or "", "arguments": call.function.arguments_text}
+        function = {"name": call.function.name or "", "arguments": arguments}
         started = {"id": call.id or "", "type": "function", "function": function}
-        yield self._delta("tool-call-start", {"tool_calls": started})
+        return end + self._delta("tool-call-start", {"tool_calls": started})
 
     def _open_part(self, kind: str, which: object) -> None:
         self._open = (kind, which)
         self._index += 1
 
-    def _close(self) -> Iterator[dict[str, Any]]:
-        if self._open is not None:
-            kind = "tool-call-end" if self._open[0] == "tool" else "content-end"
-            self._open = None
-            yield {"type": kind, "index": self._index}
+    def _close(self) -> bytes:
+        if self._open is None:
+            return b""
+        kind = "tool-call-end" if self._open[0] == "tool" else "content-end"
+        self._open = None
+        return _event({"type": kind, "index": self._index})
 
-    def _delta(self, kind: str, message: dict[str, Any]) -> dict[str, Any]:
-        return {"type": kind, "index": self._index, "delta": {"message": message}}
+    def _delta(self, kind: str, message: dict[str, Any]) -> bytes:
+        return _event({"type": kind, "index": self._index, "delta": {"message": message}})
 
 
 class V1Stream(_ChatStream):
     def encode(self, payloads: Sequence[bytes]) -> bytes:
-        lines: list[dict[str, Any]] = []
-        for chunk in decode_replies(payloads, CHAT_REPLY):
-            delta = self._read(chunk)
+        lines: list[bytes] = []
+        for part in self._reader.read(payloads):
+            if isinstance(part, TextRun):
+                self._read_run(part)
+                texts = part.texts if part.field == "content" else ()
+            else:
+                content = self._read(part).content
+                texts = [content] if content else ()
             if not self._started:
                 self._started = True
-                lines.append({"event_type": "stream-start", "generation_id": self._id})
-            if delta.content:
-                lines.append({"event_type": "text-generation", "text": delta.content})
-        return b"".join(_line(line, is_finished=False) for line in lines)
+                start = {"event_type": "stream-start", "generation_id": self._id}
+                lines.append(_line(start, is_finished=False))
+            if texts:
+                line = _line({"event_type": "text-generation", "text": ""}, is_finished=False)
+                lines.append(text_events(line, "text", texts))
+        return b"".join(lines)
 
     def finish(self) -> bytes:
         text = "".join(self._texts)

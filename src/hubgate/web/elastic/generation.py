@@ -6,32 +6,33 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from hubgate.core.transcoding import Piece, decode_replies, decode_reply, read_piece, text_of
+from hubgate.core.transcoding import Piece, decode_reply, read_piece, text_of
 from hubgate.core.transcoding.objects import Usage
+from hubgate.core.transcoding.text_runs import ChunkReader, TextField, TextRun
 from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import HubgateError
 from hubgate.web.elastic.errors import ChatError, render
 from hubgate.web.http.errors import error_response, status_of
-from hubgate.web.shared.sse import sse_events, token_totals
+from hubgate.web.shared.sse import sse_events, text_events, token_totals
 
 _MESSAGE, _ERROR = b"event: message\ndata: ", b"event: error\ndata: "
 _DONE = sse_events((b"[DONE]",), _MESSAGE)
 
 
-class _Function(msgspec.Struct, omit_defaults=True):
+class _Function(msgspec.Struct, omit_defaults=True, gc=False):
     arguments: str | None = None
     name: str | None = None
 
 
-class _ToolCall(msgspec.Struct, omit_defaults=True):
+class _ToolCall(msgspec.Struct, omit_defaults=True, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
     type: str | None = None
 
 
-class _Message(msgspec.Struct, omit_defaults=True):
+class _Message(msgspec.Struct, omit_defaults=True, gc=False):
     """A message, or a chunk's delta."""
 
     content: str | None = None
@@ -47,25 +48,25 @@ class _Message(msgspec.Struct, omit_defaults=True):
         self.reasoning_content = None
 
 
-class _Choice(msgspec.Struct, omit_defaults=True):
+class _Choice(msgspec.Struct, omit_defaults=True, gc=False):
     delta: _Message | None = None
     message: _Message | None = None
     finish_reason: str | None = None
     index: int = -1
 
 
-class _PromptTokens(msgspec.Struct, omit_defaults=True):
+class _PromptTokens(msgspec.Struct, omit_defaults=True, gc=False):
     cached_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct, omit_defaults=True):
+class _Usage(msgspec.Struct, omit_defaults=True, gc=False):
     completion_tokens: int | None = None
     prompt_tokens: int | None = None
     total_tokens: int | None = None
     prompt_tokens_details: _PromptTokens | None = None
 
 
-class _Chat(msgspec.Struct, omit_defaults=True, kw_only=True):
+class _Chat(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """A chunk or a whole reply. Absent and null fields are left out."""
 
     id: str | None = None
@@ -77,6 +78,13 @@ class _Chat(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 _CHAT = msgspec.json.Decoder(_Chat)
 _ENCODER = msgspec.json.Encoder()
+
+
+def _only_text(chunk: _Chat) -> tuple[TextField, str] | None:
+    delta = chunk.choices[0].delta if len(chunk.choices) == 1 and chunk.usage is None else None
+    if delta is None or bool(delta.content) == bool(delta.reasoning):
+        return None
+    return ("content", delta.content) if delta.content else ("reasoning", delta.reasoning or "")
 
 
 def completion_body(generated: Generated) -> bytes:
@@ -105,13 +113,12 @@ class ElasticEncoder:
         self._describe = describe
         self._usage: _Usage | Usage | None = None
         self._pieces = 0
+        self._reader = ChunkReader(_CHAT, _only_text)
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
         self._pieces += len(payloads)
         if self._chats:
-            chunks = [*decode_replies(payloads, _CHAT)]
-            self._note_usage(chunks)
-            return sse_events([*map(_ENCODER.encode, chunks)], _MESSAGE)
+            return b"".join(map(self._chat_events, self._reader.read(payloads)))
         pieces = [read_piece(payload, self._wire_format) for payload in payloads]
         self._note_usage(pieces)
         deltas = [{"delta": piece.text} for piece in pieces if piece.text]
@@ -131,7 +138,15 @@ class ElasticEncoder:
             usage = Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
         return token_totals(usage, self._pieces)
 
-    def _note_usage(self, chunks: Sequence[_Chat | Piece]) -> None:
+    def _chat_events(self, part: _Chat | TextRun[_Chat]) -> bytes:
+        """The events of a chunk, or of a run of chunks."""
+        if isinstance(part, TextRun):
+            setattr(part.like.choices[0].delta, part.field, "")
+            return text_events(sse_events((_ENCODER.encode(part.like),), _MESSAGE), part.field, part.texts)
+        self._usage = part.usage or self._usage
+        return sse_events((_ENCODER.encode(part),), _MESSAGE)
+
+    def _note_usage(self, chunks: Sequence[Piece]) -> None:
         self._usage = next((chunk.usage for chunk in reversed(chunks) if chunk.usage), self._usage)
 
 

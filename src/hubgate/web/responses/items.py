@@ -52,11 +52,16 @@ class TextItem:
         yield {"type": "response.output_item.added", "output_index": self._index, "item": item}
         yield {"type": f"{self.part_event}.added", **self._place, "part": self._part("", [])}
 
-    def add(self, text: str, logprobs: Sequence[dict[str, Any]]) -> Iterator[Event]:
+    def add(self, text: str, logprobs: Sequence[dict[str, Any]]) -> Event:
         """A piece of the text, with the log probabilities of its tokens if they were requested."""
         self._texts.append(text)
         self._logprobs += logprobs
-        yield {"type": f"{self.event}.delta", **self._place, "delta": text, **self._with_logprobs(logprobs)}
+        return self._delta(text, logprobs)
+
+    def add_run(self, texts: Sequence[str]) -> Event:
+        """Pieces of the text: the event of each, with an empty text."""
+        self._texts += texts
+        return self._delta("", ())
 
     def close(self, status: str) -> Iterator[Event]:
         text = "".join(self._texts)
@@ -69,6 +74,9 @@ class TextItem:
     def render(self, status: str, *, empty: bool = False) -> dict[str, Any]:
         content = [] if empty else [self._part("".join(self._texts), self._logprobs)]
         return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": content}
+
+    def _delta(self, text: str, logprobs: Sequence[dict[str, Any]]) -> Event:
+        return {"type": f"{self.event}.delta", **self._place, "delta": text, **self._with_logprobs(logprobs)}
 
     @property
     def _place(self) -> dict[str, object]:
@@ -149,10 +157,10 @@ class FunctionCall:
         item = self.render("in_progress")
         yield {"type": "response.output_item.added", "output_index": self._index, "item": item}
 
-    def add(self, arguments: str) -> Iterator[Event]:
+    def add(self, arguments: str) -> Event:
         """A piece of the arguments."""
         self._arguments.append(arguments)
-        yield {"type": "response.function_call_arguments.delta", **self._place, "delta": arguments}
+        return {"type": "response.function_call_arguments.delta", **self._place, "delta": arguments}
 
     def close(self, status: str) -> Iterator[Event]:
         done = {"name": self._name, "arguments": "".join(self._arguments)}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hubgate.core.transcoding import Label
+from hubgate.core.transcoding.text_runs import TextRun
 from hubgate.domain.errors import UpstreamUnreadable
 from hubgate.web.responses.items import (
     Event,
@@ -65,6 +66,16 @@ class Response:
                 self._finish_reason = choice.finish_reason or self._finish_reason
                 yield from map(self._numbered, self._add(choice, choice.message or choice.delta or Message()))
 
+    def add_run(self, run: TextRun[ChatReply]) -> Iterator[Event]:
+        """Chunks of a chat that have nothing but text.
+
+        The last event stands for all of theirs: it has the sequence number of the first, and an empty text.
+        """
+        kind = TextItem if run.field == "content" else self._reasoning
+        yield from map(self._numbered, self._begin_text(kind))
+        yield self._numbered(self._text.add_run(run.texts))
+        self._sequence += len(run.texts) - 1
+
     def end(self) -> Iterator[Event]:
         """The last events."""
         if not self._done and self._open is None:
@@ -109,10 +120,8 @@ class Response:
             (Refusal, message.refusal),
         ):
             if text:
-                if type(self._open) is not kind:
-                    yield from self._switch(kind(self._label.id, self._next_index))
-                assert isinstance(self._open, TextItem)  # noqa: S101 - just opened
-                yield from self._open.add(text, logprobs if kind is TextItem else ())
+                yield from self._begin_text(kind)
+                yield self._text.add(text, logprobs if kind is TextItem else ())
         for place, call in enumerate(message.tool_calls or ()):
             yield from self._add_call(call, place if choice.message else call.index)
 
@@ -132,11 +141,21 @@ class Response:
             self._call = index
         if arguments := call.function.arguments_text:
             assert isinstance(self._open, FunctionCall)  # noqa: S101 - `_call` is its index
-            yield from self._open.add(arguments)
+            yield self._open.add(arguments)
 
     @property
     def _next_index(self) -> int:
         return len(self._done) + (self._open is not None)
+
+    @property
+    def _text(self) -> TextItem:
+        assert isinstance(self._open, TextItem)  # noqa: S101 - after `_begin_text`
+        return self._open
+
+    def _begin_text(self, kind: type[TextItem]) -> Iterator[Event]:
+        """The events before a piece of text, if the open item is of another kind."""
+        if type(self._open) is not kind:
+            yield from self._switch(kind(self._label.id, self._next_index))
 
     def _switch(self, item: Item) -> Iterator[Event]:
         yield from self._close("completed")

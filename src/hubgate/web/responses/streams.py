@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from hubgate.core.transcoding import decode_replies, decode_reply
+from hubgate.core.transcoding import decode_reply
 from hubgate.core.transcoding.objects import FIELDS_DECODER, Usage
+from hubgate.core.transcoding.text_runs import TextRun
 from hubgate.domain.errors import HubgateError
 from hubgate.web.responses.items import Event
 from hubgate.web.responses.response import Response, error_event
-from hubgate.web.shared.chat_reply import CHAT_REPLY
-from hubgate.web.shared.sse import named_event, token_totals
+from hubgate.web.shared.chat_reply import chunk_reader
+from hubgate.web.shared.sse import around_text, encode_each, named_event, token_totals
 
 
 class ResponseEncoder:
@@ -20,16 +21,22 @@ class ResponseEncoder:
 
     def __init__(self, response: Response) -> None:
         self._response = response
+        self._reader = chunk_reader()
         self._pieces = 0
         self._unsent: list[bytes] = []
         """Events before a payload that is not valid."""
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
         self._unsent = [] if self._pieces else [_encode(self._response.begin())]
-        for chunk in decode_replies(payloads, CHAT_REPLY):
-            self._pieces += 1
-            for event in self._response.add(chunk):
-                self._unsent.append(_encode([event]))
+        for part in self._reader.read(payloads):
+            if isinstance(part, TextRun):
+                self._pieces += len(part.texts)
+                *begin, like = self._response.add_run(part)
+                self._unsent += (_encode(begin), _encode_run(like, part.texts))
+            else:
+                self._pieces += 1
+                for event in self._response.add(part):
+                    self._unsent.append(_encode([event]))
         encoded, self._unsent = b"".join(self._unsent), []
         return encoded
 
@@ -119,3 +126,16 @@ def complete(native: bytes, response: Response) -> bytes:
 
 def _encode(events: Iterable[Event]) -> bytes:
     return b"".join(named_event(event["type"], msgspec.json.encode(event)) for event in events)
+
+
+def _encode_run(like: Event, deltas: Sequence[str]) -> bytes:
+    """Events with these deltas, and consecutive numbers; `like` is the first of them with an empty delta."""
+    before, after = around_text(_encode([like]), "delta")
+    first, name = like["sequence_number"], b'"sequence_number":'
+    before, _, place = before.partition(b"%b%d" % (name, first))
+    before += name
+    parts = [b"", place, b"", after + before] * len(deltas)
+    parts[0::4] = encode_each(range(first, first + len(deltas)))
+    parts[2::4] = encode_each(deltas)
+    parts[-1] = after
+    return before + b"".join(parts)

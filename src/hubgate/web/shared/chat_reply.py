@@ -8,6 +8,7 @@ import msgspec
 
 from hubgate.core.transcoding import decode_reply
 from hubgate.core.transcoding.objects import Usage
+from hubgate.core.transcoding.text_runs import ChunkReader, TextField
 
 _STRING = msgspec.json.Decoder(str)
 
@@ -36,7 +37,7 @@ class ToolCall(msgspec.Struct):
     function: Function = msgspec.field(default_factory=Function)
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, gc=False):
     """A message, or the delta of a chunk."""
 
     content: str | None = None
@@ -51,11 +52,11 @@ class Message(msgspec.Struct):
         return self.reasoning or self.reasoning_content or ""
 
 
-class Logprobs(msgspec.Struct):
+class Logprobs(msgspec.Struct, gc=False):
     content: list[dict[str, Any]] | None = None
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     index: int = 0
     message: Message | None = None
     delta: Message | None = None
@@ -76,7 +77,7 @@ class ChatUsage(Usage):
     completion_tokens_details: CompletionDetails | None = None
 
 
-class ChatReply(msgspec.Struct):
+class ChatReply(msgspec.Struct, gc=False):
     """A whole reply, or a chunk."""
 
     choices: list[Choice] = []
@@ -84,3 +85,22 @@ class ChatReply(msgspec.Struct):
 
 
 CHAT_REPLY = msgspec.json.Decoder(ChatReply)
+
+
+def chunk_reader() -> ChunkReader[ChatReply]:
+    """For the chunks of one stream."""
+    return ChunkReader(CHAT_REPLY, _only_text)
+
+
+def _only_text(chunk: ChatReply) -> tuple[TextField, str] | None:
+    """The text of a chunk that has nothing else."""
+    if len(chunk.choices) != 1 or chunk.usage is not None:
+        return None
+    choice = chunk.choices[0]
+    delta = choice.delta
+    if delta is None or choice.index or choice.message or choice.finish_reason or choice.logprobs:
+        return None
+    content, thinking = delta.content, delta.reasoning or delta.reasoning_content
+    if delta.refusal or delta.tool_calls or bool(content) == bool(thinking):
+        return None
+    return ("content", content) if content else ("reasoning", thinking or "")

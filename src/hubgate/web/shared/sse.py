@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
+
+import msgspec
 
 from hubgate.core.generation import ManagedStream
 from hubgate.core.sse import DATA, PlainEvents
@@ -17,6 +19,7 @@ from hubgate.web.http.request_context import RequestContext
 from hubgate.web.shared.embeddings import waited_header
 
 EVENT_STREAM = b"text/event-stream"
+_ENCODER = msgspec.json.Encoder()
 _LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
 _HEADERS = (
     (b"cache-control", b"no-cache"),
@@ -109,6 +112,23 @@ def named_event(name: str, payload: bytes) -> bytes:
     if _LINE_FEED in payload or _CARRIAGE_RETURN in payload:
         payload = _on_one_line(payload)
     return b"event: %b\ndata: %b\n\n" % (name.encode(), payload)
+
+
+def text_events(event: bytes, field: str, texts: Sequence[str]) -> bytes:
+    """Events that differ in nothing but the text of a field; `event` is one of them with an empty text."""
+    before, after = around_text(event, field)
+    return before + (after + before).join(encode_each(texts)) + after
+
+
+def around_text(event: bytes, field: str) -> tuple[bytes, bytes]:
+    """What precedes and what follows the text of this field, which is empty."""
+    before, _, after = event.rpartition(b'"%b":""' % field.encode())
+    return b'%b"%b":' % (before, field.encode()), after
+
+
+def encode_each(values: Iterable[str | int]) -> list[bytes]:
+    """Each as JSON."""
+    return _ENCODER.encode_lines(values).split(b"\n")[:-1]  # a line break within a string is escaped
 
 
 async def send_stream(
