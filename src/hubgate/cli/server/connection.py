@@ -17,6 +17,7 @@ import httptools
 
 from hubgate.cli.server.cycle import STATUS_LINES, Cycle
 from hubgate.cli.server.known_heads import Found, KnownHeads
+from hubgate.core.traffic.outbox import Outbox
 from hubgate.web.http.body import ARRIVED, BROKEN, EXCESS, SLOW
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Connection(asyncio.Protocol):
         "_local",
         "_loop",
         "_max_connections",
+        "_outbox",
         "_owed",
         "_parser",
         "_pipelined",
@@ -108,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._keep_alive_seconds = config.timeout_keep_alive
         self._state = server_state
         self._loop = loop = _loop or asyncio.get_running_loop()
+        self._outbox = Outbox.of(loop)
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         # A request after one with `Connection: close` must not keep that one from its response.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
@@ -160,16 +163,16 @@ class Connection(asyncio.Protocol):
         if self._responding is not None:
             (self._pipelined[-1] if self._pipelined else self._responding).keep_alive = False
         elif self._served:
-            self.transport.close()
+            self.close()
         else:
             self._loop.call_later(self.last_request_seconds, self._close_unused)
 
     def write(self, data: bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(data)
+            self._outbox.write(self.transport, data)
 
     def close(self) -> None:
-        self.transport.close()
+        self._outbox.close(self.transport)
 
     def pause_writing(self) -> None:
         self.unwritable = asyncio.Event()
@@ -302,7 +305,7 @@ class Connection(asyncio.Protocol):
         if cycle.head_digest:
             self.known_heads.remember(cycle.head_digest, cycle.scope)
         if not cycle.keep_alive:
-            self.transport.close()
+            self.close()
         if self.transport.is_closing():
             return
         if self._reading_paused:
@@ -383,7 +386,7 @@ class Connection(asyncio.Protocol):
         elif self._owed == _BODY and self._awaits_body():
             self._abort_body(SLOW)
         else:
-            self.transport.close()
+            self.close()
 
     def _abort_body(self, fault: str) -> None:
         """Stop reading the body and let the application respond; the connection closes after that response."""
@@ -399,7 +402,7 @@ class Connection(asyncio.Protocol):
             if isinstance(one, Connection) and one._is_idle()  # noqa: SLF001
         }
         if idle:
-            idle[min(idle)].transport.close()
+            idle[min(idle)].close()
         return bool(idle)
 
     def _is_idle(self) -> bool:
@@ -418,11 +421,11 @@ class Connection(asyncio.Protocol):
                 b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             )
             self.write(STATUS_LINES[status] + head % len(text) + text)
-        self.transport.close()
+        self.close()
 
     def _close_unused(self) -> None:
         if not self._served and not self._unread:
-            self.transport.close()
+            self.close()
 
 
 def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:

@@ -12,6 +12,7 @@ from typing import cast
 import httptools
 
 from hubgate.core.off_loop import off_loop, total
+from hubgate.core.traffic.outbox import Outbox
 from hubgate.upstreams.http.failures import DecompressionError, HeadersTooLarge, NotHttp, TooLarge
 from hubgate.upstreams.http.known_head import LastHead
 from hubgate.upstreams.http.messages import ReplyHeaders
@@ -47,6 +48,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport = _NO_TRANSPORT
         self.loop = asyncio.get_running_loop()
+        self._outbox = Outbox.of(self.loop)
         self._timer: asyncio.TimerHandle | None = None
         """Fires at the deadline or before: requests come so often that none has a timer of its own."""
         self._timer_at = math.inf
@@ -107,7 +109,10 @@ class Connection(asyncio.Protocol):
         self._last_head = last_head
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
-        self.transport.write(head if self._unsent else head + body)
+        if self._unsent:
+            self.transport.write(head)
+        else:
+            self._outbox.write(self.transport, head + body)
         return self._unsent
 
     async def send_rest(self, body: bytes, until: float) -> None:
