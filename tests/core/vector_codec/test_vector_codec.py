@@ -183,6 +183,7 @@ damaged_base64 = st.tuples(
 @example(texts=[b' "AACAPw=="', b'"AAAAvw==" '])
 @example(texts=[b'"AACAPw=="', b'"AACAPwAAgD8="'])  # different dimensions
 @example(texts=[b'"AACAP==="'])
+@example(texts=[b'"AAAAAAAAgD\\/lE44+"'])
 @example(texts=[b"[0.5]"])
 def test_reads_vectors_in_base64_and_nothing_else(texts: list[bytes]) -> None:
     expected = None
@@ -191,7 +192,9 @@ def test_reads_vectors_in_base64_and_nothing_else(texts: list[bytes]) -> None:
         sizes = {len(item) for item in items}
         if len(sizes) == 1 and sizes != {0} and not any(size % 4 for size in sizes):
             expected = (items, sizes.pop() // 4) if all(map(pure.is_finite, items)) else None
-    assert all(codec.from_base64(texts) == expected for codec in CODECS)
+    # A codec may leave strings with escapes to its caller.
+    allowed = [expected, None] if any(b"\\" in text for text in texts) else [expected]
+    assert all(codec.from_base64(texts) in allowed for codec in CODECS)
 
 
 @both
