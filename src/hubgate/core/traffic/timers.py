@@ -57,17 +57,12 @@ class Timers:
             self.look_at(max(min(timer.when for timer in self.pending), now + _GRAIN))
 
 
-class Timer:
+class Timer(msgspec.Struct, eq=False):
     """See `Timers.call_at`."""
 
-    __slots__ = ("_callback", "_pending", "when")
-
-    def __init__(
-        self, pending: dict[Timer | TimeLimit, None], when: float, callback: Callable[[], None]
-    ) -> None:
-        self._pending = pending
-        self.when = when
-        self._callback = callback
+    _pending: dict[Timer | TimeLimit, None]
+    when: float
+    _callback: Callable[[], None]
 
     def cancel(self) -> None:
         """Do not call back. Does nothing if it was called or cancelled."""
