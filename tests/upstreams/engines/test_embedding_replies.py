@@ -169,3 +169,8 @@ def test_web_page_is_recognized_by_content_type() -> None:
     with pytest.raises(UpstreamUnreadable) as caught:
         read_embeddings(reply(b"", "text/html; charset=utf-8"), 1)
     assert caught.value.cause is Cause.NOT_AN_API
+
+
+def test_json_is_read_whatever_its_content_type() -> None:
+    """Flask sends what a handler returns as a text with `text/html`."""
+    assert len(read_embeddings(reply([[0.5, 1.0]], "text/html; charset=utf-8"), 1).items) == 1
