@@ -18,8 +18,6 @@ from hubgate.web.admin import routes as admin
 from hubgate.web.cohere import routes as cohere
 from hubgate.web.console import routes as console
 from hubgate.web.elastic import routes as elastic
-from hubgate.web.http.acknowledged import Acknowledged
-from hubgate.web.http.asgi import AsgiApp
 from hubgate.web.http.dispatch import Dispatch
 from hubgate.web.http.face import Services
 from hubgate.web.http.guard import Guard
@@ -76,11 +74,8 @@ def create_app(
         Route("/metrics", health.metrics),
         *(route for face in FACES for route in face.routes(services)),
     ]
-    dispatch: AsgiApp = Dispatch(routes, access.limits)
-    if gateway.gates is not None:
-        dispatch = Acknowledged(dispatch, gateway.gates)
     return Guard(
-        dispatch,
+        Dispatch(routes, access.limits, gateway.gates),
         FACES,
         access,
         meter,

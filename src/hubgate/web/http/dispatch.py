@@ -9,8 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route, Router
 
 from hubgate.domain.errors import NotFound
+from hubgate.service.cluster.gates import Gates
 from hubgate.service.keys.shared_limits import SharedKeyLimits
-from hubgate.web.http.asgi import Receive, Scope, Send, read_body, take_arrived
+from hubgate.web.http.acknowledged import Acknowledged
+from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send, read_body, take_arrived
 from hubgate.web.http.errors import MethodNotAllowed
 from hubgate.web.http.face import MAX_REMEMBERED_PATH, Handler, InferenceRoute
 from hubgate.web.http.head import HEAD
@@ -22,7 +24,12 @@ _NO_PARAMETERS: dict[str, str] = {}
 class Dispatch:
     """The routes of all faces as one ASGI application. Where two routes have the same path, the first one wins."""
 
-    def __init__(self, routes: Iterable[BaseRoute | InferenceRoute], limits: SharedKeyLimits) -> None:
+    def __init__(
+        self,
+        routes: Iterable[BaseRoute | InferenceRoute],
+        limits: SharedKeyLimits,
+        gates: Gates | None = None,
+    ) -> None:
         self.routes = tuple(routes)
         self._by_path: dict[str, Handler] = {}
         self._by_segment = _Node()
@@ -33,7 +40,9 @@ class Dispatch:
                 else:
                     self._by_path.setdefault(route.path.rstrip("/"), route.handler)
         others = [route for route in self.routes if isinstance(route, BaseRoute)]
-        self._router = Router(others, redirect_slashes=False)
+        router = Router(others, redirect_slashes=False)
+        # Calls change nothing that other gateways have to know.
+        self._router: AsgiApp = router if gates is None else Acknowledged(router, gates)
         self._limits = limits
         self._find = lru_cache(maxsize=1024)(self._find_handler)
 
