@@ -17,7 +17,7 @@ from hubgate.web.cohere.chat_replies import (
     usage_of,
 )
 from hubgate.web.shared.chat_reply import ChatReply, Message, ToolCall, chunk_reader
-from hubgate.web.shared.sse import named_event, text_events, token_totals
+from hubgate.web.shared.sse import TextEvents, named_event, token_totals
 
 _PARTS = {"content": "text", "reasoning": "thinking"}
 """Cohere's names of what a chunk contains."""
@@ -75,6 +75,8 @@ class V2Stream(_ChatStream):
         self._open: tuple[str, object] | None = None
         """The part that is being written: its kind, and which tool call it is."""
         self._index = -1
+        self._deltas: TextEvents
+        """Of the part, if it is text or reasoning."""
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
         return b"".join(event for part in self._reader.read(payloads) for event in self._events(part))
@@ -118,7 +120,8 @@ class V2Stream(_ChatStream):
             begin = self._close()
             self._open_part(kind, None)
             begin += self._delta("content-start", {"content": {"type": kind, kind: ""}})
-        return begin + text_events(self._delta("content-delta", {"content": {kind: ""}}), kind, texts)
+            self._deltas = TextEvents(self._delta("content-delta", {"content": {kind: ""}}), kind)
+        return begin + self._deltas.render(texts)
 
     def _tool_call(self, call: ToolCall) -> bytes:
         kind, which = self._open or ("", None)
@@ -163,8 +166,7 @@ class V1Stream(_ChatStream):
                 start = {"event_type": "stream-start", "generation_id": self._id}
                 lines.append(_line(start, is_finished=False))
             if texts:
-                line = _line({"event_type": "text-generation", "text": ""}, is_finished=False)
-                lines.append(text_events(line, "text", texts))
+                lines.append(_V1_TEXTS.render(texts))
         return b"".join(lines)
 
     def finish(self) -> bytes:
@@ -186,3 +188,6 @@ def _event(event: dict[str, Any]) -> bytes:
 
 def _line(line: dict[str, Any], *, is_finished: bool) -> bytes:
     return msgspec.json.encode({"is_finished": is_finished, **line}) + b"\n"
+
+
+_V1_TEXTS = TextEvents(_line({"event_type": "text-generation", "text": ""}, is_finished=False), "text")

@@ -14,7 +14,7 @@ from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import HubgateError
 from hubgate.web.elastic.errors import ChatError, render
 from hubgate.web.http.errors import error_response, status_of
-from hubgate.web.shared.sse import sse_events, text_events, token_totals
+from hubgate.web.shared.sse import TextEvents, sse_events, token_totals
 
 _MESSAGE, _ERROR = b"event: message\ndata: ", b"event: error\ndata: "
 _DONE = sse_events((b"[DONE]",), _MESSAGE)
@@ -114,6 +114,9 @@ class ElasticEncoder:
         self._usage: _Usage | Usage | None = None
         self._pieces = 0
         self._reader = ChunkReader(_CHAT, _only_text)
+        self._like: _Chat | None = None
+        self._texts: TextEvents
+        """Of chunks that are like that one."""
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
         self._pieces += len(payloads)
@@ -141,8 +144,12 @@ class ElasticEncoder:
     def _chat_events(self, part: _Chat | TextRun[_Chat]) -> bytes:
         """The events of a chunk, or of a run of chunks."""
         if isinstance(part, TextRun):
-            setattr(part.like.choices[0].delta, part.field, "")
-            return text_events(sse_events((_ENCODER.encode(part.like),), _MESSAGE), part.field, part.texts)
+            if part.like is not self._like:
+                self._like = part.like
+                setattr(part.like.choices[0].delta, part.field, "")
+                event = sse_events((_ENCODER.encode(part.like),), _MESSAGE)
+                self._texts = TextEvents(event, part.field)
+            return self._texts.render(part.texts)
         self._usage = part.usage or self._usage
         return sse_events((_ENCODER.encode(part),), _MESSAGE)
 

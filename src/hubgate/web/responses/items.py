@@ -58,9 +58,12 @@ class TextItem:
         self._logprobs += logprobs
         return self._delta(text, logprobs)
 
-    def add_run(self, texts: Sequence[str]) -> Event:
-        """Pieces of the text: the event of each, with an empty text."""
+    def add_run(self, texts: Sequence[str]) -> None:
+        """Pieces of the text. The event of each is `empty_delta` with this text."""
         self._texts += texts
+
+    @property
+    def empty_delta(self) -> Event:
         return self._delta("", ())
 
     def close(self, status: str) -> Iterator[Event]:

@@ -66,15 +66,18 @@ class Response:
                 self._finish_reason = choice.finish_reason or self._finish_reason
                 yield from map(self._numbered, self._add(choice, choice.message or choice.delta or Message()))
 
-    def add_run(self, run: TextRun[ChatReply]) -> Iterator[Event]:
+    def add_run(self, run: TextRun[ChatReply]) -> tuple[list[Event], TextItem, int]:
         """Chunks of a chat that have nothing but text.
 
-        The last event stands for all of theirs: it has the sequence number of the first, and an empty text.
+        Returns:
+            The events before theirs, their item, and the sequence number of their first event; the others follow it.
         """
         kind = TextItem if run.field == "content" else self._reasoning
-        yield from map(self._numbered, self._begin_text(kind))
-        yield self._numbered(self._text.add_run(run.texts))
-        self._sequence += len(run.texts) - 1
+        begin = [*map(self._numbered, self._begin_text(kind))]
+        first = self._sequence
+        self._sequence += len(run.texts)
+        self._text.add_run(run.texts)
+        return begin, self._text, first
 
     def end(self) -> Iterator[Event]:
         """The last events."""

@@ -10,7 +10,7 @@ from hubgate.core.transcoding import decode_reply
 from hubgate.core.transcoding.objects import FIELDS_DECODER, Usage
 from hubgate.core.transcoding.text_runs import TextRun
 from hubgate.domain.errors import HubgateError
-from hubgate.web.responses.items import Event
+from hubgate.web.responses.items import Event, TextItem
 from hubgate.web.responses.response import Response, error_event
 from hubgate.web.shared.chat_reply import chunk_reader
 from hubgate.web.shared.sse import around_text, encode_each, named_event, token_totals
@@ -23,6 +23,9 @@ class ResponseEncoder:
         self._response = response
         self._reader = chunk_reader()
         self._pieces = 0
+        self._item: TextItem | None = None
+        self._deltas: _Deltas
+        """Of this item."""
         self._unsent: list[bytes] = []
         """Events before a payload that is not valid."""
 
@@ -31,8 +34,10 @@ class ResponseEncoder:
         for part in self._reader.read(payloads):
             if isinstance(part, TextRun):
                 self._pieces += len(part.texts)
-                *begin, like = self._response.add_run(part)
-                self._unsent += (_encode(begin), _encode_run(like, part.texts))
+                begin, item, first = self._response.add_run(part)
+                if item is not self._item:
+                    self._item, self._deltas = item, _Deltas(item.empty_delta)
+                self._unsent += (_encode(begin), self._deltas.render(first, part.texts))
             else:
                 self._pieces += 1
                 for event in self._response.add(part):
@@ -52,6 +57,25 @@ class ResponseEncoder:
         if usage := self._response.usage:
             counted = Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
         return token_totals(counted, self._pieces)
+
+
+class _Deltas:
+    """Encodes the deltas of an item, whose events differ in nothing else but their sequence numbers."""
+
+    def __init__(self, empty: Event) -> None:
+        name = b'"sequence_number":'
+        event = _encode([{"type": empty["type"], "sequence_number": 0, **empty}])
+        before, after = around_text(event, "delta")
+        before, _, self._between = before.partition(name + b"0")
+        self._before, self._after = before + name, after
+
+    def render(self, first: int, deltas: Sequence[str]) -> bytes:
+        """The events; `first` is the sequence number of the first one."""
+        parts = [b"", self._between, b"", self._after + self._before] * len(deltas)
+        parts[0::4] = encode_each(range(first, first + len(deltas)))
+        parts[2::4] = encode_each(deltas)
+        parts[-1] = self._after
+        return self._before + b"".join(parts)
 
 
 class _NativeUsage(msgspec.Struct):
@@ -126,16 +150,3 @@ def complete(native: bytes, response: Response) -> bytes:
 
 def _encode(events: Iterable[Event]) -> bytes:
     return b"".join(named_event(event["type"], msgspec.json.encode(event)) for event in events)
-
-
-def _encode_run(like: Event, deltas: Sequence[str]) -> bytes:
-    """Events with these deltas, and consecutive numbers; `like` is the first of them with an empty delta."""
-    before, after = around_text(_encode([like]), "delta")
-    first, name = like["sequence_number"], b'"sequence_number":'
-    before, _, place = before.partition(b"%b%d" % (name, first))
-    before += name
-    parts = [b"", place, b"", after + before] * len(deltas)
-    parts[0::4] = encode_each(range(first, first + len(deltas)))
-    parts[2::4] = encode_each(deltas)
-    parts[-1] = after
-    return before + b"".join(parts)

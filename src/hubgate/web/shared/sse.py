@@ -114,10 +114,20 @@ def named_event(name: str, payload: bytes) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), payload)
 
 
-def text_events(event: bytes, field: str, texts: Sequence[str]) -> bytes:
-    """Events that differ in nothing but the text of a field; `event` is one of them with an empty text."""
-    before, after = around_text(event, field)
-    return before + (after + before).join(encode_each(texts)) + after
+class TextEvents:
+    """Renders events that differ in nothing but the text of a field.
+
+    Args:
+        event: one of them, with an empty text.
+        field: of the text; its last occurrence that is empty.
+    """
+
+    def __init__(self, event: bytes, field: str) -> None:
+        self._before, self._after = around_text(event, field)
+        self._between = self._after + self._before
+
+    def render(self, texts: Sequence[str]) -> bytes:
+        return b"%b%b%b" % (self._before, self._between.join(encode_each(texts)), self._after)
 
 
 def around_text(event: bytes, field: str) -> tuple[bytes, bytes]:
