@@ -13,6 +13,7 @@ from hubgate.core.sse import PlainEvents
 from hubgate.core.transcoding import Label
 from hubgate.domain.calls import WireFormat
 from hubgate.domain.endpoint import Task
+from hubgate.domain.errors import UpstreamUnreadable
 from hubgate.web.cohere.chat_streams import V1Stream, V2Stream
 from hubgate.web.elastic.generation import ElasticEncoder
 from hubgate.web.responses.response import Response
@@ -57,3 +58,13 @@ def test_events_that_arrive_together_are_encoded_as_one_by_one(
     expected = b"".join([single.encode([one]) for one in payloads]) + single.finish()
     assert together.encode(PlainEvents(text, len(payloads))) + together.finish() == expected
     assert together.tokens == single.tokens
+
+
+@pytest.mark.parametrize("face", [face for face in ENCODERS if face != "Elasticsearch"])
+def test_events_before_a_chunk_that_is_not_valid_are_sent(face: str) -> None:
+    payloads = [payload({"role": "assistant", "content": text}) for text in ("one", "two")]
+    together, single = ENCODERS[face](), ENCODERS[face]()
+    with pytest.raises(UpstreamUnreadable) as caught:
+        together.encode([*payloads, b"{"])
+    expected = b"".join([single.encode([one]) for one in payloads]) + single.encode_error(caught.value)
+    assert together.encode_error(caught.value) == expected

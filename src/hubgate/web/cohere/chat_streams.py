@@ -41,6 +41,13 @@ class _ChatStream:
         self._reason = "COMPLETE"
         self._pieces = 0
         self._started = False
+        self._unsent: list[bytes] = []
+        """Events before a chunk that is not valid."""
+
+    def encode(self, payloads: Sequence[bytes]) -> bytes:
+        for part in self._reader.read(payloads):
+            self._unsent += self._events(part)
+        return self._take_unsent()
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -63,6 +70,13 @@ class _ChatStream:
         self._pieces += len(run.texts)
         (self._texts if run.field == "content" else self._thoughts).extend(run.texts)
 
+    def _events(self, part: ChatReply | TextRun[ChatReply]) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    def _take_unsent(self) -> bytes:
+        encoded, self._unsent = b"".join(self._unsent), []
+        return encoded
+
     def _final_usage(self) -> Usage:
         return self._usage or estimate(self._prompt, "".join((*self._thoughts, *self._texts)))
 
@@ -78,9 +92,6 @@ class V2Stream(_ChatStream):
         self._deltas: TextEvents
         """Of the part, if it is text or reasoning."""
 
-    def encode(self, payloads: Sequence[bytes]) -> bytes:
-        return b"".join(event for part in self._reader.read(payloads) for event in self._events(part))
-
     def finish(self) -> bytes:
         usage = usage_of(self._final_usage())
         last = {"type": "message-end", "delta": {"finish_reason": self._reason, "usage": usage}}
@@ -89,7 +100,7 @@ class V2Stream(_ChatStream):
     def encode_error(self, error: HubgateError) -> bytes:
         """A last event without usage: Cohere's clients know no other way to end a message that failed."""
         last = {"type": "message-end", "delta": {"finish_reason": "ERROR", "error": str(error)}}
-        return self._close() + _event(last)
+        return self._take_unsent() + self._close() + _event(last)
 
     def _events(self, part: ChatReply | TextRun[ChatReply]) -> Iterator[bytes]:
         if isinstance(part, TextRun):
@@ -152,23 +163,6 @@ class V2Stream(_ChatStream):
 
 
 class V1Stream(_ChatStream):
-    def encode(self, payloads: Sequence[bytes]) -> bytes:
-        lines: list[bytes] = []
-        for part in self._reader.read(payloads):
-            if isinstance(part, TextRun):
-                self._read_run(part)
-                texts = part.texts if part.field == "content" else ()
-            else:
-                content = self._read(part).content
-                texts = [content] if content else ()
-            if not self._started:
-                self._started = True
-                start = {"event_type": "stream-start", "generation_id": self._id}
-                lines.append(_line(start, is_finished=False))
-            if texts:
-                lines.append(_V1_TEXTS.render(texts))
-        return b"".join(lines)
-
     def finish(self) -> bytes:
         text = "".join(self._texts)
         reply = reply_v1(text, self._reason, self._final_usage(), self._id)
@@ -179,7 +173,20 @@ class V1Stream(_ChatStream):
         text = "".join(self._texts)
         reply = {"response_id": self._id, "generation_id": self._id, "text": text, "finish_reason": "ERROR"}
         last = {"event_type": "stream-end", "finish_reason": "ERROR", "error": str(error), "response": reply}
-        return _line(last, is_finished=True)
+        return self._take_unsent() + _line(last, is_finished=True)
+
+    def _events(self, part: ChatReply | TextRun[ChatReply]) -> Iterator[bytes]:
+        if isinstance(part, TextRun):
+            self._read_run(part)
+            texts = part.texts if part.field == "content" else ()
+        else:
+            content = self._read(part).content
+            texts = [content] if content else ()
+        if not self._started:
+            self._started = True
+            yield _line({"event_type": "stream-start", "generation_id": self._id}, is_finished=False)
+        if texts:
+            yield _V1_TEXTS.render(texts)
 
 
 def _event(event: dict[str, Any]) -> bytes:
