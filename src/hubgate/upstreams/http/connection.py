@@ -57,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self._last_head: LastHead | None = None
+        """Until a reply that may have this head begins."""
         self.idle_since = 0.0
         self.idle_line: deque[Connection] = deque()
         """Where it waits for the next request; set by its pool."""
@@ -102,7 +103,7 @@ class Connection(asyncio.Protocol):
             body: the whole body.
             bound: the most bytes of the reply's body, or of its buffer if it is streamed.
             last_head: of replies to such requests, for a reply that is not streamed.
-            streams: whether the reply is read with `take`, not with `read_all`.
+            streams: whether the reply is read with `take`, not with `take_pieces`.
         """
         self._reset(bound, streams=streams)
         self._unsent = len(body) > WRITE_BYTES
