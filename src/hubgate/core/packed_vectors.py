@@ -1,4 +1,4 @@
-"""The bytes of a cached vector, on disk and in a shared cache."""
+"""The bytes of a cached vector in a cache that gateways share."""
 
 from __future__ import annotations
 
