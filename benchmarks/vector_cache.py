@@ -22,8 +22,8 @@ from typing import Any, Protocol
 from support import machine
 from support.table import show
 
-from hubgate.core.packed_vectors import pack, unpack
 from hubgate.domain.calls import CachedVector
+from hubgate.store.valkey.packed_vectors import pack, unpack
 from hubgate.store.vectors.log import VectorLog
 
 LMDB = "1.7.5"

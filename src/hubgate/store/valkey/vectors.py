@@ -8,10 +8,10 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from hubgate.core.packed_vectors import pack, unpack
 from hubgate.core.traffic.outage import PAUSE_SECONDS, Outage
 from hubgate.domain.errors import StoreFailed
 from hubgate.store.valkey.connection import KEY_PREFIX, ValkeyConnection
+from hubgate.store.valkey.packed_vectors import pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
