@@ -90,6 +90,15 @@ async def test_usage_that_the_engine_does_not_count_is_estimated_and_marked(gate
     assert usage["tokens"]["output_tokens"] > 0
 
 
+async def test_white_space_and_escapes_do_not_change_the_estimate(gateway: ScriptedGateway) -> None:
+    gateway.script.written = replying({"role": "assistant", "content": "hello"})
+    messages = [{"role": "user", "content": "Wörter über Wörter"}]
+    compact = json.dumps({"model": "llm", "messages": messages}, separators=(",", ":"), ensure_ascii=False)
+    spaced = json.dumps({"model": "llm", "messages": messages}, indent=4)
+    one, other = [await gateway.request("POST", "/v2/chat", body.encode()) for body in (compact, spaced)]
+    assert one.json()["usage"] == other.json()["usage"]
+
+
 async def test_tool_calls_and_reasoning_are_coheres(gateway: ScriptedGateway) -> None:
     calls = [
         {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
@@ -182,6 +191,13 @@ async def test_messages_have_openais_content_at_the_engine(gateway: ScriptedGate
         {"role": "tool", "tool_call_id": "c", "content": 'd{"e":1}'},
         {"role": "assistant", "content": "f"},
     ]
+
+
+async def test_messages_of_role_and_text_reach_the_engine_as_they_came(gateway: ScriptedGateway) -> None:
+    messages = b'[ {"content": "h\\u00f6", "role": "system"},\n {"role": "user", "content": ""} ]'
+    reply = await gateway.request("POST", "/v2/chat", b'{"model":"llm","messages":' + messages + b"}")
+    assert reply.status == 200
+    assert gateway.script.write_calls[-1].fields == {"messages": messages}
 
 
 async def test_history_and_preamble_of_version_1_are_messages(gateway: ScriptedGateway) -> None:

@@ -25,21 +25,19 @@ def render_v2(body: bytes, reply_id: str, prompt: bytes) -> bytes:
     """
     message, reason, usage = _read(body, prompt)
     content: list[dict[str, str]] = []
-    if message.thinking:
-        content.append({"type": "thinking", "thinking": message.thinking})
+    if thinking := message.thinking:
+        content.append({"type": "thinking", "thinking": thinking})
     if message.content:
         content.append({"type": "text", "text": message.content})
-    calls = [
-        {"id": call.id or "", "type": "function", "function": _function(call)}
-        for call in message.tool_calls or ()
-    ]
-    reply = {
-        "id": reply_id,
-        "finish_reason": reason,
-        "message": {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})},
-        "usage": usage_of(usage),
-    }
-    return msgspec.json.encode(reply)
+    written: dict[str, Any] = {"role": "assistant", "content": content}
+    if message.tool_calls:
+        written["tool_calls"] = [
+            {"id": call.id or "", "type": "function", "function": _function(call)}
+            for call in message.tool_calls
+        ]
+    return msgspec.json.encode(
+        {"id": reply_id, "finish_reason": reason, "message": written, "usage": usage_of(usage)}
+    )
 
 
 def render_v1(body: bytes, reply_id: str, prompt: bytes) -> bytes:
@@ -61,13 +59,17 @@ def reply_v1(text: str, reason: str, usage: Usage, reply_id: str) -> dict[str, A
 def usage_of(usage: Usage) -> dict[str, Any]:
     """Cohere's `usage`, and hubgate's `estimated` if the engine counted no tokens."""
     tokens = {"input_tokens": usage.prompt_tokens or 0, "output_tokens": usage.completion_tokens or 0}
-    mark = {"estimated": True} if usage.estimated is True else {}
-    return {"billed_units": tokens, "tokens": tokens, **mark}
+    if usage.estimated is True:
+        return {"billed_units": tokens, "tokens": tokens, "estimated": True}
+    return {"billed_units": tokens, "tokens": tokens}
 
 
 def estimate(prompt: bytes, written: str) -> Usage:
+    without_spaces_and_escapes = msgspec.json.encode(msgspec.json.decode(prompt)).decode()
     return Usage(
-        estimate_tokens((prompt.decode(),)), estimate_tokens((written,)) if written else 0, estimated=True
+        estimate_tokens((without_spaces_and_escapes,)),
+        estimate_tokens((written,)) if written else 0,
+        estimated=True,
     )
 
 

@@ -6,7 +6,7 @@ The parameters have other names. Fields that neither Cohere nor hubgate knows go
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -28,6 +28,18 @@ _UNSUPPORTED = {
     "max_input_tokens": "Omit it.",
     "raw_prompting": "Omit it, or use /v1/completions.",
 }
+_TRANSLATED = frozenset({*_IGNORED, *_UNSUPPORTED, *_RENAMED, "safety_mode", "response_format"})
+_TOOL_FIELDS = frozenset({"strict_tools", "tools", "tool_choice"})
+
+
+class _PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A message of version 2 that engines understand as it is."""
+
+    role: str
+    content: str
+
+
+_PLAIN_MESSAGES = msgspec.json.Decoder(Annotated[list[_PlainMessage], msgspec.Meta(min_length=1)])
 
 
 class _Turn(msgspec.Struct):
@@ -45,23 +57,13 @@ class _ResponseFormat(msgspec.Struct):
 
 
 def fields_of_v2(fields: Fields) -> dict[str, bytes]:
-    messages = fields.take("messages", list[dict[str, Any]])
-    if not messages:
-        raise InvalidRequest(
-            "[messages] must be a list of messages.",
-            remedy='Send for example [{"role": "user", "content": "Hello"}].',
-        )
+    rest = fields.rest
+    if not _are_plain(rest.get("messages", b"")):
+        rest["messages"] = _translated_messages(fields)
     _translate(fields)
-    strict, tools = fields.flag("strict_tools"), fields.take("tools", list[dict[str, Any]])
-    if tools and strict:
-        tools = [{**tool, "function": {**tool.get("function", {}), "strict": True}} for tool in tools]
-    choice = fields.take("tool_choice", Literal["REQUIRED", "NONE"])
-    return _with(
-        fields,
-        messages=[_message(message) for message in messages],
-        tools=tools,
-        tool_choice=_TOOL_CHOICES.get(choice) if choice else None,
-    )
+    if not _TOOL_FIELDS.isdisjoint(rest):
+        _translate_tools(fields)
+    return rest
 
 
 def fields_of_v1(fields: Fields) -> dict[str, bytes]:
@@ -77,11 +79,14 @@ def fields_of_v1(fields: Fields) -> dict[str, bytes]:
     messages = [{"role": _ROLES[turn.role], "content": turn.message} for turn in history]
     if preamble:
         messages.insert(0, {"role": "system", "content": preamble})
-    return _with(fields, messages=[*messages, {"role": "user", "content": message}])
+    messages.append({"role": "user", "content": message})
+    return {**fields.rest, "messages": msgspec.json.encode(messages)}
 
 
 def _translate(fields: Fields) -> None:
     """The parameters that both versions have."""
+    if _TRANSLATED.isdisjoint(fields.rest):
+        return
     for name in _IGNORED:
         fields.take(name)
     if fields.take("safety_mode", Literal["CONTEXTUAL", "STRICT", "OFF", "NONE"]) == "STRICT":
@@ -108,11 +113,33 @@ def _response_format(form: _ResponseFormat) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "response", "schema": schema}}
 
 
-def _with(fields: Fields, **values: Any) -> dict[str, bytes]:
-    return {
-        **fields.rest,
-        **{name: msgspec.json.encode(value) for name, value in values.items() if value is not None},
-    }
+def _translate_tools(fields: Fields) -> None:
+    strict, tools = fields.flag("strict_tools"), fields.take("tools", list[dict[str, Any]])
+    if tools and strict:
+        tools = [{**tool, "function": {**tool.get("function", {}), "strict": True}} for tool in tools]
+    if tools is not None:
+        fields.rest["tools"] = msgspec.json.encode(tools)
+    if choice := fields.take("tool_choice", Literal["REQUIRED", "NONE"]):
+        fields.rest["tool_choice"] = msgspec.json.encode(_TOOL_CHOICES[choice])
+
+
+def _are_plain(messages: bytes) -> bool:
+    """Whether these are valid messages that need no translation."""
+    try:
+        _PLAIN_MESSAGES.decode(messages)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _translated_messages(fields: Fields) -> bytes:
+    messages = fields.take("messages", list[dict[str, Any]])
+    if not messages:
+        raise InvalidRequest(
+            "[messages] must be a list of messages.",
+            remedy='Send for example [{"role": "user", "content": "Hello"}].',
+        )
+    return msgspec.json.encode([_message(message) for message in messages])
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
