@@ -9,7 +9,7 @@ import pytest
 from generation_endpoints import add_generator
 from openai.types.responses import Response, ResponseStreamEvent
 
-from hubgate.domain.calls import Chat, WireFormat
+from hubgate.domain.calls import Chat, Generated, WireFormat
 from hubgate.domain.errors import Cause, QueueFull, UpstreamUnreachable
 
 if TYPE_CHECKING:
@@ -170,6 +170,39 @@ async def test_an_empty_stream_is_an_empty_message(gateway: ScriptedGateway) -> 
     events = await streamed(gateway)
     assert types(events)[-1] == "completed"
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == ""
+
+
+CALL = {"id": "c1", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "hello"},
+        {"reasoning_content": "hm", "content": "hello"},
+        {"reasoning": "hm", "content": None},
+        {"content": "hello", "refusal": "no"},
+        {"content": "hello", "tool_calls": [CALL]},
+        {"content": ""},
+    ],
+)
+@pytest.mark.parametrize("summary", [None, "auto"])
+async def test_a_whole_response_is_that_of_a_stream(
+    gateway: ScriptedGateway, message: dict[str, Any], reason: str, summary: str | None
+) -> None:
+    fields = {"reasoning": {"summary": summary}, "temperature": 0.5}
+    *_, last = await streamed(gateway, chunk(message, reason), **fields)
+    reply = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": reason}]}).encode()
+    gateway.script.written = lambda _: Generated(body=reply, wire_format=WireFormat.OPENAI)
+    whole = await gateway.request("POST", "/v1/responses", {"model": "llm", "input": "hi", **fields})
+    assert comparable(whole.json()) == comparable(last["response"])
+
+
+def comparable(response: dict[str, Any]) -> Any:
+    """A response without its time and its id, which the ids of its items contain."""
+    own = response["id"].removeprefix("resp_")
+    return json.loads(json.dumps(response | {"created_at": 0}).replace(own, ""))
 
 
 async def test_only_the_first_choice_is_a_response(gateway: ScriptedGateway) -> None:

@@ -40,7 +40,9 @@ _WITHOUT_EFFECT = frozenset(
     }
 )
 """Fields for services that only OpenAI has."""
-_DEFAULTS: Mapping[str, object] = {
+_DROPPED = _WITHOUT_EFFECT - {"include", "metadata"}
+"""Those that a server with a route of its own does not get either."""
+_DEFAULTS: dict[str, object] = {
     "instructions": None,
     "max_output_tokens": None,
     "max_tool_calls": None,
@@ -58,6 +60,8 @@ _DEFAULTS: Mapping[str, object] = {
     "user": None,
 }
 """The fields of a request that its response repeats. Clients require numbers; an engine may have other defaults."""
+_CONVERTED = frozenset({"include", "parallel_tool_calls", "text", "tool_choice", "tools", "top_logprobs"})
+"""The fields that `_tools`, `_text` and `_logprobs` take."""
 _TEXT_TYPE = msgspec.Raw(b'"text"')
 
 
@@ -94,6 +98,11 @@ class _Reasoning(msgspec.Struct):
     """The former name of `summary`."""
 
 
+_INPUT = str | list[Item]
+_TOOLS = list[_Tool]
+_CHOICE = Literal["none", "auto", "required"] | _ToolChoice
+
+
 class ResponseRequest(NamedTuple):
     """A request.
 
@@ -116,22 +125,20 @@ def parse_request(fields: Fields, context: Context) -> ResponseRequest:
     streamed = fields.flag("stream")
     _refuse_state(fields)
     given = dict(fields.rest)
-    repeated = {
-        name: msgspec.Raw(given[name]) if name in given else value for name, value in _DEFAULTS.items()
-    }
-    reasoning: _Reasoning = fields.take("reasoning", _Reasoning) or _Reasoning()
+    repeated = _DEFAULTS | {name: msgspec.Raw(raw) for name, raw in given.items() if name in _DEFAULTS}
+    reasoning: _Reasoning | None = fields.take("reasoning", _Reasoning)
     chat = _chat_fields(fields)
-    if reasoning.effort:
+    if reasoning and reasoning.effort:
         chat["reasoning_effort"] = msgspec.json.encode(reasoning.effort)
-    summarized = bool(reasoning.summary or reasoning.generate_summary)
-    native = None if summarized or b'"item_reference"' in given["input"] else _native(given)
+    summarized = bool(reasoning and (reasoning.summary or reasoning.generate_summary))
+    native = None if summarized or given["input"].find(b'"item_reference"') >= 0 else _native(given)
     call = Chat(fields=chat, responses=native, context=context)
     return ResponseRequest(call, streamed, repeated, summarized)
 
 
 def _refuse_state(fields: Fields) -> None:
     for name, (reason, remedy) in _REFUSED.items():
-        if name in fields:
+        if name in fields.rest:
             raise InvalidRequest(f"[{name}] is not supported: {reason}", remedy=remedy)
     if fields.flag("background"):
         raise InvalidRequest(
@@ -142,11 +149,12 @@ def _refuse_state(fields: Fields) -> None:
 
 def _chat_fields(fields: Fields) -> dict[str, bytes]:
     """Fields that are not OpenAI's go to the engine unchanged."""
-    given = fields.take("input", str | list[Item])
+    given = fields.take("input", _INPUT)
     if given is None:
         raise InvalidRequest("[input] is required.", remedy="Send a string, or a list of items.")
     chat: dict[str, object] = {"messages": messages_of(fields.take("instructions", str), given)}
-    chat |= _tools(fields) | _text(fields) | _logprobs(fields)
+    if not _CONVERTED.isdisjoint(fields.rest):
+        chat |= _tools(fields) | _text(fields) | _logprobs(fields)
     encoded = {name: msgspec.json.encode(value) for name, value in chat.items()}
     rest = {name: value for name, value in fields.rest.items() if name not in _WITHOUT_EFFECT}
     if "max_output_tokens" in rest:
@@ -155,10 +163,8 @@ def _chat_fields(fields: Fields) -> dict[str, bytes]:
 
 
 def _tools(fields: Fields) -> dict[str, object]:
-    tools: list[_Tool] = fields.take("tools", list[_Tool]) or []
-    choice: str | _ToolChoice | None = fields.take(
-        "tool_choice", Literal["none", "auto", "required"] | _ToolChoice
-    )
+    tools: list[_Tool] = fields.take("tools", _TOOLS) or []
+    choice: str | _ToolChoice | None = fields.take("tool_choice", _CHOICE)
     for index, tool in enumerate(tools):
         if tool.type != "function" or not tool.name:
             raise _unsupported_tool(f"tools[{index}]", tool.type)
@@ -227,8 +233,9 @@ def _logprobs(fields: Fields) -> dict[str, object]:
 
 def _native(given: Mapping[str, bytes]) -> dict[str, bytes]:
     """The fields for a server with a route of its own: those that have an effect."""
-    dropped = _WITHOUT_EFFECT - {"include", "metadata"}
-    return {name: value for name, value in given.items() if name not in dropped and not _is_noop(name, value)}
+    return {
+        name: value for name, value in given.items() if name not in _DROPPED and not _is_noop(name, value)
+    }
 
 
 def _is_noop(name: str, value: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from hubgate.core.transcoding import Label
@@ -26,7 +27,7 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 class Response:
     """A response while it is written: each step returns its events, and `render` the response.
 
-    A whole reply is written in one step, so that streams and whole responses are equal.
+    A whole reply is written in the same steps, or in `add_whole` at once: streams and whole responses are equal.
 
     Args:
         label: its id (without a prefix), model and time.
@@ -79,11 +80,25 @@ class Response:
         self._text.add_run(run.texts)
         return begin, self._text, first
 
+    def add_whole(self, reply: ChatReply) -> None:
+        """A whole reply, and the end. A message of text needs none of the steps, whose events nobody reads here."""
+        choice = reply.choices[0] if len(reply.choices) == 1 else Choice()
+        message = choice.message or Message()
+        if choice.index or choice.logprobs or message.tool_calls or message.refusal or not message.content:
+            for _ in chain(self.add(reply), self.end()):
+                pass
+            return
+        self.usage, self._finish_reason = reply.usage, choice.finish_reason
+        self._status = _final_status(self._finish_reason)
+        if thinking := message.thinking:
+            self._add_text(self._reasoning, thinking, "completed")
+        self._add_text(TextItem, message.content, self._status)
+
     def end(self) -> Iterator[Event]:
         """The last events."""
         if not self._done and self._open is None:
             yield from map(self._numbered, self._switch(TextItem(self._label.id, 0)))
-        self._status = "incomplete" if self._finish_reason in _INCOMPLETE else "completed"
+        self._status = _final_status(self._finish_reason)
         yield from map(self._numbered, self._close(self._status))
         yield self._numbered({"type": f"response.{self._status}", "response": self.render()})
 
@@ -114,6 +129,11 @@ class Response:
             **self._repeated,
             "usage": _render_usage(self.usage) if self.usage else None,
         }
+
+    def _add_text(self, kind: type[TextItem], text: str, status: str) -> None:
+        item = kind(self._label.id, len(self._done))
+        item.add_run([text])
+        self._done.append(item.render(status))
 
     def _add(self, choice: Choice, message: Message) -> Iterator[Event]:
         logprobs = (choice.logprobs and choice.logprobs.content) or []
@@ -174,6 +194,10 @@ class Response:
     def _numbered(self, event: Event) -> Event:
         self._sequence += 1
         return {"type": event["type"], "sequence_number": self._sequence - 1, **event}
+
+
+def _final_status(finish_reason: str | None) -> str:
+    return "incomplete" if finish_reason in _INCOMPLETE else "completed"
 
 
 def error_event(code: str, message: str) -> Event:

@@ -66,10 +66,7 @@ async def _respond(exchange: Exchange, request: ResponseRequest) -> None:
 def _whole(response: Response, generated: Generated) -> bytes:
     if generated.wire_format is WireFormat.RESPONSES:
         return complete(generated.body, response)
-    for _ in response.add(decode_reply(generated.body, CHAT_REPLY)):
-        pass
-    for _ in response.end():
-        pass
+    response.add_whole(decode_reply(generated.body, CHAT_REPLY))
     return msgspec.json.encode(response.render())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -48,7 +49,7 @@ class Fields:
         if raw is None:
             return None
         try:
-            return msgspec.json.decode(raw, type=kind)
+            return _decoder(kind).decode(raw)
         except msgspec.ValidationError as error:
             raise InvalidRequest(validation_message(error, kind, field=name)) from None
         except UnicodeDecodeError:
@@ -58,6 +59,12 @@ class Fields:
 
     def flag(self, name: str) -> bool:
         return name in self.rest and bool(self.take(name, bool))
+
+
+@functools.cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    """To prepare one takes longer than to decode a small field."""
+    return msgspec.json.Decoder(kind)
 
 
 async def generate(exchange: Exchange, call: GenerationCall) -> Generated:
