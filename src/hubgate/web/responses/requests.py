@@ -137,9 +137,9 @@ def parse_request(fields: Fields, context: Context) -> ResponseRequest:
 
 
 def _refuse_state(fields: Fields) -> None:
-    for name, (reason, remedy) in _REFUSED.items():
-        if name in fields.rest:
-            raise InvalidRequest(f"[{name}] is not supported: {reason}", remedy=remedy)
+    if not _REFUSED.keys().isdisjoint(fields.rest):
+        name, (reason, remedy) = next(one for one in _REFUSED.items() if one[0] in fields.rest)
+        raise InvalidRequest(f"[{name}] is not supported: {reason}", remedy=remedy)
     if fields.flag("background"):
         raise InvalidRequest(
             f"[background] is not supported: {_STATELESS}",

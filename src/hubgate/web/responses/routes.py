@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import random
 import time
 from collections.abc import Awaitable, Sequence
 
@@ -78,8 +78,8 @@ async def _stream(exchange: Exchange, request: ResponseRequest) -> None:
 
 
 def _begin(exchange: Exchange, request: ResponseRequest) -> Response:
-    """The id is new, not the request's: a client may send one request id twice."""
-    label = Label(secrets.token_hex(16), exchange.endpoint.name, int(time.time()))
+    """The id is new, not the request's: a client may send one request id twice. Nobody can use it, as nothing is stored."""
+    label = Label(random.getrandbits(128).to_bytes(16).hex(), exchange.endpoint.name, int(time.time()))
     return Response(label, request.repeated, summarized=request.summarized)
 
 
