@@ -23,8 +23,8 @@ from support import machine
 from support.table import show
 
 from hubgate.domain.calls import CachedVector
-from hubgate.store.valkey.packed_vectors import pack, unpack
 from hubgate.store.vectors.log import VectorLog
+from hubgate.store.vectors.record import read_record, records_of
 
 LMDB = "1.7.5"
 _LMDB_FOLDER = Path(__file__).parents[1] / "build" / "bench" / f"lmdb-{LMDB}"
@@ -75,13 +75,15 @@ class _Sqlite:
 
     def write(self, vectors: _Rows) -> None:
         self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany("INSERT OR REPLACE INTO vectors (key, data) VALUES (?, ?)", list(pack(vectors)))
+        self._db.executemany(
+            "INSERT OR REPLACE INTO vectors (key, data) VALUES (?, ?)", list(records_of(vectors).items())
+        )
         self._db.execute("COMMIT")
 
     def read(self, keys: Sequence[bytes]) -> _Rows:
         marks = ",".join("?" * len(keys))
         rows = self._db.execute(f"SELECT key, data FROM vectors WHERE key IN ({marks})", keys)  # noqa: S608
-        return {key: vector for key, data in rows if (vector := unpack(key, data))}
+        return {key: vector for key, data in rows if (vector := read_record(data, key))}
 
 
 class _Lmdb:
@@ -96,7 +98,7 @@ class _Lmdb:
 
     def write(self, vectors: _Rows) -> None:
         with self._env.begin(write=True) as transaction:
-            for key, data in pack(vectors):
+            for key, data in records_of(vectors).items():
                 transaction.put(key, data)
 
     def read(self, keys: Sequence[bytes]) -> _Rows:
@@ -104,7 +106,7 @@ class _Lmdb:
             return {
                 key: vector
                 for key in keys
-                if (data := transaction.get(key)) is not None and (vector := unpack(key, data))
+                if (data := transaction.get(key)) is not None and (vector := read_record(data, key))
             }
 
 

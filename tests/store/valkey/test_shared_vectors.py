@@ -101,6 +101,8 @@ async def test_damaged_vector_is_not_used(valkey: ValkeyServer) -> None:
         place = b"{hg}:v:%b:%b" % (generation, key(1))
         await command("SETRANGE", place, 100, b"x")
         assert await found(cache, 1, 2) == [2]
+        await command("SET", place, b"short")
+        assert await found(cache, 1, 2) == [2]
 
 
 async def test_clearing_at_one_gateway_clears_all(valkey: ValkeyServer) -> None:

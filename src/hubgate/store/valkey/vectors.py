@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hubgate.core.traffic.outage import PAUSE_SECONDS, Outage
 from hubgate.domain.errors import StoreFailed
 from hubgate.store.valkey.connection import KEY_PREFIX, ValkeyConnection
-from hubgate.store.valkey.packed_vectors import pack, unpack
+from hubgate.store.vectors.record import read_record, records_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -166,7 +166,7 @@ class ValkeyVectors:
         if current != generation:
             self._begin(current)
             return {}
-        found = ((key, data and unpack(key, data)) for key, data in zip(keys, values, strict=True))
+        found = ((key, data and read_record(data, key)) for key, data in zip(keys, values, strict=True))
         return {key: vector for key, vector in found if vector}
 
     async def _learn_generation(self) -> bytes:
@@ -223,7 +223,8 @@ class ValkeyVectors:
     async def _write_batch(self, batch: Mapping[bytes, CachedVector]) -> None:
         generation = self._generation or await self._learn_generation()
         await self._writing.commands(
-            ("SET", _place(generation, key), data, "EX", _KEPT_SECONDS) for key, data in pack(batch)
+            ("SET", _place(generation, key), data, "EX", _KEPT_SECONDS)
+            for key, data in records_of(batch).items()
         )
 
     def _next_batch(self) -> Mapping[bytes, CachedVector]:

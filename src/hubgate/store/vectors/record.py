@@ -1,4 +1,4 @@
-"""The bytes of a cached vector in a segment: a head with the key and a checksum, and the f32 vector."""
+"""The bytes of a cached vector, in a segment and in a cache that gateways share: a head with the key and a checksum, and f32."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ def key_of(record: bytes) -> bytes:
 
 def read_record(record: bytes, key: bytes) -> CachedVector | None:
     """The vector; `None` if it is damaged or belongs to another key: a wrong vector is worse than none."""
+    if len(record) < HEAD.size:
+        return None
     length, own_key, checksum, facts = HEAD.unpack_from(record)
     vector = record[HEAD.size : HEAD.size + length]
     if own_key != key or crc32(vector, facts) != checksum:
