@@ -350,8 +350,6 @@ class RateLimiter:
         if self._slots is not None:
             return max(self._paused_until - now, self._slots.estimate_wait(requests, now))
         first = max(now, self._paused_until, self._next_slot - self._burst_seconds)
-        if requests == 1 and first == now and len(self.log or ()) < self._requests:
-            return 0.0  # as mostly
         due = max(self._next_slot, first) - self._burst_seconds
         last = max(first, due + self._spacing(requests - 1, first, due))
         full = len(self.log or ()) + requests - self._requests
