@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -164,6 +166,32 @@ async def test_a_split_that_stops_leaves_no_part(folder: Path) -> None:
     with pytest.raises(JobStopped, match="not_authenticated"):
         await embed(job, Script(answer))
     assert {path.name for path in (folder / "out").iterdir()} == {"_job.json", "part-000000000000.parquet"}
+
+
+_DECODE_AT_ONCE = """
+import io, pathlib, sys, threading
+from hubgate.jobs.ray.parts import read_records
+
+class File(io.BytesIO):
+    def __exit__(self, *error):
+        all_have_read.wait()
+
+class Folder:
+    def open(self, name):
+        return File(pathlib.Path(name).read_bytes())
+
+all_have_read = threading.Barrier(32)
+sys.setswitchinterval(1e-6)
+print(len(list(read_records(Folder(), sys.argv[1:] * 32))))
+"""
+
+
+async def test_the_first_records_of_a_process_are_decoded_at_once(folder: Path) -> None:
+    await run(task(folder), Script())
+    command = [sys.executable, "-c", _DECODE_AT_ONCE, str(folder / "out" / "part-000000000000.parquet")]
+    for _ in range(3):
+        ended = subprocess.run(command, capture_output=True, check=False)
+        assert (ended.returncode, ended.stdout.split()) == (0, [b"32"])
 
 
 async def test_progress_is_reported(folder: Path) -> None:

@@ -21,12 +21,13 @@ from sqlalchemy import (
     update,
 )
 
-from hubgate.domain.batches import UNFINISHED, Batch, ClaimLost, Page, StoredFile
+from hubgate.domain.batches import UNFINISHED, Batch, BatchStatus, ClaimLost, Page, StoredFile
 from hubgate.store.database import Database, insert_or_update
 from hubgate.store.tables import batch_files, batches
 
 _COLUMNS = ("id", "key", "folder", "input_file", "created_at", "status", "run", "cancel_at", "notify_at")
 _CANDIDATES = 20
+_STATE = msgspec.json.Decoder(Batch)
 _unfinished = batches.c.status.in_(sorted(UNFINISHED))
 
 
@@ -172,13 +173,12 @@ def _page(table: Table, page: Page, key: str | None) -> Select[Any]:
 
 
 def _file(row: Mapping[Any, Any]) -> StoredFile:
-    # The names of columns are a subclass of str, which msgspec refuses.
-    return msgspec.convert({str(name): value for name, value in row.items()}, StoredFile)
+    return StoredFile(**row)
 
 
 def _batch(row: Mapping[Any, Any]) -> Batch:
-    state = msgspec.json.decode(row["state"])
-    return msgspec.convert({**state, **{name: row[name] for name in _COLUMNS}}, Batch)
+    columns = {name: row[name] for name in _COLUMNS} | {"status": BatchStatus(row["status"])}
+    return msgspec.structs.replace(_STATE.decode(row["state"]), **columns)
 
 
 def _values(batch: Batch) -> dict[str, Any]:

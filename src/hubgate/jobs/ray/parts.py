@@ -29,6 +29,10 @@ class PartRecord(msgspec.Struct, frozen=True):
     """In the order of the input."""
 
 
+# Made once: msgspec crashes when several threads are the first to decode a type.
+_READER = msgspec.json.Decoder(PartRecord)
+
+
 def part_name(split: Split) -> str:
     """The name of a split's part. In the order of their names, parts have the order of the input."""
     return f"part-{split.first:012}.parquet"
@@ -51,7 +55,7 @@ def read_record(folder: OutputFolder, name: str) -> PartRecord:
     try:
         with folder.open(name) as file:
             metadata = pq.read_metadata(file).metadata or {}
-        return msgspec.json.decode(metadata[_RECORD], type=PartRecord)
+        return _READER.decode(metadata[_RECORD])
     except (pa.ArrowException, OSError, KeyError, msgspec.MsgspecError) as error:
         raise JobStopped(
             f"{folder.place}/{name} is not a valid part: {first_line(error)}.",
