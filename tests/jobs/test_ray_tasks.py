@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -186,8 +187,8 @@ print(len(list(read_records(Folder(), sys.argv[1:] * 32))))
 """
 
 
-async def test_the_first_records_of_a_process_are_decoded_at_once(folder: Path) -> None:
-    await run(task(folder), Script())
+def test_the_first_records_of_a_process_are_decoded_at_once(folder: Path) -> None:
+    asyncio.run(run(task(folder), Script()))
     command = [sys.executable, "-c", _DECODE_AT_ONCE, str(folder / "out" / "part-000000000000.parquet")]
     for _ in range(3):
         ended = subprocess.run(command, capture_output=True, check=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -41,6 +42,8 @@ _EXPECTED = {
     "null": "null",
 }
 _RECEIVED = {**_EXPECTED, "int": "a number", "float": "a decimal number"}
+_FIRST_USE = threading.Lock()
+"""msgspec crashes when several threads are the first to use a type; a configuration is read in a thread."""
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 
 
@@ -57,7 +60,8 @@ def convert(value: object, kind: type[T], *, field: str = "", whole: str = BODY)
         InvalidRequest: the data does not match the type.
     """
     try:
-        return msgspec.convert(value, kind)
+        with _FIRST_USE:
+            return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InvalidRequest(validation_message(error, kind, field=field, whole=whole)) from None
 
