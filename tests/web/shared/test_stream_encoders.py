@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubgate.core.sse import PlainEvents
-from hubgate.core.transcoding import Label
 from hubgate.domain.calls import WireFormat
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import UpstreamUnreadable
@@ -24,11 +23,16 @@ if TYPE_CHECKING:
 
     from hubgate.web.shared.sse import StreamEncoder
 
+
+def response() -> Response:
+    return Response(id="resp_0", created_at=7, model="llm", output=[])
+
+
 ENCODERS: dict[str, Callable[[], StreamEncoder]] = {
     "Cohere 1": lambda: V1Stream("id", b"[]"),
     "Cohere 2": lambda: V2Stream("id", b"[]"),
-    "Responses": lambda: ResponseEncoder(Response(Label("0" * 32, "llm", 7), {})),
-    "Responses, summary": lambda: ResponseEncoder(Response(Label("0" * 32, "llm", 7), {}, summarized=True)),
+    "Responses": lambda: ResponseEncoder(response()),
+    "Responses, summary": lambda: ResponseEncoder(response(), summarized=True),
     "Elasticsearch": lambda: ElasticEncoder(Task.CHAT_COMPLETION, WireFormat.OPENAI, lambda error: error),
 }
 TEXTS = st.sampled_from(["a", "", "é", '"\\', "\n", '"delta":""', '"content":""', "%d"])

@@ -11,6 +11,14 @@ Event: TypeAlias = dict[str, Any]
 """Without its sequence number, which is the response's."""
 
 
+def message_item(item_id: str, status: str, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": parts}
+
+
+def text_part(text: str, logprobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+
 class Item(Protocol):
     """An item that is open."""
 
@@ -76,7 +84,7 @@ class TextItem:
 
     def render(self, status: str, *, empty: bool = False) -> dict[str, Any]:
         content = [] if empty else [self._part("".join(self._texts), self._logprobs)]
-        return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": content}
+        return message_item(self.id, status, content)
 
     def _delta(self, text: str, logprobs: Sequence[dict[str, Any]]) -> Event:
         return {"type": f"{self.event}.delta", **self._place, "delta": text, **self._with_logprobs(logprobs)}
@@ -86,7 +94,7 @@ class TextItem:
         return {"item_id": self.id, "output_index": self._index, self.part_index: 0}
 
     def _part(self, text: str, logprobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
+        return text_part(text, list(logprobs))
 
     def _with_logprobs(self, logprobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {"logprobs": list(logprobs)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
 from hubgate.domain.calls import Chat, Context
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.responses.input_items import Item, messages_of
+from hubgate.web.responses.response import Repeated
 from hubgate.web.shared.generation import Fields
 
 LOGPROBS = "message.output_text.logprobs"
@@ -23,6 +24,7 @@ _REFUSED = {
         "Send fewer items when a conversation becomes too long for the model.",
     ),
 }
+_STATEFUL = _REFUSED.keys() | {"background"}
 _WITHOUT_EFFECT = frozenset(
     {
         "include",
@@ -42,24 +44,7 @@ _WITHOUT_EFFECT = frozenset(
 """Fields for services that only OpenAI has."""
 _DROPPED = _WITHOUT_EFFECT - {"include", "metadata"}
 """Those that a server with a route of its own does not get either."""
-_DEFAULTS: dict[str, object] = {
-    "instructions": None,
-    "max_output_tokens": None,
-    "max_tool_calls": None,
-    "metadata": {},
-    "parallel_tool_calls": True,
-    "prompt_cache_key": None,
-    "reasoning": {"effort": None, "summary": None},
-    "safety_identifier": None,
-    "temperature": 1.0,
-    "text": {"format": {"type": "text"}},
-    "tool_choice": "auto",
-    "tools": [],
-    "top_logprobs": 0,
-    "top_p": 1.0,
-    "user": None,
-}
-"""The fields of a request that its response repeats. Clients require numbers; an engine may have other defaults."""
+_REPEATED = frozenset(Repeated.__struct_fields__)
 _CONVERTED = frozenset({"include", "parallel_tool_calls", "text", "tool_choice", "tools", "top_logprobs"})
 """The fields that `_tools`, `_text` and `_logprobs` take."""
 _TEXT_TYPE = msgspec.Raw(b'"text"')
@@ -103,7 +88,7 @@ _TOOLS = list[_Tool]
 _CHOICE = Literal["none", "auto", "required"] | _ToolChoice
 
 
-class ResponseRequest(NamedTuple):
+class ResponseRequest(msgspec.Struct, gc=False):
     """A request.
 
     `call` is the chat, `repeated` the fields that the response repeats, and `summarized` whether it has a summary of the
@@ -112,7 +97,7 @@ class ResponseRequest(NamedTuple):
 
     call: Chat
     streamed: bool
-    repeated: Mapping[str, object]
+    repeated: Mapping[str, msgspec.Raw]
     summarized: bool
 
 
@@ -123,9 +108,10 @@ def parse_request(fields: Fields, context: Context) -> ResponseRequest:
         InvalidRequest: it is not valid, or needs state or tools that hubgate does not have.
     """
     streamed = fields.flag("stream")
-    _refuse_state(fields)
+    if not _STATEFUL.isdisjoint(fields.rest):
+        _refuse_state(fields)
     given = dict(fields.rest)
-    repeated = _DEFAULTS | {name: msgspec.Raw(raw) for name, raw in given.items() if name in _DEFAULTS}
+    repeated = {name: msgspec.Raw(raw) for name, raw in given.items() if name in _REPEATED}
     reasoning: _Reasoning | None = fields.take("reasoning", _Reasoning)
     chat = _chat_fields(fields)
     if reasoning and reasoning.effort:
@@ -137,9 +123,9 @@ def parse_request(fields: Fields, context: Context) -> ResponseRequest:
 
 
 def _refuse_state(fields: Fields) -> None:
-    if not _REFUSED.keys().isdisjoint(fields.rest):
-        name, (reason, remedy) = next(one for one in _REFUSED.items() if one[0] in fields.rest)
-        raise InvalidRequest(f"[{name}] is not supported: {reason}", remedy=remedy)
+    for name, (reason, remedy) in _REFUSED.items():
+        if name in fields.rest:
+            raise InvalidRequest(f"[{name}] is not supported: {reason}", remedy=remedy)
     if fields.flag("background"):
         raise InvalidRequest(
             f"[background] is not supported: {_STATELESS}",
@@ -149,17 +135,20 @@ def _refuse_state(fields: Fields) -> None:
 
 def _chat_fields(fields: Fields) -> dict[str, bytes]:
     """Fields that are not OpenAI's go to the engine unchanged."""
-    given = fields.take("input", _INPUT)
+    is_text = fields.rest.get("input", b"").startswith(b'"')
+    given = fields.take("input", str if is_text else _INPUT)  # the hash of a union costs more than the rest
     if given is None:
         raise InvalidRequest("[input] is required.", remedy="Send a string, or a list of items.")
-    chat: dict[str, object] = {"messages": messages_of(fields.take("instructions", str), given)}
-    if not _CONVERTED.isdisjoint(fields.rest):
-        chat |= _tools(fields) | _text(fields) | _logprobs(fields)
-    encoded = {name: msgspec.json.encode(value) for name, value in chat.items()}
-    rest = {name: value for name, value in fields.rest.items() if name not in _WITHOUT_EFFECT}
+    rest = fields.rest
+    chat = {"messages": msgspec.json.encode(messages_of(fields.take("instructions", str), given))}
+    if not _CONVERTED.isdisjoint(rest):
+        for part in (_tools, _text, _logprobs):
+            chat |= {name: msgspec.json.encode(value) for name, value in part(fields).items()}
     if "max_output_tokens" in rest:
         rest["max_tokens"] = rest.pop("max_output_tokens")
-    return encoded | rest
+    if not _WITHOUT_EFFECT.isdisjoint(rest):
+        rest = {name: value for name, value in rest.items() if name not in _WITHOUT_EFFECT}
+    return chat | rest
 
 
 def _tools(fields: Fields) -> dict[str, object]:
@@ -234,13 +223,15 @@ def _logprobs(fields: Fields) -> dict[str, object]:
 def _native(given: Mapping[str, bytes]) -> dict[str, bytes]:
     """The fields for a server with a route of its own: those that have an effect."""
     return {
-        name: value for name, value in given.items() if name not in _DROPPED and not _is_noop(name, value)
+        name: value
+        for name, value in given.items()
+        if name not in _DROPPED and not (name in _NOOPS and _is_noop(name, value))
     }
 
 
 def _is_noop(name: str, value: bytes) -> bool:
     try:
-        return name in _NOOPS and msgspec.json.decode(value) in _NOOPS[name]
+        return msgspec.json.decode(value) in _NOOPS[name]
     except (msgspec.MsgspecError, ValueError, RecursionError):  # in a part that nothing here reads
         return False
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Awaitable, Sequence
 
 import msgspec
@@ -12,7 +10,7 @@ from starlette.responses import Response as HttpResponse
 from starlette.routing import BaseRoute, Route
 
 from hubgate.core.off_loop import off_loop
-from hubgate.core.transcoding import Label, decode_reply
+from hubgate.core.transcoding import decode_reply
 from hubgate.domain.calls import Generated, WireFormat
 from hubgate.domain.errors import NotFound
 from hubgate.service.gateway import Gateway
@@ -22,8 +20,9 @@ from hubgate.web.http.request_context import context_of
 from hubgate.web.openai.errors import render
 from hubgate.web.openai.models import model_name
 from hubgate.web.responses.requests import ResponseRequest, parse_request
-from hubgate.web.responses.response import Response
+from hubgate.web.responses.response import Response, new_response
 from hubgate.web.responses.streams import NativeEncoder, ResponseEncoder, complete
+from hubgate.web.responses.writer import write_whole
 from hubgate.web.shared.chat_reply import CHAT_REPLY
 from hubgate.web.shared.embeddings import resolve_endpoint
 from hubgate.web.shared.exchange import Exchange
@@ -59,28 +58,24 @@ async def missing(request: Request) -> HttpResponse:
 
 async def _respond(exchange: Exchange, request: ResponseRequest) -> None:
     generated = await generate(exchange, request.call)
-    response = _begin(exchange, request)
-    await exchange.respond(await off_loop(len(generated.body), _whole, response, generated))
+    response = new_response(exchange.endpoint.name, request.repeated)
+    await exchange.respond(await off_loop(len(generated.body), _whole, response, generated, request))
 
 
-def _whole(response: Response, generated: Generated) -> bytes:
+def _whole(response: Response, generated: Generated, request: ResponseRequest) -> bytes:
     if generated.wire_format is WireFormat.RESPONSES:
         return complete(generated.body, response)
-    response.add_whole(decode_reply(generated.body, CHAT_REPLY))
-    return msgspec.json.encode(response.render())
+    write_whole(response, decode_reply(generated.body, CHAT_REPLY), summarized=request.summarized)
+    return msgspec.json.encode(response)
 
 
 async def _stream(exchange: Exchange, request: ResponseRequest) -> None:
     events = await stream(exchange, request.call)
-    is_native = events.wire_format is WireFormat.RESPONSES
-    response = _begin(exchange, request)
-    await exchange.send_stream(events, NativeEncoder(response) if is_native else ResponseEncoder(response))
-
-
-def _begin(exchange: Exchange, request: ResponseRequest) -> Response:
-    """The id is new, not the request's: a client may send one request id twice. Nobody can use it, as nothing is stored."""
-    label = Label(random.getrandbits(128).to_bytes(16).hex(), exchange.endpoint.name, int(time.time()))
-    return Response(label, request.repeated, summarized=request.summarized)
+    response = new_response(exchange.endpoint.name, request.repeated)
+    if events.wire_format is WireFormat.RESPONSES:
+        await exchange.send_stream(events, NativeEncoder(response))
+    else:
+        await exchange.send_stream(events, ResponseEncoder(response, summarized=request.summarized))
 
 
 def _owns(segments: Sequence[str], is_hugging_face: bool) -> bool:

@@ -11,7 +11,8 @@ from hubgate.core.transcoding.objects import FIELDS_DECODER, Usage
 from hubgate.core.transcoding.text_runs import TextRun
 from hubgate.domain.errors import HubgateError
 from hubgate.web.responses.items import Event, TextItem
-from hubgate.web.responses.response import Response, error_event
+from hubgate.web.responses.response import Response
+from hubgate.web.responses.writer import ResponseWriter, error_event
 from hubgate.web.shared.chat_reply import chunk_reader
 from hubgate.web.shared.sse import around_text, encode_each, named_event, token_totals
 
@@ -19,8 +20,8 @@ from hubgate.web.shared.sse import around_text, encode_each, named_event, token_
 class ResponseEncoder:
     """Encodes the chunks of a chat as the events of a response."""
 
-    def __init__(self, response: Response) -> None:
-        self._response = response
+    def __init__(self, response: Response, *, summarized: bool = False) -> None:
+        self._writer = ResponseWriter(response, summarized=summarized)
         self._reader = chunk_reader()
         self._pieces = 0
         self._item: TextItem | None = None
@@ -30,31 +31,31 @@ class ResponseEncoder:
         """Events before a payload that is not valid."""
 
     def encode(self, payloads: Sequence[bytes]) -> bytes:
-        self._unsent = [] if self._pieces else [_encode(self._response.begin())]
+        self._unsent = [] if self._pieces else [_encode(self._writer.begin())]
         for part in self._reader.read(payloads):
             if isinstance(part, TextRun):
                 self._pieces += len(part.texts)
-                begin, item, first = self._response.add_run(part)
+                begin, item, first = self._writer.add_run(part)
                 if item is not self._item:
                     self._item, self._deltas = item, _Deltas(item.empty_delta)
                 self._unsent += (_encode(begin), self._deltas.render(first, part.texts))
             else:
                 self._pieces += 1
-                for event in self._response.add(part):
+                for event in self._writer.add(part):
                     self._unsent.append(_encode([event]))
         encoded, self._unsent = b"".join(self._unsent), []
         return encoded
 
     def finish(self) -> bytes:
-        return _encode(self._response.end())
+        return _encode(self._writer.end())
 
     def encode_error(self, error: HubgateError) -> bytes:
-        return b"".join(self._unsent) + _encode(self._response.fail(error.cause, str(error)))
+        return b"".join(self._unsent) + _encode(self._writer.fail(error.cause, str(error)))
 
     @property
     def tokens(self) -> tuple[int, int]:
         counted = None
-        if usage := self._response.usage:
+        if usage := self._writer.usage:
             counted = Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
         return token_totals(counted, self._pieces)
 
@@ -145,7 +146,7 @@ def complete(native: bytes, response: Response) -> bytes:
     """
     fields = decode_reply(native, FIELDS_DECODER)
     given = {name: value for name, value in fields.items() if bytes(value) != _NULL}
-    return msgspec.json.encode(response.render() | {"usage": None} | given)
+    return msgspec.json.encode(msgspec.structs.asdict(response) | given)
 
 
 def _encode(events: Iterable[Event]) -> bytes:
