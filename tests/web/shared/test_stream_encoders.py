@@ -15,8 +15,9 @@ from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import UpstreamUnreadable
 from hubgate.web.cohere.chat_streams import V1Stream, V2Stream
 from hubgate.web.elastic.generation import ElasticEncoder
-from hubgate.web.responses.response import Response
+from hubgate.web.responses.response import Response, rest_of_response
 from hubgate.web.responses.streams import ResponseEncoder
+from hubgate.web.responses.writer import ResponseWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
     from hubgate.web.shared.sse import StreamEncoder
 
 
-def response() -> Response:
-    return Response(id="resp_0", created_at=7, model="llm", output=[])
+def response_writer(*, summarized: bool = False) -> ResponseWriter:
+    response = Response(id="resp_0", created_at=7, model="llm", output=[])
+    return ResponseWriter(response, rest_of_response({}), summarized=summarized)
 
 
 ENCODERS: dict[str, Callable[[], StreamEncoder]] = {
     "Cohere 1": lambda: V1Stream("id", b"[]"),
     "Cohere 2": lambda: V2Stream("id", b"[]"),
-    "Responses": lambda: ResponseEncoder(response()),
-    "Responses, summary": lambda: ResponseEncoder(response(), summarized=True),
+    "Responses": lambda: ResponseEncoder(response_writer()),
+    "Responses, summary": lambda: ResponseEncoder(response_writer(summarized=True)),
     "Elasticsearch": lambda: ElasticEncoder(Task.CHAT_COMPLETION, WireFormat.OPENAI, lambda error: error),
 }
 TEXTS = st.sampled_from(["a", "", "é", '"\\', "\n", '"delta":""', '"content":""', "%d"])

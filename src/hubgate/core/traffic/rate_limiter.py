@@ -69,7 +69,7 @@ _MAX_PER_REQUEST = 1 << 40
 """More texts or tokens than one request ever carries."""
 
 
-class LoggedRequest(msgspec.Struct, eq=False):
+class LoggedRequest(msgspec.Struct, eq=False, gc=False):
     """A request in the log of a rate limiter."""
 
     expires: float

@@ -10,7 +10,7 @@ import msgspec
 from hubgate.domain.calls import Chat, Context
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.responses.input_items import Item, messages_of
-from hubgate.web.responses.response import Repeated
+from hubgate.web.responses.response import rest_of_response
 from hubgate.web.shared.generation import Fields
 
 LOGPROBS = "message.output_text.logprobs"
@@ -24,7 +24,6 @@ _REFUSED = {
         "Send fewer items when a conversation becomes too long for the model.",
     ),
 }
-_STATEFUL = _REFUSED.keys() | {"background"}
 _WITHOUT_EFFECT = frozenset(
     {
         "include",
@@ -44,9 +43,10 @@ _WITHOUT_EFFECT = frozenset(
 """Fields for services that only OpenAI has."""
 _DROPPED = _WITHOUT_EFFECT - {"include", "metadata"}
 """Those that a server with a route of its own does not get either."""
-_REPEATED = frozenset(Repeated.__struct_fields__)
 _CONVERTED = frozenset({"include", "parallel_tool_calls", "text", "tool_choice", "tools", "top_logprobs"})
 """The fields that `_tools`, `_text` and `_logprobs` take."""
+_UNLIKE_CHAT = frozenset({*_REFUSED, "background", "reasoning", *_CONVERTED, *_WITHOUT_EFFECT})
+"""The fields that no engine gets as they are."""
 _TEXT_TYPE = msgspec.Raw(b'"text"')
 
 
@@ -89,16 +89,12 @@ _CHOICE = Literal["none", "auto", "required"] | _ToolChoice
 
 
 class ResponseRequest(msgspec.Struct, gc=False):
-    """A request.
-
-    `call` is the chat, `repeated` the fields that the response repeats, and `summarized` whether it has a summary of the
-    reasoning.
-    """
-
     call: Chat
     streamed: bool
-    repeated: Mapping[str, msgspec.Raw]
+    rest: bytes
+    """The rest of its response: see `rest_of_response`."""
     summarized: bool
+    """Whether its response has a summary of the reasoning."""
 
 
 def parse_request(fields: Fields, context: Context) -> ResponseRequest:
@@ -108,18 +104,36 @@ def parse_request(fields: Fields, context: Context) -> ResponseRequest:
         InvalidRequest: it is not valid, or needs state or tools that hubgate does not have.
     """
     streamed = fields.flag("stream")
-    if not _STATEFUL.isdisjoint(fields.rest):
-        _refuse_state(fields)
     given = dict(fields.rest)
-    repeated = {name: msgspec.Raw(raw) for name, raw in given.items() if name in _REPEATED}
-    reasoning: _Reasoning | None = fields.take("reasoning", _Reasoning)
-    chat = _chat_fields(fields)
-    if reasoning and reasoning.effort:
-        chat["reasoning_effort"] = msgspec.json.encode(reasoning.effort)
-    summarized = bool(reasoning and (reasoning.summary or reasoning.generate_summary))
-    native = None if summarized or given["input"].find(b'"item_reference"') >= 0 else _native(given)
-    call = Chat(fields=chat, responses=native, context=context)
-    return ResponseRequest(call, streamed, repeated, summarized)
+    chat, native, summarized = {}, given, False
+    if not _UNLIKE_CHAT.isdisjoint(given):
+        _refuse_state(fields)
+        reasoning: _Reasoning = fields.take("reasoning", _Reasoning) or _Reasoning()
+        chat, native = _converted(fields, reasoning), _native(given)
+        summarized = bool(reasoning.summary or reasoning.generate_summary)
+    items = _input(fields)
+    messages = messages_of(fields.take("instructions", str), items)
+    if "max_output_tokens" in fields.rest:
+        chat["max_tokens"] = fields.rest.pop("max_output_tokens")
+    call = Chat(
+        fields={"messages": msgspec.json.encode(messages), **chat, **fields.rest},
+        responses=None if summarized or _has_reference(items) else native,
+        context=context,
+    )
+    return ResponseRequest(call, streamed, rest_of_response(given), summarized)
+
+
+def _input(fields: Fields) -> str | list[Item]:
+    # To find the decoder of a union takes longer than to decode a text.
+    is_text = fields.rest.get("input", b"").startswith(b'"')
+    given: str | list[Item] | None = fields.take("input", str if is_text else _INPUT)
+    if given is None:
+        raise InvalidRequest("[input] is required.", remedy="Send a string, or a list of items.")
+    return given
+
+
+def _has_reference(items: str | list[Item]) -> bool:
+    return not isinstance(items, str) and any(item.type == "item_reference" for item in items)
 
 
 def _refuse_state(fields: Fields) -> None:
@@ -133,22 +147,14 @@ def _refuse_state(fields: Fields) -> None:
         )
 
 
-def _chat_fields(fields: Fields) -> dict[str, bytes]:
-    """Fields that are not OpenAI's go to the engine unchanged."""
-    is_text = fields.rest.get("input", b"").startswith(b'"')
-    given = fields.take("input", str if is_text else _INPUT)  # the hash of a union costs more than the rest
-    if given is None:
-        raise InvalidRequest("[input] is required.", remedy="Send a string, or a list of items.")
-    rest = fields.rest
-    chat = {"messages": msgspec.json.encode(messages_of(fields.take("instructions", str), given))}
-    if not _CONVERTED.isdisjoint(rest):
-        for part in (_tools, _text, _logprobs):
-            chat |= {name: msgspec.json.encode(value) for name, value in part(fields).items()}
-    if "max_output_tokens" in rest:
-        rest["max_tokens"] = rest.pop("max_output_tokens")
-    if not _WITHOUT_EFFECT.isdisjoint(rest):
-        rest = {name: value for name, value in rest.items() if name not in _WITHOUT_EFFECT}
-    return chat | rest
+def _converted(fields: Fields, reasoning: _Reasoning) -> dict[str, bytes]:
+    """The fields of a chat for those that it has in another form. What only OpenAI has is left out."""
+    chat = {**_tools(fields), **_text(fields), **_logprobs(fields)}
+    if reasoning.effort:
+        chat["reasoning_effort"] = reasoning.effort
+    for name in _WITHOUT_EFFECT & fields.rest.keys():
+        del fields.rest[name]
+    return {name: msgspec.json.encode(value) for name, value in chat.items()}
 
 
 def _tools(fields: Fields) -> dict[str, object]:
@@ -223,15 +229,13 @@ def _logprobs(fields: Fields) -> dict[str, object]:
 def _native(given: Mapping[str, bytes]) -> dict[str, bytes]:
     """The fields for a server with a route of its own: those that have an effect."""
     return {
-        name: value
-        for name, value in given.items()
-        if name not in _DROPPED and not (name in _NOOPS and _is_noop(name, value))
+        name: value for name, value in given.items() if name not in _DROPPED and not _is_noop(name, value)
     }
 
 
 def _is_noop(name: str, value: bytes) -> bool:
     try:
-        return msgspec.json.decode(value) in _NOOPS[name]
+        return name in _NOOPS and msgspec.json.decode(value) in _NOOPS[name]
     except (msgspec.MsgspecError, ValueError, RecursionError):  # in a part that nothing here reads
         return False
 

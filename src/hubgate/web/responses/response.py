@@ -16,24 +16,48 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 """By OpenAI's finish reason of a chat."""
 
 
-class Repeated(msgspec.Struct, kw_only=True, gc=False):
-    """The fields of a request that its response repeats. Clients require numbers; an engine may have other defaults."""
+_REPEATED: Mapping[str, object] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "user": None,
+}
+"""The fields of a request that its response repeats. Clients require numbers; an engine may have other defaults."""
+_FIXED: Mapping[str, object] = {
+    "object": "response",
+    "background": False,
+    "previous_response_id": None,
+    "service_tier": "default",
+    "store": False,
+    "truncation": "disabled",
+    **_REPEATED,
+}
 
-    instructions: object = None
-    max_output_tokens: object = None
-    max_tool_calls: object = None
-    metadata: object = msgspec.Raw(b"{}")
-    parallel_tool_calls: object = True
-    prompt_cache_key: object = None
-    reasoning: object = msgspec.Raw(b'{"effort":null,"summary":null}')
-    safety_identifier: object = None
-    temperature: object = msgspec.Raw(b"1.0")
-    text: object = msgspec.Raw(b'{"format":{"type":"text"}}')
-    tool_choice: object = "auto"
-    tools: object = msgspec.Raw(b"[]")
-    top_logprobs: object = 0
-    top_p: object = msgspec.Raw(b"1.0")
-    user: object = None
+
+def _rest(fields: Mapping[str, object]) -> bytes:
+    return b"," + msgspec.json.encode(fields)[1:]
+
+
+_DEFAULT_REST = _rest(_FIXED)
+
+
+def rest_of_response(request: Mapping[str, bytes]) -> bytes:
+    """The JSON of a response after its `Response`: the fields that only its request decides."""
+    if _REPEATED.keys().isdisjoint(request):
+        return _DEFAULT_REST
+    repeated = {name: msgspec.Raw(raw) for name, raw in request.items() if name in _REPEATED}
+    return _rest({**_FIXED, **repeated})
 
 
 class _InputDetails(msgspec.Struct, gc=False):
@@ -64,22 +88,16 @@ class Usage(msgspec.Struct, gc=False):
         )
 
 
-class Response(Repeated, kw_only=True, gc=False):
-    """A response. Its fields change while it is written."""
+class Response(msgspec.Struct, gc=False):
+    """The part of a response that changes while it is written."""
 
     id: str
-    object: str = "response"
     created_at: int
-    status: str = "in_progress"
-    background: bool = False
-    error: dict[str, str] | None = None
-    incomplete_details: dict[str, str] | None = None
     model: str
     output: list[dict[str, Any]]
-    previous_response_id: None = None
-    service_tier: str = "default"
-    store: bool = False
-    truncation: str = "disabled"
+    status: str = "in_progress"
+    error: dict[str, str] | None = None
+    incomplete_details: dict[str, str] | None = None
     usage: Usage | None = None
 
     @property
@@ -98,11 +116,15 @@ class Response(Repeated, kw_only=True, gc=False):
         self.status, self.error = "failed", {"code": "server_error", "message": message}
         self.usage = Usage.of(usage) if usage else None
 
+    def encode(self, rest: bytes) -> bytes:
+        """As JSON, with the `rest_of_response`."""
+        return msgspec.json.encode(self)[:-1] + rest
 
-def new_response(model: str, repeated: Mapping[str, Any]) -> Response:
+
+def new_response(model: str) -> Response:
     """A response without items.
 
     Its id is new, not the request's: a client may send one request id twice. Nobody can use it, as nothing is stored.
     """
     new_id = _PREFIX + random.getrandbits(128).to_bytes(16).hex()
-    return Response(id=new_id, created_at=int(time.time()), model=model, output=[], **repeated)
+    return Response(new_id, int(time.time()), model, [])

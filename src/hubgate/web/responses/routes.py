@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 from starlette.routing import BaseRoute, Route
@@ -22,11 +21,12 @@ from hubgate.web.openai.models import model_name
 from hubgate.web.responses.requests import ResponseRequest, parse_request
 from hubgate.web.responses.response import Response, new_response
 from hubgate.web.responses.streams import NativeEncoder, ResponseEncoder, complete
-from hubgate.web.responses.writer import write_whole
+from hubgate.web.responses.writer import ResponseWriter, write_whole
 from hubgate.web.shared.chat_reply import CHAT_REPLY
 from hubgate.web.shared.embeddings import resolve_endpoint
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import Fields, generate, stream
+from hubgate.web.shared.sse import StreamEncoder
 
 
 class Responses:
@@ -58,24 +58,26 @@ async def missing(request: Request) -> HttpResponse:
 
 async def _respond(exchange: Exchange, request: ResponseRequest) -> None:
     generated = await generate(exchange, request.call)
-    response = new_response(exchange.endpoint.name, request.repeated)
+    response = new_response(exchange.endpoint.name)
     await exchange.respond(await off_loop(len(generated.body), _whole, response, generated, request))
 
 
 def _whole(response: Response, generated: Generated, request: ResponseRequest) -> bytes:
     if generated.wire_format is WireFormat.RESPONSES:
-        return complete(generated.body, response)
-    write_whole(response, decode_reply(generated.body, CHAT_REPLY), summarized=request.summarized)
-    return msgspec.json.encode(response)
+        return complete(generated.body, response.encode(request.rest))
+    reply = decode_reply(generated.body, CHAT_REPLY)
+    return write_whole(response, request.rest, reply, summarized=request.summarized)
 
 
 async def _stream(exchange: Exchange, request: ResponseRequest) -> None:
     events = await stream(exchange, request.call)
-    response = new_response(exchange.endpoint.name, request.repeated)
+    response = new_response(exchange.endpoint.name)
+    encoder: StreamEncoder
     if events.wire_format is WireFormat.RESPONSES:
-        await exchange.send_stream(events, NativeEncoder(response))
+        encoder = NativeEncoder(response.encode(request.rest))
     else:
-        await exchange.send_stream(events, ResponseEncoder(response, summarized=request.summarized))
+        encoder = ResponseEncoder(ResponseWriter(response, request.rest, summarized=request.summarized))
+    await exchange.send_stream(events, encoder)
 
 
 def _owns(segments: Sequence[str], is_hugging_face: bool) -> bool:

@@ -11,7 +11,6 @@ from hubgate.core.transcoding.objects import FIELDS_DECODER, Usage
 from hubgate.core.transcoding.text_runs import TextRun
 from hubgate.domain.errors import HubgateError
 from hubgate.web.responses.items import Event, TextItem
-from hubgate.web.responses.response import Response
 from hubgate.web.responses.writer import ResponseWriter, error_event
 from hubgate.web.shared.chat_reply import chunk_reader
 from hubgate.web.shared.sse import around_text, encode_each, named_event, token_totals
@@ -20,8 +19,8 @@ from hubgate.web.shared.sse import around_text, encode_each, named_event, token_
 class ResponseEncoder:
     """Encodes the chunks of a chat as the events of a response."""
 
-    def __init__(self, response: Response, *, summarized: bool = False) -> None:
-        self._writer = ResponseWriter(response, summarized=summarized)
+    def __init__(self, writer: ResponseWriter) -> None:
+        self._writer = writer
         self._reader = chunk_reader()
         self._pieces = 0
         self._item: TextItem | None = None
@@ -104,11 +103,11 @@ class NativeEncoder:
     """Passes on the events of a server with a route of its own.
 
     Args:
-        response: that hubgate would begin: see `complete`.
+        begun: the response that hubgate would begin: see `complete`.
     """
 
-    def __init__(self, response: Response) -> None:
-        self._response = response
+    def __init__(self, begun: bytes) -> None:
+        self._begun = begun
         self._usage: Usage | None = None
         self._pieces = 0
         self._sequence = 0
@@ -135,18 +134,18 @@ class NativeEncoder:
             if usage := decode_reply(raw, _NATIVE_RESPONSE).usage:
                 self._usage = Usage(usage.input_tokens, usage.output_tokens, usage.total_tokens)
             fields = decode_reply(payload, FIELDS_DECODER)
-            payload = msgspec.json.encode(fields | {"response": msgspec.Raw(complete(raw, self._response))})
+            payload = msgspec.json.encode(fields | {"response": msgspec.Raw(complete(raw, self._begun))})
         return named_event(event.type, payload)
 
 
-def complete(native: bytes, response: Response) -> bytes:
-    """A server's response, with the fields that the server leaves out and clients require.
+def complete(native: bytes, begun: bytes) -> bytes:
+    """A server's response, with those fields of one that hubgate has begun that the server leaves out.
 
     vLLM has no `error`, for example, and SGLang no `temperature` if the request has none.
     """
     fields = decode_reply(native, FIELDS_DECODER)
     given = {name: value for name, value in fields.items() if bytes(value) != _NULL}
-    return msgspec.json.encode(msgspec.structs.asdict(response) | given)
+    return msgspec.json.encode(decode_reply(begun, FIELDS_DECODER) | given)
 
 
 def _encode(events: Iterable[Event]) -> bytes:

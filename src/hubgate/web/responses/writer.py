@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
+import msgspec
+
 from hubgate.core.transcoding.text_runs import TextRun
 from hubgate.domain.errors import UpstreamUnreadable
 from hubgate.web.responses.items import (
@@ -27,11 +29,13 @@ class ResponseWriter:
 
     Args:
         response: to write, without items.
+        rest: of its JSON.
         summarized: whether the reasoning is the summary that the request asks for.
     """
 
-    def __init__(self, response: Response, *, summarized: bool = False) -> None:
+    def __init__(self, response: Response, rest: bytes, *, summarized: bool = False) -> None:
         self._response = response
+        self._rest = rest
         self._id = response.bare_id
         self._reasoning = ReasoningSummary if summarized else Reasoning
         self._open: Item | None = None
@@ -46,7 +50,7 @@ class ResponseWriter:
     def begin(self) -> Iterator[Event]:
         """The events before the first piece."""
         for name in ("created", "in_progress"):
-            yield self._numbered({"type": f"response.{name}", "response": self._response})
+            yield self._state(name)
 
     def add(self, reply: ChatReply) -> Iterator[Event]:
         """A chunk of a chat, or a whole reply.
@@ -79,13 +83,13 @@ class ResponseWriter:
             yield from map(self._numbered, self._switch(TextItem(self._id, 0)))
         self._response.end(self._finish_reason, self.usage)
         yield from map(self._numbered, self._close(self._response.status))
-        yield self._numbered({"type": f"response.{self._response.status}", "response": self._response})
+        yield self._state(self._response.status)
 
     def fail(self, code: str, message: str) -> Iterator[Event]:
         """The last events of a stream that failed."""
         yield self._numbered(error_event(code, message))
         self._response.fail(message, self.usage)
-        yield self._numbered({"type": "response.failed", "response": self._response})
+        yield self._state("failed")
 
     def _add(self, choice: Choice, message: Message) -> Iterator[Event]:
         logprobs = (choice.logprobs and choice.logprobs.content) or []
@@ -143,13 +147,17 @@ class ResponseWriter:
             yield from item.close(status)
             self._response.output.append(item.render(status))
 
+    def _state(self, name: str) -> Event:
+        response = msgspec.Raw(self._response.encode(self._rest))
+        return self._numbered({"type": f"response.{name}", "response": response})
+
     def _numbered(self, event: Event) -> Event:
         self._sequence += 1
         return {"type": event["type"], "sequence_number": self._sequence - 1, **event}
 
 
-def write_whole(response: Response, reply: ChatReply, *, summarized: bool) -> None:
-    """Write a whole reply, as in the steps of a stream. One that is nothing but a text needs none of them."""
+def write_whole(response: Response, rest: bytes, reply: ChatReply, *, summarized: bool) -> bytes:
+    """The JSON of a whole reply, as after the steps of a stream. One that is nothing but a text needs none of them."""
     choice = reply.choices[0] if len(reply.choices) == 1 else Choice()
     message = choice.message or Message()
     if (
@@ -160,13 +168,15 @@ def write_whole(response: Response, reply: ChatReply, *, summarized: bool) -> No
         or choice.logprobs
         or choice.index
     ):
-        writer = ResponseWriter(response, summarized=summarized)
+        writer = ResponseWriter(response, rest, summarized=summarized)
         for _ in chain(writer.add(reply), writer.end()):
             pass
-        return
-    response.end(choice.finish_reason, reply.usage)
-    parts = [text_part(message.content, [])]
-    response.output.append(message_item(f"{TextItem.prefix}{response.bare_id}0", response.status, parts))
+    else:
+        response.end(choice.finish_reason, reply.usage)
+        parts = [text_part(message.content, [])]
+        item_id = f"{TextItem.prefix}{response.bare_id}0"
+        response.output.append(message_item(item_id, response.status, parts))
+    return response.encode(rest)
 
 
 def error_event(code: str, message: str) -> Event:
