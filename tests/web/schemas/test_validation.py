@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -119,3 +121,27 @@ def test_field_name_that_imitates_msgspec_does_not_make_a_long_message() -> None
     with pytest.raises(InvalidRequest) as raised:
         convert({"input": "a", " - at `$" * 5000: 1}, Whole)
     assert len(raised.value.message) <= 501
+
+
+_CONVERT_AT_ONCE = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from hubgate.web.schemas.endpoint import EndpointForm
+from hubgate.web.schemas.validation import convert
+
+def name(_):
+    all_have_begun.wait()
+    return convert({"name": "e5", "url": "http://localhost"}, EndpointForm).name
+
+all_have_begun = threading.Barrier(32)
+sys.setswitchinterval(1e-6)
+with ThreadPoolExecutor(32) as threads:
+    print(*set(threads.map(name, range(32))))
+"""
+
+
+def test_threads_of_a_new_process_convert_at_once() -> None:
+    for _ in range(3):
+        command = [sys.executable, "-c", _CONVERT_AT_ONCE]
+        ended = subprocess.run(command, capture_output=True, check=False)
+        assert (ended.returncode, ended.stdout.split()) == (0, [b"e5"])
