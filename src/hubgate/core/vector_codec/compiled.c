@@ -306,6 +306,7 @@ typedef struct {
 
 static const double DOUBLES[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                  1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+static const uint32_t INTEGERS[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000};
 #define EXACT_POWERS 22
 #define EXACT_INTEGERS ((uint64_t)1 << 53)
 #define DOUBTFUL 16 /* units in the last place of a double */
@@ -331,6 +332,22 @@ static inline int is_next(Text *text, char character)
 
 static inline int is_digit(const Text *text) { return text->at < text->end && (unsigned char)(*text->at - '0') < 10; }
 
+/* Zero if eight characters are digits. Otherwise its lowest byte that is not zero is that of the first other one. */
+static inline uint64_t other_than_digits(uint64_t eight)
+{
+    return ((eight & 0xf0f0f0f0f0f0f0f0) | ((eight + 0x0606060606060606) & 0xf0f0f0f0f0f0f0f0) >> 4) ^
+           0x3333333333333333;
+}
+
+/* The number that eight digits, from 0 to 9, are; the first one is in the lowest byte. */
+static inline uint64_t number_of(uint64_t digits)
+{
+    digits = digits * 10 + (digits >> 8);
+    return ((digits & 0x000000ff000000ff) * (100 + ((uint64_t)1000000 << 32)) +
+            (digits >> 16 & 0x000000ff000000ff) * (1 + ((uint64_t)10000 << 32))) >>
+           32;
+}
+
 /* Whether eight digits follow; then they are added to the number. */
 static inline int eight_more(Text *text, uint64_t *number)
 {
@@ -338,15 +355,9 @@ static inline int eight_more(Text *text, uint64_t *number)
     if (text->end - text->at < 8)
         return 0;
     memcpy(&digits, text->at, 8);
-    if (((digits & 0xf0f0f0f0f0f0f0f0) | ((digits + 0x0606060606060606) & 0xf0f0f0f0f0f0f0f0) >> 4) !=
-        0x3333333333333333)
+    if (other_than_digits(digits))
         return 0;
-    digits -= 0x3030303030303030;
-    digits = digits * 10 + (digits >> 8);
-    digits = ((digits & 0x000000ff000000ff) * (100 + ((uint64_t)1000000 << 32)) +
-              (digits >> 16 & 0x000000ff000000ff) * (1 + ((uint64_t)10000 << 32))) >>
-             32;
-    *number = *number * 100000000 + digits;
+    *number = *number * 100000000 + number_of(digits - ZEROS);
     text->at += 8;
     return 1;
 }
@@ -384,10 +395,68 @@ static inline int is_doubtful(double value)
     return beyond_float - (0x10000000 - DOUBTFUL) <= 2 * DOUBTFUL || value < FLT_MIN || value >= FLT_MAX;
 }
 
+/* A number of the usual form: "0.", 8 to 19 digits and no exponent. */
+typedef struct {
+    uint32_t negative;
+    const char *fraction, *end; /* of its digits */
+} Usual;
+
+/* Whether a number of the usual form is next.
+ *
+ * Its sign and the number of its digits are random, so no branch depends on them, but for whether there are 16.
+ */
+static inline int find_usual(const Text *text, Usual *usual)
+{
+    if (text->end - text->at < 1 + 2 + 24)
+        return 0;
+    usual->negative = *text->at == '-';
+    const char *at = usual->fraction = text->at + usual->negative + 2;
+    uint64_t first, others;
+    memcpy(&first, at, 8);
+    memcpy(&others, at += 8, 8);
+    if (at[-10] != '0' || at[-9] != '.' || other_than_digits(first))
+        return 0;
+    others = other_than_digits(others);
+    if (!others) {
+        memcpy(&others, at += 8, 8);
+        others = other_than_digits(others) | 1U << 24; /* at most three more */
+    }
+    usual->end = at + (__builtin_ctzll(others) >> 3);
+    return (unsigned char)(*usual->end - '0') > 9 && (*usual->end | 0x20) != 'e';
+}
+
+/* Whether it could be read. */
+static inline int read_usual(const Usual *usual, float *number)
+{
+    const char *at = usual->fraction;
+    int count = (int)(usual->end - at), more = count & 7;
+    uint64_t digits = 0, last;
+    for (int left = count; left >= 8; left -= 8, at += 8) {
+        memcpy(&last, at, 8);
+        digits = digits * 100000000 + number_of(last - ZEROS);
+    }
+    memcpy(&last, at, 8);
+    digits = digits * INTEGERS[more] + number_of((last - ZEROS) << 8 << (56 - 8 * more));
+    double value = (double)digits / DOUBLES[count];
+    if (digits >= EXACT_INTEGERS && is_doubtful(value))
+        return 0;
+    uint32_t bits;
+    *number = (float)value;
+    memcpy(&bits, number, 4);
+    bits |= usual->negative << 31;
+    memcpy(number, &bits, 4);
+    return 1;
+}
+
 typedef enum { FAILED, NOT_A_NUMBER, TOO_LARGE, READ } Outcome; /* with FAILED, an exception is set */
 
 static inline Outcome read_number(Text *text, float *number)
 {
+    Usual usual;
+    if (find_usual(text, &usual) && read_usual(&usual, number)) {
+        text->at = usual.end;
+        return READ;
+    }
     const char *start = text->at;
     int negative = is_next(text, '-');
     uint64_t digits = 0;
@@ -460,8 +529,7 @@ static inline void skip_digits(Text *text)
     uint64_t digits;
     while (text->end - text->at >= 8) {
         memcpy(&digits, text->at, 8);
-        uint64_t others = ((digits & 0xf0f0f0f0f0f0f0f0) | ((digits + 0x0606060606060606) & 0xf0f0f0f0f0f0f0f0) >> 4) ^
-                          0x3333333333333333;
+        uint64_t others = other_than_digits(digits);
         if (others) {
             text->at += __builtin_ctzll(others) >> 3;
             return;
@@ -475,6 +543,11 @@ static inline void skip_digits(Text *text)
 /* Checks a number. Its value is only computed if it may be too large, which takes an exponent or 39 digits. */
 static inline Outcome check_number(Text *text)
 {
+    Usual usual;
+    if (find_usual(text, &usual)) {
+        text->at = usual.end;
+        return READ;
+    }
     Text number = *text;
     is_next(text, '-');
     const char *integer = text->at;
