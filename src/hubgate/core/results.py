@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
+from operator import sub
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -146,14 +147,9 @@ def _divided_among_calls(total: int, weights: Sequence[Sequence[int]]) -> list[i
 
 def _divided(total: int, weights: Sequence[int]) -> list[int]:
     """Divide a total in proportion to the weights, into whole numbers that sum to it."""
-    whole = sum(weights) + len(weights)  # even an empty text has special tokens
-    parts, done, before = [], 0, 0
-    for weight in weights:
-        done += weight + 1
-        bound = total * done // whole
-        parts.append(bound - before)
-        before = bound
-    return parts
+    done = list(accumulate([weight + 1 for weight in weights]))  # even an empty text has special tokens
+    bounds = [total * each // done[-1] for each in done]
+    return list(map(sub, bounds, [0, *bounds[:-1]]))
 
 
 def _sum_if_known(numbers: Sequence[int | None]) -> int | None:

@@ -12,9 +12,11 @@ import errno
 import logging
 import os
 import shutil
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,11 +100,11 @@ class DiskVectorCache:
         """Store vectors, unless too many are pending."""
         if not self._gathered.keys().isdisjoint(vectors):
             vectors = {key: vector for key, vector in vectors.items() if key not in self._gathered}
-        size = _size(vectors)
+        size = sum(_sizes(vectors))
         if self._pending_bytes + size > self._max_pending_bytes:
             fitting = self._fitting(vectors)
             self._dropped += len(vectors) - len(fitting)
-            vectors, size = fitting, _size(fitting)
+            vectors, size = fitting, sum(_sizes(fitting))
         self._gathered.update(vectors)
         self._pending_bytes += size
         if self._timer is None:
@@ -207,8 +209,7 @@ class DiskVectorCache:
             while self._gathered:
                 writing, self._gathered = self._gathered, {}
                 self._writing = writing
-                for batch in self._batches(writing):
-                    size = _size(batch)
+                for batch, size in self._batches(writing):
                     step = partial(self._write_or_evict, batch, size + _OVERHEAD * len(batch))
                     while not await self._do("written", step, otherwise=True):
                         pass
@@ -242,17 +243,18 @@ class DiskVectorCache:
             self._log.remove()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _batches(self, vectors: Mapping[bytes, CachedVector]) -> Iterator[dict[bytes, CachedVector]]:
-        batch: dict[bytes, CachedVector] = {}
-        size = 0
+    def _batches(
+        self, vectors: Mapping[bytes, CachedVector]
+    ) -> Iterator[tuple[dict[bytes, CachedVector], int]]:
+        """Parts of the vectors, and the bytes of each part."""
         max_bytes = min(_BATCH_BYTES, self._max_bytes // 8)
-        for key, vector in vectors.items():
-            size += len(vector.vector)
-            if batch and size > max_bytes:
-                yield batch
-                batch, size = {}, len(vector.vector)
-            batch[key] = vector
-        yield batch
+        sizes = list(accumulate(_sizes(vectors)))
+        items = iter(vectors.items())
+        start = before = 0
+        while start < len(sizes):
+            stop = max(start + 1, bisect_right(sizes, before + max_bytes))
+            yield dict(islice(items, stop - start)), sizes[stop - 1] - before
+            start, before = stop, sizes[stop - 1]
 
     async def _do(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
         return await self._in_thread(partial(self._attempt, what, work, otherwise))
@@ -283,5 +285,5 @@ class DiskVectorCache:
             )
 
 
-def _size(vectors: Mapping[bytes, CachedVector]) -> int:
-    return sum([len(vector.vector) for vector in vectors.values()])
+def _sizes(vectors: Mapping[bytes, CachedVector]) -> list[int]:
+    return [len(vector.vector) for vector in vectors.values()]
