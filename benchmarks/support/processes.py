@@ -91,6 +91,12 @@ class Process:
         time.sleep(seconds)
         return (self.cpu_seconds() - before) / (time.monotonic() - start)
 
+    def settle(self) -> None:
+        """Wait until it does next to nothing, at most some seconds."""
+        for _ in range(25):
+            if self.idle_cpu(0.2) < 0.1:
+                return
+
 
 def end_on_sigterm() -> None:
     """End on SIGTERM as on Ctrl-C: contexts are left, so the processes that were started end, too."""
