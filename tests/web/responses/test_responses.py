@@ -102,6 +102,13 @@ async def test_parameters_get_the_names_that_they_have_in_a_chat(gateway: Script
     }
 
 
+async def test_fields_of_a_response_prevail_over_those_of_a_chat(gateway: ScriptedGateway) -> None:
+    chat = await chat_of(
+        gateway, max_output_tokens=9, max_tokens=5, reasoning={"effort": "low"}, reasoning_effort="high"
+    )
+    assert (chat["max_tokens"], chat["reasoning_effort"]) == (9, "low")
+
+
 async def test_fields_of_openais_services_have_no_effect(gateway: ScriptedGateway) -> None:
     chat = await chat_of(
         gateway,

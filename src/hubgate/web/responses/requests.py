@@ -114,7 +114,7 @@ def parse_request(fields: Fields, context: Context) -> ResponseRequest:
     items = _input(fields)
     messages = messages_of(fields.take("instructions", str), items)
     if "max_output_tokens" in fields.rest:
-        chat["max_tokens"] = fields.rest.pop("max_output_tokens")
+        fields.rest["max_tokens"] = fields.rest.pop("max_output_tokens")
     call = Chat(
         fields={"messages": msgspec.json.encode(messages), **chat, **fields.rest},
         responses=None if summarized or _has_reference(items) else native,
@@ -150,10 +150,10 @@ def _refuse_state(fields: Fields) -> None:
 def _converted(fields: Fields, reasoning: _Reasoning) -> dict[str, bytes]:
     """The fields of a chat for those that it has in another form. What only OpenAI has is left out."""
     chat = {**_tools(fields), **_text(fields), **_logprobs(fields)}
-    if reasoning.effort:
-        chat["reasoning_effort"] = reasoning.effort
     for name in _WITHOUT_EFFECT & fields.rest.keys():
         del fields.rest[name]
+    if reasoning.effort:
+        fields.rest["reasoning_effort"] = msgspec.json.encode(reasoning.effort)
     return {name: msgspec.json.encode(value) for name, value in chat.items()}
 
 
