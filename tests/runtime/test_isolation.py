@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import uvloop
 from tiny_model import HIDDEN, MAX_TOKENS, TinyModelFolder, embed_texts
 
 from hubgate.domain.errors import RuntimeFailed
@@ -49,6 +53,36 @@ async def test_worker_receives_no_secrets(tmp_path: Path, monkeypatch: pytest.Mo
     environment = json.loads(file.read_text())
     assert environment["PATH"] == os.environ["PATH"]
     assert "not for workers" not in environment.values()
+
+
+WITH_CHILD = """
+import os, time
+if os.fork() == 0:
+    os.closerange(0, 2)
+    os.closerange(3, 300)
+time.sleep(60)
+"""
+
+
+def test_call_to_a_killed_worker_fails_with_its_end() -> None:
+    """Its input is closed before its errors, which a child of it holds here. uvloop then refuses to write."""
+
+    async def main() -> None:
+        worker = await WorkerProcess.start([sys.executable, "-c", WITH_CHILD])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(worker.ready(), 1)
+        os.kill(worker.pid, signal.SIGKILL)
+        await asyncio.sleep(0.1)
+        call = asyncio.create_task(
+            worker.request(lambda number: EmbedTexts(number, ["a"], None, True, False, None))
+        )
+        await asyncio.sleep(0.1)
+        with contextlib.suppress(ProcessLookupError):  # on a slow machine it had no child yet
+            os.killpg(worker.pid, signal.SIGKILL)
+        with pytest.raises(RuntimeFailed):
+            await asyncio.wait_for(call, 30)
+
+    uvloop.run(main())
 
 
 WATCHED = """

@@ -213,6 +213,8 @@ class WorkerProcess:
         """Write a whole frame at once, so that a cancelled caller leaves no partial frame in the pipe."""
         if self.ended:
             raise self._end_error()
+        if self._stdin.is_closing():
+            return  # the worker is ending, which `_run` reports
         self._stdin.write(frame)
         with contextlib.suppress(ConnectionError):  # `_run` reports the end
             await self._stdin.drain()
