@@ -147,8 +147,8 @@ def _divided_among_calls(total: int, weights: Sequence[Sequence[int]]) -> list[i
 
 def _divided(total: int, weights: Sequence[int]) -> list[int]:
     """Divide a total in proportion to the weights, into whole numbers that sum to it."""
-    done = list(accumulate([weight + 1 for weight in weights]))  # even an empty text has special tokens
-    bounds = [total * each // done[-1] for each in done]
+    whole = sum(weights) + len(weights)  # even an empty text has special tokens
+    bounds = [total * (done + count) // whole for count, done in enumerate(accumulate(weights), 1)]
     return list(map(sub, bounds, [0, *bounds[:-1]]))
 
 

@@ -128,7 +128,7 @@ class Vectors(msgspec.Struct, frozen=True, kw_only=True):
     """Set only once every vector was checked to have this length and to be finite."""
 
 
-class CachedVector(msgspec.Struct, frozen=True):
+class CachedVector(msgspec.Struct, frozen=True, gc=False):
     """The cache entry of one text; fields as in `Vectors`."""
 
     vector: bytes

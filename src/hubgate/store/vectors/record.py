@@ -24,13 +24,13 @@ _TRUNCATED, _UNKNOWN = 1, 2
 def records_of(vectors: Mapping[bytes, CachedVector]) -> dict[bytes, bytes]:
     """The records of vectors by key, without those that do not fit into single precision."""
     records = {}
-    pack_head = HEAD.pack
+    pack_head, f32 = HEAD.pack, Encoding.F32
     for key, vector in vectors.items():
         tokens, truncated = vector.tokens, vector.truncated
         facts = 0 if tokens is None else 8 * tokens + 8
         facts += 4 * vector.exact + (_UNKNOWN if truncated is None else truncated)
         try:
-            single = vector.vector if vector.encoding is Encoding.F32 else json_to_f32(vector.vector)
+            single = vector.vector if vector.encoding is f32 else json_to_f32(vector.vector)
             # The checksum begins with the facts, so it is wrong if they change.
             record = pack_head(len(single), key, crc32(single, facts), facts) + single
         except (UpstreamUnreadable, struct.error):
