@@ -208,6 +208,8 @@ def test_clear_empties_the_memory_cache() -> None:
 class Broken:
     """A cache whose disk fails."""
 
+    is_near = False
+
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
         raise StoreFailed("disk I/O error")
 
@@ -215,15 +217,36 @@ class Broken:
         raise StoreFailed("disk is full")
 
 
+class Behind(MemoryCache):
+    """A second level in memory."""
+
+    is_near = False
+
+
 def test_reads_and_writes_through_to_the_second_level() -> None:
     async def main() -> None:
-        behind = MemoryCache(10_000)
+        behind = Behind(10_000)
         await behind.put_many({key(1): CachedVector(b"0001")})
         front = MemoryCache(10_000, behind)
         await front.put_many({key(2): CachedVector(b"0002")})
         found = await front.get_many([key(1), key(2), key(3)])
         assert {entry.vector for entry in found.values()} == {b"0001", b"0002"}
         assert len(front) == len(behind) == 2
+
+    run(main())
+
+
+def test_keeps_in_memory_only_what_is_asked_for_again_if_the_second_level_is_near() -> None:
+    async def main() -> None:
+        behind = Behind(10_000)
+        behind.is_near = True
+        front = MemoryCache(10_000, behind)
+        await front.put_many({key(1): CachedVector(b"0001"), key(2): CachedVector(b"0002")})
+        assert (len(front), len(behind)) == (0, 2)
+        assert list(await front.get_many([key(2)])) == [key(2)]
+        assert len(front) == 1
+        behind.clear()
+        assert list(await front.get_many([key(1), key(2)])) == [key(2)]
 
     run(main())
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def step(server: ScriptedUpstream, cache: MemoryCache | None = None) -> CacheStep:
-    return CacheStep(server, cache or MemoryCache(100_000), identity=["model"])
+    return CacheStep(server, MemoryCache(100_000) if cache is None else cache, identity=["model"])
 
 
 async def answer(cached: CacheStep, call: Embed, after: float = 0.0) -> Vectors:
@@ -140,6 +140,8 @@ def test_no_call_waits_in_the_queue_of_another_caller_or_class_or_past_its_deadl
 
 class SlowBacking:
     """A slower cache, whose answers take long."""
+
+    is_near = False
 
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
         await asyncio.sleep(0.5)

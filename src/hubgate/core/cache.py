@@ -202,7 +202,8 @@ def _assemble(entries: Sequence[CachedVector]) -> Vectors:
 class MemoryCache:
     """The most recently used vectors, in at most `max_bytes` of memory, in front of a slower cache.
 
-    If the slower cache fails, vectors are computed again.
+    If the slower cache is near, a new vector is not kept in memory before it is asked for again. If it fails, vectors
+    are computed again.
     """
 
     def __init__(self, max_bytes: int, backing: VectorCache | None = None) -> None:
@@ -219,7 +220,7 @@ class MemoryCache:
         found: dict[bytes, CachedVector] = {}
         self._find(keys, found)
         missing = [key for key in keys if key not in found] if found else keys
-        if self._backing and missing:
+        if self._backing is not None and missing:
             try:
                 backed = await self._backing.get_many(missing)
             except StoreFailed as error:
@@ -242,8 +243,9 @@ class MemoryCache:
 
     async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
         """Store vectors. Those unused for longest are evicted."""
-        self.keep(vectors)
-        if self._backing:
+        if self._backing is None or not self._backing.is_near:
+            self.keep(vectors)
+        if self._backing is not None:
             try:
                 await self._backing.put_many(vectors)
             except StoreFailed as error:

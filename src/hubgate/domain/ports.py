@@ -224,6 +224,11 @@ class VectorCache(Protocol):
     Both methods raise `StoreFailed`.
     """
 
+    @property
+    def is_near(self) -> bool:
+        """Whether vectors can be read at once after `put_many`."""
+        ...
+
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
         """The entries that exist."""
         ...

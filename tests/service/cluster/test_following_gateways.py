@@ -85,7 +85,8 @@ def test_token_of_a_connection_is_replaced_at_all(trio: Trio) -> None:
 
 def test_vector_cache_is_cleared_at_all(trio: Trio) -> None:
     trio.register("cached")
-    assert trio.statuses("cached", trio.admin) == [200] * 3
+    for _ in range(2):  # memory may hold only what is asked for again
+        assert trio.statuses("cached", trio.admin) == [200] * 3
     assert trio.request(2, "GET", "/api/cache").json()["memory"]["entries"] > 0
     trio.change(1, "DELETE", "/api/cache")
     for number in (1, 2, 3):

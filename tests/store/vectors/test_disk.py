@@ -124,6 +124,9 @@ async def test_full_backlog_drops_and_counts_further_vectors(path: Path) -> None
         await file.put_many(vectors(1, 2, 3, 4, 5))
         assert await found(file, 1, 2, 3, 4, 5) == [1, 2, 3]
         assert (await file.stats())["dropped"] == 2
+        near = [file.is_near]
+        await file.flush()
+        assert [*near, file.is_near] == [False, True]
     async with opened(path, max_pending_bytes=3 * 384 * 4) as file:
         await file.put_many(vectors(4))
         assert await found(file, 1, 2, 3, 4, 5) == [1, 2, 3, 4]
@@ -233,6 +236,7 @@ class TestConcurrency:
             with pytest.raises(StoreFailed, match="another process uses it"):
                 await two.clear()
             assert await found(one, 1, 2) == [1]
+            assert (one.is_near, two.is_near) == (True, False)
         assert {record.message for record in caplog.records} == {
             f"the vector cache {path} cannot be {what} (another process uses it); "
             "hubgate works without it until this is fixed"
@@ -266,6 +270,15 @@ class TestConcurrency:
         assert [number for answer in answers for number in answer] == list(range(1000))
         async with opened(path) as file:
             assert len(await found(file, *range(1000))) == 1000
+
+    async def test_finds_vectors_that_are_put_while_others_are_read(self, path: Path) -> None:
+        await kept(path, *range(200), max_bytes=64 * MIB)
+        async with opened(path, 64 * MIB) as file:
+            assert await found(file, 0) == [0]
+            reading = asyncio.create_task(found(file, *range(201)))
+            await asyncio.sleep(0)
+            await file.put_many(vectors(200))
+            assert await reading == [*range(201)]
 
     async def test_cancelled_read_does_not_affect_others(self, path: Path) -> None:
         await kept(path, 1)

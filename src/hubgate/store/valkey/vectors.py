@@ -53,6 +53,7 @@ class ValkeyVectors:
     """
 
     place = "shared"
+    is_near = False
 
     def __init__(
         self,
