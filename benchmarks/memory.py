@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from support.gateway import Gate
 
 _BLOCKS = 10
+_WARM_UP_SECONDS = 65
+"""Pools and caches fill, and the log of the rate limit, which has the requests of the last minute."""
 _GOAL_MB, _STRETCH_MB = 5, 1
 _TEXTS = [f"Text {n}: who leaves in the middle takes nothing along." for n in range(24)]
 
@@ -72,16 +74,18 @@ def _at_rest(folder: Path, core: int, behind: str, *, with_litellm: bool) -> lis
 
 
 def _grow(bare: Gate, behind: str, count: int) -> None:
-    """Send the requests in blocks and weigh after each; the first block is left out, it fills pools and caches."""
+    """Send the requests in blocks after a warm-up, and weigh after each."""
     bare.register("tei", f"{behind}/tei/{SMALL}")
     bare.register("large", f"{behind}/tei/{LARGE}")
-    requests = _requests(bare)
-    rows = []
+    requests, block = _requests(bare), count // _BLOCKS
     start = time.monotonic()
-    for block in range(_BLOCKS + 1):
-        uvloop.run(send(bare.url, requests, count // _BLOCKS, clients=CONNECTIONS))
-        _settle(bare)
-        rows.append((block * (count // _BLOCKS), bare.process.pss_mb(), bare.process.sockets()))
+    while time.monotonic() < start + _WARM_UP_SECONDS:
+        _send(bare, requests, block)
+    rows = [(0, bare.process.pss_mb(), bare.process.sockets())]
+    start = time.monotonic()
+    for number in range(1, _BLOCKS + 1):
+        _send(bare, requests, block)
+        rows.append((number * block, bare.process.pss_mb(), bare.process.sockets()))
     seconds = time.monotonic() - start
     show(
         ("requests after the warm-up", "MB", "sockets"),
@@ -92,6 +96,11 @@ def _grow(bare: Gate, behind: str, count: int) -> None:
         f"Growth over {count:,} requests, one in ten left by its client: {growth:+.1f} MB "
         f"(goal: {_GOAL_MB}, stretch: {_STRETCH_MB}); sockets {rows[-1][2] - rows[0][2]:+d}; {seconds:.0f} s\n"
     )
+
+
+def _send(bare: Gate, requests: Requests, count: int) -> None:
+    uvloop.run(send(bare.url, requests, count, clients=CONNECTIONS))
+    _settle(bare)
 
 
 def _requests(bare: Gate) -> Requests:

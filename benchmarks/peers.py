@@ -137,6 +137,9 @@ def main() -> None:
         uncached = stack.enter_context(bare_gateway(folder / "uncached", cores.measured, cached=False))
         subjects += _of_hubgate(usual, uncached, behind, wanted)
         for peer in [peer for peer in PEERS if not options.peers or peer.name in options.peers]:
+            calls = [call for call in wanted if peer.calls is None or call.name in peer.calls]
+            if not calls:
+                continue
             try:
                 started = stack.enter_context(
                     peer.start(folder / peer.name, cores.measured, f"{behind}/vllm/{SMALL}/v1")
@@ -144,7 +147,7 @@ def main() -> None:
             except SystemExit as reason:
                 left_out[f"{peer.name} {peer.version}"] = str(reason)
             else:
-                subjects += _of_peer(peer.name, started, wanted, is_slow=peer.is_slow)
+                subjects += _of_peer(peer.name, started, calls, is_slow=peer.is_slow)
         subjects = _measured(subjects, options.rounds, options.seconds, folder / "body.json", left_out)
     _print(subjects, wanted, left_out)
 
@@ -186,7 +189,7 @@ def _plain_proxy(url: str, process: Process) -> Running:
 
 
 def _of_hubgate(usual: Gate, uncached: Gate, behind: str, wanted: Sequence[Call]) -> Iterator[Subject]:
-    """Every face; OpenAI's also without the cache of vectors, and with all texts in it."""
+    """Every face, embeddings also without the cache of vectors, and OpenAI's with all texts in it."""
     for gate in (usual, uncached):
         gate.register("vectors", f"{behind}/vllm/{SMALL}")
         gate.register("llm", f"{behind}/llm", "chat_completion")
@@ -200,14 +203,20 @@ def _of_hubgate(usual: Gate, uncached: Gate, behind: str, wanted: Sequence[Call]
     chat: dict[str, object] = {"model": "llm", "messages": _MESSAGES}
     prompt = _MESSAGES[0]["content"]
     cohere = {"input_type": "search_document", "embedding_types": ["float"]}
+    embeddings: list[tuple[str, str, dict[str, object]]] = [
+        ("", "/v1/embeddings", new),
+        ("Elasticsearch", "/_inference/text_embedding/vectors", {"input": _TEXTS}),
+        ("Hugging Face", "/hf/vectors", {"inputs": _TEXTS}),
+        ("TEI", "/hf/vectors/embed", {"inputs": _TEXTS}),
+        ("Cohere", "/v2/embed", {"model": "vectors", "texts": _TEXTS, **cohere}),
+    ]
     found = [
-        subject("embeddings", "", "/v1/embeddings", new),
-        subject("embeddings", "no cache", "/v1/embeddings", new, uncached),
+        *(subject("embeddings", how, path, body) for how, path, body in embeddings),
+        *(
+            subject("embeddings", f"{how or 'OpenAI'}, no cache", path, body, uncached)
+            for how, path, body in embeddings
+        ),
         subject("embeddings", "all remembered", "/v1/embeddings", {**new, "input": _KNOWN_TEXTS}),
-        subject("embeddings", "Elasticsearch", "/_inference/text_embedding/vectors", {"input": _TEXTS}),
-        subject("embeddings", "Hugging Face", "/hf/vectors", {"inputs": _TEXTS}),
-        subject("embeddings", "TEI", "/hf/vectors/embed", {"inputs": _TEXTS}),
-        subject("embeddings", "Cohere", "/v2/embed", {"model": "vectors", "texts": _TEXTS, **cohere}),
         subject("chat", "", "/v1/chat/completions", chat),
         subject("chat", "Hugging Face", "/hf/llm/v1/chat/completions", chat),
         subject("chat", "Cohere", "/v2/chat", chat),

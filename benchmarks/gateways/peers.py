@@ -7,6 +7,7 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,17 +53,20 @@ class Peer(NamedTuple):
     """Start it with a folder and a core, before the server at a URL that ends in /v1."""
     is_slow: bool = False
     """Measured over fewer connections: requests that the end of a turn cuts off cost CPU time and are not counted."""
+    calls: frozenset[str] | None = None
+    """The names of those that it is asked for; `None` for all."""
 
 
 @contextmanager
-def litellm(folder: Path, core: int, upstream: str) -> Iterator[Running]:
-    """LiteLLM's proxy, one worker, without a database."""
+def litellm(folder: Path, core: int, upstream: str, *, cached: bool = False) -> Iterator[Running]:
+    """LiteLLM's proxy, one worker, without a database. By default it caches nothing."""
     environment = python_environment("litellm")
     folder.mkdir()
     behind = {"model": "openai/canned", "api_base": upstream, "api_key": "none"}
+    cache = {"type": "local", "supported_call_types": ["embedding", "aembedding"]}
     config = {
         "model_list": [{"model_name": "canned", "litellm_params": behind}],
-        "litellm_settings": {"telemetry": False},
+        "litellm_settings": {"telemetry": False, "cache": cached, "cache_params": cache},
         "general_settings": {"master_key": KEY},
     }
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
@@ -265,5 +269,13 @@ PEERS = (
         "key check, a log line, spend counted in memory; no database",
         litellm,
         is_slow=True,
+    ),
+    Peer(
+        "LiteLLM-cache",
+        locked_version("litellm"),
+        "the same, and vectors cached in memory",
+        partial(litellm, cached=True),
+        is_slow=True,
+        calls=frozenset({"embeddings"}),
     ),
 )
