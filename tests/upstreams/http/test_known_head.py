@@ -90,11 +90,14 @@ def pieces(draw: st.DrawFn) -> list[bytes]:
     body, head = draw(BODIES), draw(HEADS)
     whole = head % ((len(body),) * head.count(b"%d")) + body
     damage = draw(st.sampled_from([b"", b"", b"", b"x", CLOSE]))
+    # Nothing comes after a whole reply, not even its end: it could arrive when the next request is already sent.
+    last = len(whole) - 1
     if damage == CLOSE:
-        whole = whole[: draw(st.integers(0, len(whole)))]
+        last = draw(st.integers(0, last))
+        whole = whole[:last]
     else:
         whole += damage
-    cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=3)))
+    cuts = sorted(draw(st.lists(st.integers(0, last), max_size=3)))
     ends = [*cuts, len(whole)]
     parts = [whole[start:end] for start, end in zip([0, *cuts], ends, strict=True)]
     return [part for part in parts if part] + [CLOSE] * (damage == CLOSE)
