@@ -188,6 +188,37 @@ def test_reply_confirms_that_the_server_has_read_earlier_requests() -> None:
     assert run(main()) == pytest.approx(1 + 1 + 60.05)
 
 
+def test_reply_confirms_no_request_that_was_sent_just_before() -> None:
+    async def main() -> list[float]:
+        limiter = RateLimiter(3, burst=3, clock=now)
+        await sent(limiter)
+        await asyncio.sleep(0.5)
+        await sent(limiter)
+        await asyncio.sleep(0.5)
+        (await sent(limiter)).reply_started()
+        times = []
+        for _ in range(2):
+            (await sent(limiter)).reply_started()
+            times.append(now())
+        return times
+
+    assert run(main()) == pytest.approx([1 + 1 + 60.05, 0.5 + 60 + 60.05])
+
+
+def test_limit_is_exact_after_a_pause_in_which_all_requests_expired() -> None:
+    async def main() -> tuple[float, list[float], int]:
+        limiter = RateLimiter(100, burst=100, clock=now)
+        for _ in range(100):
+            limiter.release(await sent(limiter))
+        await asyncio.sleep(200)
+        wait = limiter.estimate_wait(100)
+        return wait, await granted(limiter, 101), limiter.used()
+
+    wait, times, used = run(main())
+    assert (wait, used) == (0, 1)
+    assert times == pytest.approx([200] * 100 + [260.05])
+
+
 def test_abandoned_request_counts_until_the_server_must_have_read_it() -> None:
     async def main() -> float:
         limiter = RateLimiter(1, clock=now)

@@ -65,6 +65,8 @@ _LATE = 0.02
 _SHARED_PAUSE = 1.0
 """Seconds of a pause that is worth a notice to other gateways."""
 _UNLIMITED = 1 << 62
+_FEW = 32
+"""Requests that are forgotten at once where only memory depends on it. After a pause, all would take long."""
 _MAX_PER_REQUEST = 1 << 40
 """More texts or tokens than one request ever carries."""
 
@@ -109,7 +111,7 @@ class Permit(msgspec.Struct, eq=False):
         if logged.sent or now > logged.send_by:
             return False
         logged.sent, logged.expires = True, now + _MAX_STALL + _WINDOW
-        limiter.unconfirmed.append((now, logged))
+        limiter.unconfirmed[logged] = now
         return True
 
     async def renew(self) -> None:
@@ -124,11 +126,11 @@ class Permit(msgspec.Struct, eq=False):
         limiter = self.limiter
         if limiter.log is None:
             return
-        now, logged, unconfirmed = limiter.clock(), self.logged, limiter.unconfirmed
+        now, logged = limiter.clock(), self.logged
+        limiter.unconfirmed.pop(logged, None)
         logged.expires = min(logged.expires, now + _WINDOW)
-        while unconfirmed and unconfirmed[0][0] <= now - MARGIN:
-            _, logged = unconfirmed.popleft()
-            logged.expires = min(logged.expires, now + MARGIN + _WINDOW)
+        if now >= limiter.confirm_at:
+            limiter.confirm(now)
         limiter.serve()
 
 
@@ -197,18 +199,18 @@ class RateLimiter:
         self._max_in_flight = self._requests_left = max_concurrent_requests or _UNLIMITED
         self._max_texts = self._texts_left = max_concurrent_texts or _UNLIMITED
         self._reservation = reservation
-        self._slots = slots
-        self.clock = clock
+        self._slots, self.clock = slots, clock
         self._next_slot = -math.inf
         """When the next permit is due without a burst."""
         self.log: deque[LoggedRequest] | None = None
         """The requests that count, in the order of their grants; `None` without a limit per minute."""
         if requests_per_minute or tokens_per_minute or slots:
             self.log = deque(_from_former_process(reservation))
-        self.unconfirmed: deque[tuple[float, LoggedRequest]] = deque()
+        self.unconfirmed: dict[LoggedRequest, float] = {}
         """Requests that the server may not have read yet, and when they were sent."""
-        self._paused_until = -math.inf
-        self._throttled_until = -math.inf
+        self.confirm_at = -math.inf
+        """No reply before then confirms any of them but its own request."""
+        self._paused_until = self._throttled_until = -math.inf
         self._throttled_interval = 0.0
         self._waiting: dict[asyncio.Future[Permit], int] = {}
         self._waiting_retries: dict[asyncio.Future[Permit], int] = {}
@@ -300,6 +302,18 @@ class RateLimiter:
         if self._slots is not None:
             self._slots.give_back(logged.send_by)
 
+    def confirm(self, now: float) -> None:
+        """Note that a server that replies now has read what was sent to it `MARGIN` before."""
+        confirmed, self.confirm_at = [], now + MARGIN
+        for logged, sent in self.unconfirmed.items():
+            if sent > now - MARGIN:
+                self.confirm_at = sent + MARGIN
+                break
+            logged.expires = min(logged.expires, now + MARGIN + _WINDOW)
+            confirmed.append(logged)
+        for logged in confirmed:
+            del self.unconfirmed[logged]
+
     def throttle(self, seconds: float, remaining: int = 0) -> None:
         """Send at most `remaining` more requests in the next `seconds`, as the upstream requires."""
         until = self.clock() + seconds
@@ -343,7 +357,6 @@ class RateLimiter:
     def estimate_wait(self, requests: int = 1) -> float:
         """Seconds until the last of `requests` further permits is granted, at the earliest."""
         now = self.clock()
-        self._expire(now)
         requests += len(self._waiting) + len(self._waiting_retries)
         if requests <= 0:
             return 0.0
@@ -371,8 +384,10 @@ class RateLimiter:
                 lease.need()
             return math.inf
         log = self.log
-        if self._tokens_per_minute or (log and log[0].expires <= now):
+        if self._tokens_per_minute:
             self._expire(now)
+        elif log and log[0].expires <= now:
+            self._expire(now, _FEW)
         due = max(self._paused_until, self._next_slot - self._burst_seconds)
         if log and len(log) >= self._requests:
             due = max(due, log[len(log) - self._requests].expires)
@@ -459,15 +474,18 @@ class RateLimiter:
             return _UNLIMITED
         return max(1, self._tokens_per_minute // max(1, self._gateways()))
 
-    def _expire(self, now: float) -> None:
+    def _expire(self, now: float, most: int = _UNLIMITED) -> None:
+        """Forget at most so many requests that do not count any more."""
         if self._tokens_per_minute:
             share = self._token_share()
             self._tokens_left += share - self._tokens
             self._tokens = share
-        while self.log and self.log[0].expires <= now:
-            self._tokens_left += self.log.popleft().tokens
-        while self.unconfirmed and self.unconfirmed[0][1].expires <= now:
-            self.unconfirmed.popleft()
+        log = self.log
+        while log and log[0].expires <= now and most > 0:
+            logged = log.popleft()
+            self._tokens_left += logged.tokens
+            self.unconfirmed.pop(logged, None)
+            most -= 1
 
 
 def _from_former_process(reservation: Reservation | None) -> Iterator[LoggedRequest]:
