@@ -37,12 +37,8 @@ _SENTENCE = (
 )
 _TEXTS = [_SENTENCE.format(number, NEW) for number in range(8)]
 _KNOWN_TEXTS = [_SENTENCE.format(number, "before") for number in range(8)]
-_MESSAGES = [
-    {
-        "role": "user",
-        "content": "Tell me in a sentence or two what a gateway between applications and models is good for, please.",
-    }
-]
+_PROMPT = "Tell me in a sentence or two what a gateway between applications and models is good for, please."
+_MESSAGES = [{"role": "user", "content": _PROMPT}]
 
 
 class Call(NamedTuple):
@@ -97,7 +93,7 @@ class Subject:
         """Ask once, and once with a wrong key."""
         reply = ask("POST", self.url, self.body, headers=self.headers)
         wrong = {**self.headers, "Authorization": "Bearer wrong"}
-        self.checks_keys = ask("POST", self.url, self.body, headers=wrong).status in {401, 403}
+        self.checks_keys = ask("POST", self.url, self.body, headers=wrong).status != 200  # LiteLLM has 400
         return None if reply.status == 200 and check(reply) else f"{reply.status} {reply.body[:300]!r}"
 
     def measure(self, file: Path, seconds: int) -> None:
@@ -170,15 +166,17 @@ def _of_peer(
     name: str, running: Running, wanted: Sequence[Call], *, is_slow: bool = False
 ) -> Iterator[Subject]:
     """A gateway's OpenAI routes."""
-    bodies: dict[str, tuple[Route, dict[str, object]]] = {
-        "chat": (running.chat, {"messages": _MESSAGES}),
-        "embeddings": (running.embeddings, {"input": _TEXTS, "encoding_format": "float"}),
-        "stream": (running.chat, {"messages": _MESSAGES, "stream": True}),
-    }
-    for call in wanted:
-        route, body = bodies[call.name]
-        asked = {"model": route.model, **body}
-        yield Subject(name, call.name, running.process, route.url, asked, route.headers, is_slow)
+    bodies: list[tuple[str, str, Route | None, dict[str, object]]] = [
+        ("chat", name, running.chat, {"messages": _MESSAGES}),
+        ("chat", f"{name}, Responses", running.responses, {"input": _PROMPT}),
+        ("embeddings", name, running.embeddings, {"input": _TEXTS, "encoding_format": "float"}),
+        ("stream", name, running.chat, {"messages": _MESSAGES, "stream": True}),
+    ]
+    names = {call.name for call in wanted}
+    for call, title, route, body in bodies:
+        if route and call in names:
+            asked = {"model": route.model, **body}
+            yield Subject(title, call, running.process, route.url, asked, route.headers, is_slow)
 
 
 def _plain_proxy(url: str, process: Process) -> Running:
@@ -201,7 +199,6 @@ def _of_hubgate(usual: Gate, uncached: Gate, behind: str, wanted: Sequence[Call]
 
     new: dict[str, object] = {"model": "vectors", "input": _TEXTS, "encoding_format": "float"}
     chat: dict[str, object] = {"model": "llm", "messages": _MESSAGES}
-    prompt = _MESSAGES[0]["content"]
     cohere = {"input_type": "search_document", "embedding_types": ["float"]}
     embeddings: list[tuple[str, str, dict[str, object]]] = [
         ("", "/v1/embeddings", new),
@@ -220,12 +217,12 @@ def _of_hubgate(usual: Gate, uncached: Gate, behind: str, wanted: Sequence[Call]
         subject("chat", "", "/v1/chat/completions", chat),
         subject("chat", "Hugging Face", "/hf/llm/v1/chat/completions", chat),
         subject("chat", "Cohere", "/v2/chat", chat),
-        subject("chat", "Responses", "/v1/responses", {"model": "llm", "input": prompt}),
+        subject("chat", "Responses", "/v1/responses", {"model": "llm", "input": _PROMPT}),
         subject("stream", "", "/v1/chat/completions", {**chat, "stream": True}),
         subject("stream", "Elasticsearch", "/_inference/chat_completion/llm/_stream", chat),
         subject("stream", "Hugging Face", "/hf/llm/v1/chat/completions", {**chat, "stream": True}),
         subject("stream", "Cohere", "/v2/chat", {**chat, "stream": True}),
-        subject("stream", "Responses", "/v1/responses", {"model": "llm", "input": prompt, "stream": True}),
+        subject("stream", "Responses", "/v1/responses", {"model": "llm", "input": _PROMPT, "stream": True}),
     ]
     names = {call.name for call in wanted}
     return iter([one for one in found if one.call in names])

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,6 +40,8 @@ class Running:
     process: Process
     chat: Route
     embeddings: Route
+    responses: Route | None = None
+    """The Responses API before a server of chats."""
 
 
 class Peer(NamedTuple):
@@ -65,7 +67,10 @@ def litellm(folder: Path, core: int, upstream: str, *, cached: bool = False) -> 
     behind = {"model": "openai/canned", "api_base": upstream, "api_key": "none"}
     cache = {"type": "local", "supported_call_types": ["embedding", "aembedding"]}
     config = {
-        "model_list": [{"model_name": "canned", "litellm_params": behind}],
+        "model_list": [
+            {"model_name": "canned", "litellm_params": behind},
+            {"model_name": "responses", "litellm_params": {**behind, "use_chat_completions_api": True}},
+        ],
         "litellm_settings": {"telemetry": False, "cache": cached, "cache_params": cache},
         "general_settings": {"master_key": KEY},
     }
@@ -79,7 +84,8 @@ def litellm(folder: Path, core: int, upstream: str, *, cached: bool = False) -> 
         "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
     }
     with _started(command, folder, core, f"http://127.0.0.1:{port}/health/liveliness", env=env) as process:
-        yield _openai(process, port)
+        responses = Route(f"http://127.0.0.1:{port}/v1/responses", "responses", _BEARER)
+        yield replace(_openai(process, port), responses=responses)
 
 
 @contextmanager
