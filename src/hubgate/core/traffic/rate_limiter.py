@@ -475,7 +475,7 @@ class RateLimiter:
         return max(1, self._tokens_per_minute // max(1, self._gateways()))
 
     def _expire(self, now: float, most: int = _UNLIMITED) -> None:
-        """Forget at most so many requests that do not count any more."""
+        """Forget requests that do not count any more, at most this number of them."""
         if self._tokens_per_minute:
             share = self._token_share()
             self._tokens_left += share - self._tokens
