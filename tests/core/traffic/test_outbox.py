@@ -44,20 +44,20 @@ async def test_writes_of_one_turn_are_sent_when_it_is_over() -> None:
     outbox = Outbox.of(asyncio.get_running_loop())
     async with connected() as (one, other_one), connected() as (two, other_two):
         outbox.write(one, b"1")
-        outbox.write(two, b"2")
+        outbox.write(two, b"head", b"body")
         for other in (other_one, other_two):
             with pytest.raises(BlockingIOError):
                 other.recv(1)
         assert await received(other_one, 1) == b"1"
-        assert other_two.recv(1) == b"2"
+        assert other_two.recv(100) == b"headbody"
 
 
 async def test_writes_of_one_connection_keep_their_order() -> None:
     outbox = Outbox.of(asyncio.get_running_loop())
     async with connected() as (transport, other):
-        for piece in (b"a", b"b", b"c", b"x" * LARGE, b"d"):
-            outbox.write(transport, piece)
-        assert await received(other, LARGE + 4) == b"abc" + b"x" * LARGE + b"d"
+        for pieces in ((b"a",), (b"b", b"c"), (b"d", b"x" * LARGE), (b"e",)):
+            outbox.write(transport, *pieces)
+        assert await received(other, LARGE + 5) == b"abcd" + b"x" * LARGE + b"e"
 
 
 async def test_a_connection_learns_in_the_same_turn_that_its_peer_does_not_read() -> None:
@@ -71,7 +71,7 @@ async def test_a_connection_learns_in_the_same_turn_that_its_peer_does_not_read(
 async def test_close_sends_what_was_written() -> None:
     outbox = Outbox.of(asyncio.get_running_loop())
     async with connected() as (transport, other):
-        outbox.write(transport, b"the end")
+        outbox.write(transport, b"the ", b"end")
         outbox.close(transport)
         assert await received(other, 100) == b"the end"
 

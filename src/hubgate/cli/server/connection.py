@@ -167,9 +167,9 @@ class Connection(asyncio.Protocol):
         else:
             self._loop.call_later(self.last_request_seconds, self._close_unused)
 
-    def write(self, data: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         if not self.transport.is_closing():
-            self._outbox.write(self.transport, data)
+            self._outbox.write(self.transport, *pieces)
 
     def close(self) -> None:
         self._outbox.close(self.transport)

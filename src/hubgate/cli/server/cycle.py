@@ -197,8 +197,7 @@ class Cycle:
         if len(body) <= _MAX_JOINED_BYTES:  # joining costs less than a second write
             self._connection.write(head + body)
         else:
-            self._connection.write(head)
-            self._connection.write(body)
+            self._connection.write(head, body)
 
     def _end(self) -> None:
         self.complete, self._parts = True, []

@@ -12,12 +12,12 @@ class Outbox:
     """Holds what connections write in one turn of the event loop, and writes it to their sockets when the turn is over.
 
     A write to a socket may wake the process that reads from it, which takes the kernel longer than the write itself. That
-    process has no time to fall asleep between writes that follow each other at once. At most one piece of each connection
+    process has no time to fall asleep between writes that follow each other at once. At most one write of each connection
     is held, so that a connection still learns when its peer does not read.
     """
 
     def __init__(self) -> None:
-        self._held: dict[asyncio.WriteTransport, bytes] = {}
+        self._held: dict[asyncio.WriteTransport, tuple[bytes, ...]] = {}
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Outbox:
@@ -27,30 +27,33 @@ class Outbox:
             found = _OUTBOXES[loop] = cls()
         return found
 
-    def write(self, transport: asyncio.WriteTransport, data: bytes) -> None:
-        """Write data, unless the transport is closed before the turn is over in another way than by `close`."""
+    def write(self, transport: asyncio.WriteTransport, *pieces: bytes) -> None:
+        """Write data, unless the transport is closed before the turn is over in another way than by `close`.
+
+        Large data is not joined to what precedes it: it is a piece of its own, the last one.
+        """
         held = self._held.pop(transport, None)
         if held is not None:
-            transport.writelines((held, data))
-        elif len(data) > _LARGE_BYTES:
-            transport.write(data)
+            transport.writelines(held + pieces)
+        elif len(pieces[-1]) > _LARGE_BYTES:
+            transport.writelines(pieces)
         else:
             if not self._held:
                 asyncio.get_running_loop().call_soon(self._flush)
-            self._held[transport] = data
+            self._held[transport] = pieces
 
     def close(self, transport: asyncio.WriteTransport) -> None:
         """Close a transport after what was written."""
         held = self._held.pop(transport, None)
         if held is not None and not transport.is_closing():
-            transport.write(held)
+            transport.writelines(held)
         transport.close()
 
     def _flush(self) -> None:
         held, self._held = self._held, {}
-        for transport, data in held.items():
+        for transport, pieces in held.items():
             if not transport.is_closing():
-                transport.write(data)
+                transport.writelines(pieces)
 
 
 _OUTBOXES: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()
