@@ -15,7 +15,7 @@ from hubgate.core.traffic.concurrency import ConcurrencyLimit
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.domain.calls import Context, Embed, Tokenize, Tokens, Vectors
 from hubgate.domain.endpoint import InputType
-from hubgate.domain.errors import DeadlineExceeded, InvalidRequest, QueueFull
+from hubgate.domain.errors import Cause, DeadlineExceeded, InvalidRequest, QueueFull, UpstreamRefused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,56 @@ def test_splits_long_call_at_the_text_limit_and_keeps_order() -> None:
     assert [len(texts) for texts in server.asked] == [32] * 31 + [8]
     assert server.busiest == 4
     assert result.tokens == 10_000
+
+
+def test_all_that_waits_leaves_one_turn_after_the_first_request() -> None:
+    server = ScriptedUpstream()
+
+    async def main() -> None:
+        queue = packed(server)
+        calls = [asyncio.create_task(queue(embed(f"t{n}"))) for n in range(200)]
+        for _ in range(3):  # the calls are queued, the first request leaves, the others leave
+            await asyncio.sleep(0)
+        assert [len(texts) for texts in server.asked] == [32] * 6 + [8]
+        await asyncio.gather(*calls)
+
+    run(main())
+
+
+def test_full_requests_that_leave_together_keep_all_limits() -> None:
+    server = ScriptedUpstream(seconds=0.1)
+
+    async def main(queue: BatchQueue) -> None:
+        await asyncio.gather(*(queue(embed(f"t{n}")) for n in range(320)))
+
+    run(main(packed(server, concurrency=3)))
+    assert server.busiest == 3
+    server = ScriptedUpstream(seconds=0.1)
+    limiter = RateLimiter(None, max_concurrent_texts=80, clock=now)
+    run(main(BatchQueue(server, limiter=limiter, clock=now)))
+    assert server.busiest == 3
+    assert sum(map(len, server.asked)) == 320
+
+
+def test_request_that_leaves_together_with_a_failed_one_of_its_call_is_not_sent() -> None:
+    asked = []
+
+    async def refuse(call: Call) -> Vectors:
+        asked.append(len(call.texts))
+        raise UpstreamRefused("No.", status=401, cause=Cause.WRONG_TOKEN)
+
+    limiter = RateLimiter(60, burst=4, clock=now)
+    queue = BatchQueue(refuse, limiter=limiter, clock=now)
+
+    async def main() -> int:
+        with pytest.raises(UpstreamRefused):
+            await queue(embed(*map(str, range(96))))
+        await asyncio.sleep(0.01)
+        return limiter.used()
+
+    assert run(main()) == 1
+    assert asked == [32]
+    assert queue.in_flight == 0
 
 
 def test_sends_single_call_unchanged_without_delay() -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import TypeAlias, cast
 
 from hubgate.core.errors import (
     deadline_exceeded,
@@ -33,6 +33,8 @@ from hubgate.domain.ports import Clock, Handler
 
 START_LIMIT = 8
 """Requests in flight at first."""
+
+_Filled: TypeAlias = tuple[TextBatch, Permit]
 
 _logger = logging.getLogger(__name__)
 
@@ -189,23 +191,21 @@ class BatchQueue:
         if self._next or not self._queue.calls or self._closed:
             return
         if len(self._tasks) < self._places.limit:
-            # In a context of its own: it does not belong to the caller that happens to start it.
-            loop = asyncio.get_running_loop()
-            self._next = loop.create_task(self._run(), context=contextvars.Context())
-            self._tasks[self._next] = None
+            self._next = self._start_task(None)
 
-    async def _run(self) -> None:
-        """Send one request."""
+    def _start_task(self, filled: _Filled | None) -> asyncio.Task[None]:
+        """In a context of its own: it does not belong to the caller that happens to start it."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run(filled), context=contextvars.Context())
+        self._tasks[task] = None
+        return task
+
+    async def _run(self, filled: _Filled | None) -> None:
+        """Send one request: this one, or the next one once there is a permit."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            try:
-                tokens = estimate_tokens(self._queue.next_weight() or 0, texts=1)
-                permit = self._limiter.try_acquire(tokens) or await self._limiter.acquire(tokens)
-                batch = self._fill_batch(permit)
-            finally:
-                self._next = None
-            self._start_next()
-            if batch.parts:
+            batch, permit = filled or await self._fill_next()
+            if batch.wanted:
                 self._tasks[task] = batch
                 await self._send(batch, permit)
             else:
@@ -217,6 +217,28 @@ class BatchQueue:
             # place, and nothing would start a task for it.
             del self._tasks[task]
             self._start_next()
+
+    async def _fill_next(self) -> _Filled:
+        """Fill a request once there is a permit. Further ones leave in the same turn as long as they are full."""
+        try:
+            tokens = self._next_tokens()
+            permit = self._limiter.try_acquire(tokens) or await self._limiter.acquire(tokens)
+            batch = self._fill_batch(permit)
+        finally:
+            self._next = None
+        while self._can_start_full() and (further := self._limiter.try_acquire(self._next_tokens())):
+            self._start_task((self._fill_batch(further), further))
+        self._start_next()
+        return batch, permit
+
+    def _can_start_full(self) -> bool:
+        if self._closed or len(self._tasks) >= self._places.limit:
+            return False
+        queue, limits = self._queue, self.limits
+        return queue.texts >= limits.max_texts or queue.weight >= limits.max_bytes
+
+    def _next_tokens(self) -> int:
+        return estimate_tokens(self._queue.next_weight() or 0, texts=1)
 
     def _fill_batch(self, permit: Permit) -> TextBatch:
         limits = self.limits
@@ -230,13 +252,13 @@ class BatchQueue:
                 queued.waited = now - queued.since
                 if self._on_wait:
                     self._on_wait(queued.waited)
+        self._limiter.fill(permit, texts=batch.texts, tokens=batch.tokens)
         return batch
 
     async def _send(self, batch: TextBatch, permit: Permit) -> None:
         """Send a batch, and its parts again if it fails."""
         self._places.in_flight += 1
         self.shared += len(batch.parts) - 1
-        self._limiter.fill(permit, texts=batch.texts, tokens=batch.tokens)
         try:
             with sending_under(permit):
                 error = await self._request(batch)

@@ -30,7 +30,9 @@ class Outbox:
     def write(self, transport: asyncio.WriteTransport, *pieces: bytes) -> None:
         """Write data, unless the transport is closed before the turn is over in another way than by `close`.
 
-        Large data is not joined to what precedes it: it is a piece of its own, the last one.
+        Args:
+            transport: of the connection.
+            pieces: of which the last one may be large.
         """
         held = self._held.pop(transport, None)
         if held is not None:
