@@ -16,7 +16,7 @@ from hubgate.domain.errors import UpstreamRefused
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hubgate.domain.calls import Embed
+    from hubgate.domain.calls import Embed, FreshVectors
 
 
 def step(server: ScriptedUpstream, cache: MemoryCache | None = None) -> CacheStep:
@@ -147,8 +147,8 @@ class SlowBacking:
         await asyncio.sleep(0.5)
         return {}
 
-    async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
-        await asyncio.sleep(0)
+    def put(self, fresh: FreshVectors) -> None:
+        pass
 
 
 def test_text_stored_while_the_slower_cache_is_read_is_not_requested_again() -> None:

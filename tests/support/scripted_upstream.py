@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from virtual_time import now
 
-from hubgate.domain.calls import Context, Embed, Encoding, Tokenize, Tokens, Vectors
+from hubgate.domain.calls import Context, Embed, Encoding, FreshVectors, Tokenize, Tokens, Vectors
 from hubgate.domain.errors import Cause, UpstreamRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from hubgate.domain.calls import Call, Result
+    from hubgate.domain.calls import CachedVector, Call, Result
 
 
 def vector(text: str) -> bytes:
@@ -31,6 +31,21 @@ def embed(*texts: str, caller: str = "-", bulk: bool = False, deadline: float | 
 def refused(status: int = 422, cause: Cause = Cause.INPUT_REFUSED, message: str = "") -> UpstreamRefused:
     """The error of an upstream that refuses a call."""
     return UpstreamRefused(f"It refused: {message}", status=status, cause=cause, server_message=message)
+
+
+def fresh(entries: Mapping[bytes, CachedVector]) -> FreshVectors:
+    """What a model returned to become these cache entries, which must be alike: in encoding, and in what is known."""
+    some, *_ = found = list(entries.values())
+    tokens = [entry.tokens for entry in found]
+    truncated = [entry.truncated for entry in found]
+    vectors = Vectors(
+        items=[entry.vector for entry in found],
+        encoding=some.encoding,
+        exact=some.exact,
+        text_tokens=None if None in tokens else cast("Sequence[int]", tokens),
+        text_truncated=None if None in truncated else cast("Sequence[bool]", truncated),
+    )
+    return FreshVectors(list(entries), [""] * len(entries), vectors)
 
 
 @dataclass

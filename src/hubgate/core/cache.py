@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from itertools import islice, repeat
+from itertools import islice
 from typing import cast
 
 from msgspec.structs import replace
 
 from hubgate.core.off_loop import LARGE_BYTES
-from hubgate.core.results import text_counts, utf8_sizes
-from hubgate.core.single_flight import Flight, SingleFlight
+from hubgate.core.results import cache_entries
+from hubgate.core.single_flight import Awaited, SingleFlight
 from hubgate.core.vectors import f32_to_json, json_to_f32
-from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
+from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, FreshVectors, Result, Vectors
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.ports import Handler, VectorCache
 
@@ -68,8 +69,7 @@ class CacheStep:
             return _assemble(self._in_encoding(call.encoding, keys, known))
         awaited = self._flights.find(call.context, distinct)
         if not known and not awaited and len(distinct) == len(keys):
-            answered, _ = await self._request(call, keys)
-            return answered
+            return (await self._request(call, keys)).vectors
         return await self._answer_partly(call, keys, known, awaited)
 
     async def are_known(self, call: Embed) -> Sequence[bool]:
@@ -78,26 +78,23 @@ class CacheStep:
         known = await self._cache.get_many(list(dict.fromkeys(keys)))
         return [key in known for key in keys]
 
-    async def _request(
-        self, request: Embed, keys: Collection[bytes]
-    ) -> tuple[Vectors, Mapping[bytes, CachedVector]]:
+    async def _request(self, request: Embed, keys: Collection[bytes]) -> FreshVectors:
         self.misses += len(request.texts)
         flight = self._flights.begin(request.context, keys)
-        fresh: Mapping[bytes, CachedVector] = {}
+        fresh = None
         try:
-            answered = cast("Vectors", await self._handler(request))
-            fresh = dict(zip(keys, _entries(answered, request.texts), strict=True))
-            await self._cache.put_many(fresh)
+            fresh = FreshVectors(keys, request.texts, cast("Vectors", await self._handler(request)))
+            self._cache.put(fresh)
         finally:
             self._flights.end(flight, keys, fresh)
-        return answered, fresh
+        return fresh
 
     async def _answer_partly(
         self,
         call: Embed,
         keys: Sequence[bytes],
         known: Mapping[bytes, CachedVector],
-        awaited: Mapping[bytes, Flight],
+        awaited: Mapping[bytes, Awaited],
     ) -> Vectors:
         """Request what is not known and nobody requests, then wait for the rest.
 
@@ -110,18 +107,22 @@ class CacheStep:
         if own:
             answers.append(await self._request(replace(call, texts=list(own.values())), own))
         awaited = {key: flight for key, flight in awaited.items() if key in missing}
-        found = {key: vectors[key] for key, flight in awaited.items() if (vectors := await flight.vectors())}
+        found = {}
+        for key, flight in awaited.items():
+            vectors = await asyncio.shield(flight)  # others go on waiting when this call is cancelled
+            if vectors:
+                found[key] = vectors[key]
         self.hits += len(found)
         lost = {key: missing[key] for key in awaited if key not in found}
         if lost:
             answers.append(await self._request(replace(call, texts=list(lost.values())), lost))
         known = {**known, **found}
-        for _, fresh in answers:
-            known |= fresh
+        for fresh in answers:
+            known |= cache_entries(fresh)
         return replace(
             _assemble([known[key] for key in keys]),
-            warnings=tuple(warning for answered, _ in answers for warning in answered.warnings),
-            waited=sum(answered.waited for answered, _ in answers),
+            warnings=tuple(warning for fresh in answers for warning in fresh.vectors.warnings),
+            waited=sum(fresh.vectors.waited for fresh in answers),
         )
 
     def _in_encoding(
@@ -164,20 +165,6 @@ class CacheStep:
         start = json.dumps([self._identity, options]).encode()
         derived = hashlib.blake2b(start, digest_size=32, key=self._secret).digest()
         return hashlib.blake2b(digest_size=32, salt=derived[:16], person=derived[16:])
-
-
-def _entries(vectors: Vectors, texts: Sequence[str]) -> list[CachedVector]:
-    tokens, exact, flags = text_counts(vectors, utf8_sizes(texts))
-    return list(
-        map(
-            CachedVector,
-            vectors.items,
-            tokens or repeat(None),
-            repeat(exact),
-            flags or repeat(None),
-            repeat(vectors.encoding),
-        )
-    )
 
 
 def _assemble(entries: Sequence[CachedVector]) -> Vectors:
@@ -241,15 +228,12 @@ class MemoryCache:
             if key in kept and key not in found:
                 found[key] = kept[key] = kept.pop(key)
 
-    async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
+    def put(self, fresh: FreshVectors) -> None:
         """Store vectors. Those unused for longest are evicted."""
         if self._backing is None or not self._backing.is_near:
-            self.keep(vectors)
+            self.keep(cache_entries(fresh))
         if self._backing is not None:
-            try:
-                await self._backing.put_many(vectors)
-            except StoreFailed as error:
-                _logger.warning("the vector cache cannot be written: %s", error)
+            self._backing.put(fresh)
 
     def clear(self) -> None:
         """Delete the vectors in memory."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, repeat
 from operator import sub
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from hubgate.core.vectors import in_encoding
-from hubgate.domain.calls import Encoding, ItemResult, Vectors
+from hubgate.domain.calls import CachedVector, Encoding, FreshVectors, ItemResult, Vectors
 
 BYTES_PER_TOKEN = 3
 """English has about four bytes per token, Chinese about three. Elasticsearch assumes three characters per token."""
@@ -48,6 +48,21 @@ def text_counts(
     if flags is None and vectors.truncated in {0, len(weights)}:
         flags = [bool(vectors.truncated)] * len(weights)
     return tokens, exact, flags
+
+
+def cache_entries(fresh: FreshVectors) -> dict[bytes, CachedVector]:
+    """The cache entries of vectors, by key."""
+    vectors = fresh.vectors
+    tokens, exact, flags = text_counts(vectors, utf8_sizes(fresh.texts))
+    entries = map(
+        CachedVector,
+        vectors.items,
+        tokens or repeat(None),
+        repeat(exact),
+        flags or repeat(None),
+        repeat(vectors.encoding),
+    )
+    return dict(zip(fresh.keys, entries, strict=True))
 
 
 def split_vectors(

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Collection, Mapping
+from typing import TypeAlias
 
 import msgspec
 
-from hubgate.domain.calls import CachedVector, Context
+from hubgate.core.results import cache_entries
+from hubgate.domain.calls import CachedVector, Context, FreshVectors
+
+Awaited: TypeAlias = asyncio.Future[Mapping[bytes, CachedVector]]
+"""The vectors of a flight by key, which may have several waiters: none if the request failed."""
 
 
 class Flight(msgspec.Struct, eq=False):
-    """A request for texts of a call, which other calls wait for."""
+    """A request for texts of a call."""
 
-    _context: Context
-    _vectors: Mapping[bytes, CachedVector] | None = None
-    _ended: asyncio.Future[None] | None = None
-    """`None` until a call waits."""
+    context: Context
+    awaited: Awaited | None = None
+    """`None` until another call waits."""
     overtaken: bool = False
     """Whether a call that could not wait for it has requested some of its texts, too."""
 
@@ -26,21 +30,13 @@ class Flight(msgspec.Struct, eq=False):
 
         So it belongs to the same caller and class, which share a queue, and ends no later.
         """
-        mine = self._context
+        mine = self.context
         return mine.caller == other.caller and mine.bulk <= other.bulk and _end(mine) <= _end(other)
 
-    async def vectors(self) -> Mapping[bytes, CachedVector]:
-        """The vectors by key; none if the request failed."""
-        if self._vectors is None:
-            if self._ended is None:
-                self._ended = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._ended)  # others go on waiting when this call is cancelled
-        return self._vectors or {}
-
-    def end(self, vectors: Mapping[bytes, CachedVector]) -> None:
-        self._vectors = vectors
-        if self._ended is not None:
-            self._ended.set_result(None)
+    def await_vectors(self) -> Awaited:
+        if self.awaited is None:
+            self.awaited = asyncio.get_running_loop().create_future()
+        return self.awaited
 
 
 class SingleFlight:
@@ -49,12 +45,16 @@ class SingleFlight:
     def __init__(self) -> None:
         self._flights: dict[bytes, Flight] = {}
 
-    def find(self, context: Context, keys: Collection[bytes]) -> dict[bytes, Flight]:
-        """The flights that a call may wait for, by key."""
+    def find(self, context: Context, keys: Collection[bytes]) -> dict[bytes, Awaited]:
+        """What a call may wait for, by key."""
         flights = self._flights
         if flights.keys().isdisjoint(keys):
             return {}
-        return {key: flights[key] for key in keys if key in flights and flights[key].serves(context)}
+        return {
+            key: flights[key].await_vectors()
+            for key in keys
+            if key in flights and flights[key].serves(context)
+        }
 
     def begin(self, context: Context, keys: Collection[bytes]) -> Flight:
         """From now on, other calls find the flight. `end` must follow."""
@@ -66,13 +66,14 @@ class SingleFlight:
         flights.update(dict.fromkeys(keys, flight))
         return flight
 
-    def end(self, flight: Flight, keys: Collection[bytes], vectors: Mapping[bytes, CachedVector]) -> None:
-        """Hand the vectors to the calls that wait; none if the request failed."""
+    def end(self, flight: Flight, keys: Collection[bytes], fresh: FreshVectors | None) -> None:
+        """Hand the vectors to the calls that wait; `None` if the request failed."""
         flights = self._flights
         if flight.overtaken:
             keys = [key for key in keys if flights.get(key) is flight]
         list(map(flights.pop, keys))  # in one step, as there may be thousands
-        flight.end(vectors)
+        if flight.awaited is not None:
+            flight.awaited.set_result(cache_entries(fresh) if fresh else {})
 
 
 def _end(context: Context) -> float:

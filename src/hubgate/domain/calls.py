@@ -8,7 +8,7 @@ changed copy is made by `msgspec.structs.replace`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -137,6 +137,15 @@ class CachedVector(msgspec.Struct, frozen=True, gc=False):
     truncated: bool | None = None
     encoding: Encoding = Encoding.F32
     """In memory a vector keeps its encoding; on disk it is f32."""
+
+
+class FreshVectors(msgspec.Struct, frozen=True, eq=False):
+    """What a model returned for texts that were not cached. Cache entries are made of it only where they are needed."""
+
+    keys: Collection[bytes]
+    """Of the texts in the cache: distinct, and in their order."""
+    texts: Sequence[str]
+    vectors: Vectors
 
 
 class Tokenize(msgspec.Struct, frozen=True, kw_only=True):

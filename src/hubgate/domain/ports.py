@@ -7,7 +7,15 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias
 
-from hubgate.domain.calls import CachedVector, Call, Generated, GenerationCall, Result, WireFormat
+from hubgate.domain.calls import (
+    CachedVector,
+    Call,
+    FreshVectors,
+    Generated,
+    GenerationCall,
+    Result,
+    WireFormat,
+)
 from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.deployment_ports import DeploymentStore
 from hubgate.domain.diagnosis import Step
@@ -219,22 +227,19 @@ class Clock(Protocol):
 
 
 class VectorCache(Protocol):
-    """Vectors by key. A key is 32 bytes, a digest of everything that determines the vector.
-
-    Both methods raise `StoreFailed`.
-    """
+    """Vectors by key. A key is 32 bytes, a digest of everything that determines the vector."""
 
     @property
     def is_near(self) -> bool:
-        """Whether vectors can be read at once after `put_many`."""
+        """Whether vectors can be read at once after `put`."""
         ...
 
     async def get_many(self, keys: Sequence[bytes]) -> Mapping[bytes, CachedVector]:
-        """The entries that exist."""
+        """The entries that exist. Raises: StoreFailed."""
         ...
 
-    async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
-        """Add entries, evicting the oldest if the cache is full."""
+    def put(self, fresh: FreshVectors) -> None:
+        """Add entries, evicting the oldest if the cache is full. A failure loses only them."""
         ...
 
 

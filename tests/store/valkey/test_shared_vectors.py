@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from scripted_upstream import fresh
 
 from hubgate.domain.calls import CachedVector, Encoding
 from hubgate.domain.errors import StoreFailed
@@ -68,16 +69,16 @@ async def found(cache: ValkeyVectors, *numbers: int, size: int = 384) -> list[in
 async def until_shared(one: ValkeyVectors, other: ValkeyVectors, number: int) -> None:
     """Store a vector at one gateway until the other one finds it."""
     while not await found(other, number):
-        await one.put_many(vectors(number))
+        one.put(fresh(vectors(number)))
         await one.flush()
         await asyncio.sleep(0.01)
 
 
 async def test_vector_of_one_gateway_is_found_by_another(valkey: ValkeyServer) -> None:
     async with caches(valkey) as (one, other), console(valkey) as command:
-        await one.put_many(vectors(1, 2))
+        one.put(fresh(vectors(1, 2)))
         json = CachedVector(b"[0.5, 1]", encoding=Encoding.JSON)
-        await one.put_many({key(3): json, key(4): CachedVector(b"[1e300]", encoding=Encoding.JSON)})
+        one.put(fresh({key(3): json, key(4): CachedVector(b"[1e300]", encoding=Encoding.JSON)}))
         await one.flush()
         assert await found(other, 1, 2, 5) == [1, 2]
         assert (await other.get_many([key(3)]))[key(3)] == CachedVector(
@@ -94,7 +95,7 @@ async def test_vector_of_one_gateway_is_found_by_another(valkey: ValkeyServer) -
 
 async def test_damaged_vector_is_not_used(valkey: ValkeyServer) -> None:
     async with caches(valkey, 1) as (cache,), console(valkey) as command:
-        await cache.put_many(vectors(1, 2))
+        cache.put(fresh(vectors(1, 2)))
         await cache.flush()
         generation = await command("GET", "{hg}:vectors")
         assert isinstance(generation, bytes)
@@ -139,7 +140,7 @@ async def test_killed_server_fails_no_call_and_works_again_when_it_is_back_empty
         valkey.kill()
         for _ in range(10):
             assert await found(other, 1) == []
-            await one.put_many(vectors(2))
+            one.put(fresh(vectors(2)))
             await one.flush()
         assert (await one.stats())["dropped"] == 10
         assert (await one.stats())["available"] is False
@@ -154,7 +155,7 @@ async def test_killed_server_fails_no_call_and_works_again_when_it_is_back_empty
 async def test_frozen_server_is_not_asked_for_long(valkey: ValkeyServer) -> None:
     quick = ValkeyVectors(valkey.url, "HUBGATE_CACHE_URL", read_seconds=0.2, pause=60.0)
     while not await found(quick, 1):
-        await quick.put_many(vectors(1))
+        quick.put(fresh(vectors(1)))
         await quick.flush()
     async with console(valkey) as command:
         await command("CONFIG", "RESETSTAT")
@@ -174,7 +175,7 @@ async def test_full_server_loses_vectors_but_no_state(new_valkey: Callable[..., 
     async with caches(evicting, 1) as (cache,), console(evicting) as command:
         await command("SET", "{hg}:state", "kept")
         for start in range(0, 3000, 500):
-            await cache.put_many(vectors(*range(start, start + 500), size=1024))
+            cache.put(fresh(vectors(*range(start, start + 500), size=1024)))
             await cache.flush()
         assert (await cache.stats())["dropped"] == 0
         kept = 0
@@ -189,10 +190,10 @@ async def test_server_that_is_full_and_evicts_nothing_can_still_be_read(
 ) -> None:
     full = new_valkey("--maxmemory-policy", "noeviction")
     async with caches(full, 1) as (cache,), console(full) as command:
-        await cache.put_many(vectors(1))
+        cache.put(fresh(vectors(1)))
         await cache.flush()
         await command("CONFIG", "SET", "maxmemory", "1mb")
-        await cache.put_many(vectors(2))
+        cache.put(fresh(vectors(2)))
         await cache.flush()
         assert await found(cache, 1, 2) == [1]
         assert (await cache.stats())["dropped"] == 1

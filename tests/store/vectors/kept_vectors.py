@@ -6,6 +6,8 @@ import hashlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from scripted_upstream import fresh
+
 from hubgate.domain.calls import CachedVector
 from hubgate.store.vectors.disk import DiskVectorCache
 
@@ -37,14 +39,14 @@ def vector(number: int, dimensions: int = 384) -> CachedVector:
 
 
 def vectors(*numbers: int) -> dict[bytes, CachedVector]:
-    """Several vectors by key, as a cache takes them."""
+    """Several vectors by key, as a cache returns them."""
     return {key(number): vector(number) for number in numbers}
 
 
 async def kept(path: Path, *numbers: int, max_bytes: int = 8 * MIB) -> None:
     """Store vectors as an earlier run of the gateway would have done."""
     async with opened(path, max_bytes) as file:
-        await file.put_many(vectors(*numbers))
+        file.put(fresh(vectors(*numbers)))
 
 
 async def found(file: DiskVectorCache, *numbers: int) -> list[int]:

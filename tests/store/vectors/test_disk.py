@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from kept_vectors import MIB, found, kept, key, opened, size, vector, vectors
+from scripted_upstream import fresh
 
 from hubgate.core.cache import CacheStep, MemoryCache
 from hubgate.domain.calls import CachedVector, Call, Embed, Encoding, Result, Vectors
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 WRITE_AND_WAIT = """
 import asyncio, sys
 from pathlib import Path
-from hubgate.domain.calls import CachedVector
+from hubgate.domain.calls import Encoding, FreshVectors, Vectors
 from hubgate.store.vectors.disk import DiskVectorCache
 async def main():
     file = DiskVectorCache(Path(sys.argv[1]), 1 << 20)
-    await file.put_many({bytes([n]) * 32: CachedVector(bytes([n]) * 64) for n in range(100)})
+    vectors = Vectors(items=[bytes([n]) * 64 for n in range(100)], encoding=Encoding.F32)
+    file.put(FreshVectors([bytes([n]) * 32 for n in range(100)], [""] * 100, vectors))
     await file.flush()
     print("written", flush=True)
     await asyncio.Event().wait()
@@ -49,15 +51,16 @@ async def test_vectors_and_metadata_survive_a_restart(path: Path) -> None:
         key(3): CachedVector(b"\0\0@@" * 3),
     }
     async with opened(path) as file:
-        await file.put_many(entries)
+        for each, entry in entries.items():
+            file.put(fresh({each: entry}))
     async with opened(path) as file:
         assert await file.get_many([*entries, key(4)]) == entries
 
 
 async def test_finds_vectors_that_are_not_written_yet(path: Path) -> None:
     async with opened(path) as file:
-        await file.put_many(vectors(1, 2))
-        await file.put_many(vectors(2, 3))
+        file.put(fresh(vectors(1, 2)))
+        file.put(fresh(vectors(2, 3)))
         assert await found(file, 1, 2, 3, 4) == [1, 2, 3]
 
 
@@ -70,7 +73,7 @@ async def test_looks_up_more_keys_than_are_read_at_once(path: Path) -> None:
 async def test_later_vector_replaces_earlier_one(path: Path) -> None:
     await kept(path, 1)
     async with opened(path) as file:
-        await file.put_many({key(1): vector(9)})
+        file.put(fresh({key(1): vector(9)}))
     async with opened(path) as file:
         assert await file.get_many([key(1)]) == {key(1): vector(9)}
         assert (await file.stats())["entries"] == 1
@@ -80,7 +83,8 @@ async def test_stores_json_vectors_as_float32_if_in_range(path: Path) -> None:
     held = CachedVector(b"[0.5, 1]", tokens=3, encoding=Encoding.JSON)
     large = CachedVector(b"[1" + b"0" * 40 + b"]", encoding=Encoding.JSON)
     async with opened(path) as file:
-        await file.put_many({key(1): held, key(2): large, key(3): vector(3)})
+        for each, entry in {key(1): held, key(2): large, key(3): vector(3)}.items():
+            file.put(fresh({each: entry}))
         assert (await file.get_many([key(1)]))[key(1)] == held
     async with opened(path) as file:
         kept_one = CachedVector(struct.pack("<2f", 0.5, 1), tokens=3)
@@ -121,15 +125,27 @@ async def test_stats_report_size_hits_and_misses(path: Path) -> None:
 
 async def test_full_backlog_drops_and_counts_further_vectors(path: Path) -> None:
     async with opened(path, max_pending_bytes=3 * 384 * 4) as file:
-        await file.put_many(vectors(1, 2, 3, 4, 5))
+        for numbers in ((1, 2), (3,), (4, 5)):
+            file.put(fresh(vectors(*numbers)))
         assert await found(file, 1, 2, 3, 4, 5) == [1, 2, 3]
         assert (await file.stats())["dropped"] == 2
         near = [file.is_near]
         await file.flush()
         assert [*near, file.is_near] == [False, True]
     async with opened(path, max_pending_bytes=3 * 384 * 4) as file:
-        await file.put_many(vectors(4))
+        file.put(fresh(vectors(4)))
         assert await found(file, 1, 2, 3, 4, 5) == [1, 2, 3, 4]
+
+
+async def test_vector_put_twice_is_not_counted_as_pending_once_it_is_written(path: Path) -> None:
+    async with opened(path, max_pending_bytes=2 * 384 * 4) as file:
+        for numbers in ((1,), (1,), (2, 3)):
+            file.put(fresh(vectors(*numbers)))
+        assert (await file.stats())["dropped"] == 2
+        await file.flush()
+        for number in (2, 3):
+            file.put(fresh(vectors(number)))
+        assert await found(file, 1, 2, 3) == [1, 2, 3]
 
 
 class TestTheBound:
@@ -148,7 +164,7 @@ class TestTheBound:
         favourites = list(range(0, 500, 10))
         async with opened(path, 2 * MIB) as file:
             for start in range(0, 5000, 250):
-                await file.put_many(vectors(*range(start, start + 250)))
+                file.put(fresh(vectors(*range(start, start + 250))))
                 await file.flush()
                 await found(file, *(number for number in favourites if number < start + 250))
             assert await found(file, *range(500)) == favourites
@@ -156,7 +172,7 @@ class TestTheBound:
     async def test_evicts_vectors_even_if_all_were_read(self, path: Path) -> None:
         async with opened(path, MIB) as file:
             for start in range(0, 2000, 100):
-                await file.put_many(vectors(*range(start, start + 100)))
+                file.put(fresh(vectors(*range(start, start + 100))))
                 await file.flush()
                 await found(file, *range(start + 100))
             assert len(await found(file, *range(1900, 2000))) == 100
@@ -175,7 +191,7 @@ class TestTheBound:
     async def test_counts_a_replaced_vector_once(self, path: Path) -> None:
         async with opened(path, MIB) as file:
             for _ in range(20):
-                await file.put_many(vectors(*range(100)))
+                file.put(fresh(vectors(*range(100))))
                 await file.flush()
             assert (await file.stats())["entries"] == 100
             assert await found(file, *range(100)) == list(range(100))
@@ -188,7 +204,7 @@ class TestTheBound:
     async def test_stores_vectors_of_many_dimensions_within_limit(self, path: Path) -> None:
         for dimensions in (1024, 2560, 4096):
             async with opened(path, 4 * MIB) as file:
-                await file.put_many({key(n): vector(n, dimensions) for n in range(600)})
+                file.put(fresh({key(n): vector(n, dimensions) for n in range(600)}))
             assert size(path) <= 4 * MIB
             async with opened(path, 4 * MIB) as file:
                 assert (await file.get_many([key(599)]))[key(599)] == vector(599, dimensions)
@@ -198,10 +214,10 @@ class TestClearing:
     async def test_clear_removes_written_and_pending_vectors(self, path: Path) -> None:
         await kept(path, 1)
         async with opened(path) as file:
-            await file.put_many(vectors(2))
+            file.put(fresh(vectors(2)))
             await file.clear()
             assert await found(file, 1, 2) == []
-            await file.put_many(vectors(3))
+            file.put(fresh(vectors(3)))
             assert await found(file, 3) == [3]
         async with opened(path) as file:
             assert await found(file, 1, 2, 3) == [3]
@@ -210,7 +226,7 @@ class TestClearing:
         await kept(path, 1)
         async with opened(path) as file:
             await asyncio.gather(found(file, 1), file.clear())
-            await file.put_many(vectors(2))
+            file.put(fresh(vectors(2)))
             await file.flush()
             assert await found(file, 1, 2) == [2]
 
@@ -228,9 +244,9 @@ class TestConcurrency:
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with opened(path) as one, opened(path) as two:
-            await one.put_many(vectors(1))
+            one.put(fresh(vectors(1)))
             await one.flush()
-            await two.put_many(vectors(2))
+            two.put(fresh(vectors(2)))
             await two.flush()
             assert await found(two, 1, 2) == []
             with pytest.raises(StoreFailed, match="another process uses it"):
@@ -263,7 +279,7 @@ class TestConcurrency:
             async def caller(number: int) -> list[int]:
                 mine = range(number * 20, number * 20 + 20)
                 assert await found(file, *mine) == []
-                await file.put_many(vectors(*mine))
+                file.put(fresh(vectors(*mine)))
                 return await found(file, *mine)
 
             answers = await asyncio.gather(*(caller(number) for number in range(50)))
@@ -277,7 +293,7 @@ class TestConcurrency:
             assert await found(file, 0) == [0]
             reading = asyncio.create_task(found(file, *range(201)))
             await asyncio.sleep(0)
-            await file.put_many(vectors(200))
+            file.put(fresh(vectors(200)))
             assert await reading == [*range(201)]
 
     async def test_cancelled_read_does_not_affect_others(self, path: Path) -> None:
@@ -293,7 +309,7 @@ class TestConcurrency:
     async def test_uses_a_single_thread(self, path: Path) -> None:
         others = set(threading.enumerate())
         async with opened(path) as file:
-            await file.put_many(vectors(1))
+            file.put(fresh(vectors(1)))
             await asyncio.gather(*(found(file, number) for number in range(20)))
             own = [thread for thread in threading.enumerate() if thread not in others]
         assert len(own) == 1

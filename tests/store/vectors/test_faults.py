@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kept_vectors import MIB, found, kept, key, opened, vector, vectors
 from msgspec import structs
+from scripted_upstream import fresh
 
 from hubgate.domain.calls import CachedVector, Encoding
 from hubgate.domain.errors import StoreFailed
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 WRITE_TO_A_FULL_DISK = """
 import asyncio, resource, signal, sys
 from pathlib import Path
-from hubgate.domain.calls import CachedVector
+from hubgate.domain.calls import Encoding, FreshVectors, Vectors
 from hubgate.store.vectors.disk import DiskVectorCache
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, 256 * 1024))
 async def main():
     file = DiskVectorCache(Path(sys.argv[1]), 1 << 26)
-    await file.put_many({bytes([n]) * 32: CachedVector(bytes(4096)) for n in range(200)})
+    vectors = Vectors(items=[bytes(4096)] * 200, encoding=Encoding.F32)
+    file.put(FreshVectors([bytes([n]) * 32 for n in range(200)], [""] * 200, vectors))
     await file.close()
     again = DiskVectorCache(Path(sys.argv[1]), 1 << 26)
     print(len(await again.get_many([bytes([n]) * 32 for n in range(200)])))
@@ -77,7 +79,7 @@ class TestDamage:
         async with opened(path, 1 << 30) as file:
             for start in range(0, 2000, 100):
                 await found(file, *range(start, start + 100))
-                await file.put_many(vectors(*range(start, start + 100)))
+                file.put(fresh(vectors(*range(start, start + 100))))
         async with opened(path, 1 << 30) as file:
             assert await found(file, *range(2000)) == list(range(2000))
 
@@ -89,7 +91,7 @@ class TestDamage:
         async with opened(path) as file:
             left = await found(file, *range(1000))
             assert set(range(bytes_left // 1600)) <= set(left)
-            await file.put_many(vectors(*range(1000)))
+            file.put(fresh(vectors(*range(1000))))
         async with opened(path) as file:
             assert await found(file, *range(1000)) == list(range(1000))
 
@@ -114,7 +116,7 @@ class TestDamage:
         damage(segment(path), needle[what])
         async with opened(path) as file:
             assert await found(file, 70_001, 70_002) == [70_002]
-            await file.put_many(vectors(70_001))
+            file.put(fresh(vectors(70_001)))
         async with opened(path) as file:
             assert await found(file, 70_001, 70_002) == [70_001, 70_002]
 
@@ -141,7 +143,7 @@ class TestAFolderThatCannotBeUsed:
         async with opened(path) as file:
             for number in range(5):
                 assert await found(file, number) == []
-            await file.put_many(vectors(1))
+            file.put(fresh(vectors(1)))
             assert (await file.stats())["entries"] == 0
         reads = [record.message for record in caplog.records if "fixed" in record.message]
         assert 1 <= len(reads) <= 2
@@ -154,7 +156,7 @@ class TestAFolderThatCannotBeUsed:
             assert await found(file, 1) == []
             path.parent.unlink()
             assert await found(file, 1) == []
-            await file.put_many(vectors(1))
+            file.put(fresh(vectors(1)))
         assert len(caplog.records) == 1
         async with opened(path) as file:
             assert await found(file, 1) == [1]
@@ -165,16 +167,16 @@ class TestAFolderThatCannotBeUsed:
         async with opened(path) as file:
             with pytest.raises(StoreFailed, match="cannot be deleted"):
                 await file.clear()
-            await file.put_many(vectors(2))
+            file.put(fresh(vectors(2)))
             assert await found(file, 2) == [2]
 
     async def test_creates_a_folder_again_that_was_deleted_meanwhile(self, path: Path) -> None:
         async with opened(path, MIB) as file:
-            await file.put_many(vectors(1))
+            file.put(fresh(vectors(1)))
             await file.flush()
             shutil.rmtree(path)
             for start in range(100, 400, 100):
-                await file.put_many(vectors(*range(start, start + 100)))
+                file.put(fresh(vectors(*range(start, start + 100))))
                 await file.flush()
         async with opened(path, MIB) as file:
             assert await found(file, *range(300, 400)) == list(range(300, 400))
@@ -198,7 +200,8 @@ class TestWhatCannotBeKept:
             key(8): CachedVector(b"[1e39]", encoding=Encoding.JSON),
         }
         async with opened(path) as file:
-            await file.put_many(vectors(1) | odd | vectors(2))
+            for each, entry in (vectors(1) | odd | vectors(2)).items():
+                file.put(fresh({each: entry}))
             await file.flush()
             assert await found(file, 1, 2, 7, 8) == [1, 2]
 
@@ -206,9 +209,9 @@ class TestWhatCannotBeKept:
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with opened(path) as file:
-            await file.put_many({key(7): CachedVector("no bytes")})  # type: ignore[arg-type]
+            file.put(fresh({key(7): CachedVector("no bytes")}))  # type: ignore[arg-type]
             await file.flush()
-            await file.put_many(vectors(1))
+            file.put(fresh(vectors(1)))
         async with opened(path) as file:
             assert await found(file, 1, 7) == [1]
         (record,) = caplog.records

@@ -8,6 +8,7 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from hubgate.core.results import cache_entries
 from hubgate.core.traffic.outage import PAUSE_SECONDS, Outage
 from hubgate.domain.errors import StoreFailed
 from hubgate.store.valkey.connection import KEY_PREFIX, ValkeyConnection
@@ -16,7 +17,7 @@ from hubgate.store.vectors.record import read_record, records_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hubgate.domain.calls import CachedVector
+    from hubgate.domain.calls import CachedVector, FreshVectors
 
 _GENERATION = KEY_PREFIX + b"vectors"
 _KEPT_SECONDS = 30 * 24 * 3600
@@ -96,9 +97,9 @@ class ValkeyVectors:
         self._misses += len(keys) - len(found)
         return found
 
-    async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
+    def put(self, fresh: FreshVectors) -> None:
         """Store vectors, unless too many are pending or the server cannot be used."""
-        for key, vector in vectors.items():
+        for key, vector in cache_entries(fresh).items():
             size = len(vector.vector)
             if self._cannot_write.lasts() or self._pending_bytes + size > _MAX_PENDING_BYTES:
                 self._dropped += 1

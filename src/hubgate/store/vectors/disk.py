@@ -12,20 +12,19 @@ import errno
 import logging
 import os
 import shutil
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import accumulate, islice
 from pathlib import Path
 from typing import TypeVar
 
-from hubgate.domain.calls import CachedVector
+from hubgate.core.results import cache_entries
+from hubgate.domain.calls import CachedVector, FreshVectors
 from hubgate.domain.errors import StoreFailed
 from hubgate.store.vectors.log import VectorLog
 
 _MAX_PENDING_BYTES = 32 * 1024 * 1024
-"""Bytes of vectors that may wait to be written; further ones are dropped."""
+"""While as many bytes of vectors wait to be written, further ones are dropped."""
 _BATCH_BYTES = 1024 * 1024
 """Bytes written at once, which takes about 2 ms: other work comes between two batches."""
 _GATHER_SECONDS = 0.05
@@ -48,13 +47,13 @@ class DiskVectorCache:
     """Vectors on disk. Approximately those unused for longest are evicted.
 
     What the operating system has in memory is read at once; one thread does all other reading and all writing.
-    `put_many` returns before anything is written, so a killed process loses what was pending: the vectors of the last
+    `put` returns before anything is written, so a killed process loses what was pending: the vectors of the last
     moment, or more if they come faster than they can be written.
 
     Args:
         folder: created with its parents on first use. One process may use it.
         max_bytes: of all files in it.
-        max_pending_bytes: of vectors that may wait to be written.
+        max_pending_bytes: of vectors that wait to be written, beyond which further ones are dropped.
     """
 
     place = "disk"
@@ -66,10 +65,7 @@ class DiskVectorCache:
         self._log = VectorLog(folder, max_bytes)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hubgate-vectors")
         self._logged: set[str] = set()
-        self._gathered: dict[bytes, CachedVector] = {}
-        self._writing: dict[bytes, CachedVector] = {}
-        self._pending_bytes = 0
-        """Of both, less what is written."""
+        self._gathered, self._writing = _Pending(), _Pending()
         self._room = 0
         """Bytes that may be written before the disk is checked again."""
         self._writer: asyncio.Task[None] | None = None
@@ -100,35 +96,21 @@ class DiskVectorCache:
 
     def _pending(self, keys: Sequence[bytes]) -> dict[bytes, CachedVector]:
         """Those vectors that are not written yet."""
-        found: dict[bytes, CachedVector] = {}
-        for pending in (self._writing, self._gathered):
-            if not pending.keys().isdisjoint(keys):
-                found |= {key: pending[key] for key in keys if key in pending}
-        return found
+        return self._writing.find(keys) | self._gathered.find(keys)
 
-    async def put_many(self, vectors: Mapping[bytes, CachedVector]) -> None:
+    @property
+    def _is_full(self) -> bool:
+        """Whether too many vectors are pending."""
+        return self._writing.bytes + self._gathered.bytes >= self._max_pending_bytes
+
+    def put(self, fresh: FreshVectors) -> None:
         """Store vectors, unless too many are pending."""
-        if not self._gathered.keys().isdisjoint(vectors):
-            vectors = {key: vector for key, vector in vectors.items() if key not in self._gathered}
-        size = sum(_sizes(vectors))
-        if self._pending_bytes + size > self._max_pending_bytes:
-            fitting = self._fitting(vectors)
-            self._dropped += len(vectors) - len(fitting)
-            vectors, size = fitting, sum(_sizes(fitting))
-        self._gathered.update(vectors)
-        self._pending_bytes += size
+        if self._is_full:
+            self._dropped += len(fresh.keys)
+            return
+        self._gathered.add(fresh)
         if self._timer is None:
             self._write_soon()
-
-    def _fitting(self, vectors: Mapping[bytes, CachedVector]) -> Mapping[bytes, CachedVector]:
-        """Those for which there is room."""
-        room = self._max_pending_bytes - self._pending_bytes
-        fitting = {}
-        for key, vector in vectors.items():
-            if len(vector.vector) <= room:
-                room -= len(vector.vector)
-                fitting[key] = vector
-        return fitting
 
     @property
     def name(self) -> str:
@@ -137,7 +119,7 @@ class DiskVectorCache:
     @property
     def is_near(self) -> bool:
         """`True` unless the folder cannot be used, or too many vectors are pending."""
-        return self._log.is_loaded and not self._logged and self._pending_bytes < self._max_pending_bytes
+        return self._log.is_loaded and not self._logged and not self._is_full
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -161,7 +143,7 @@ class DiskVectorCache:
         Raises:
             StoreFailed: they cannot be deleted.
         """
-        self._gathered, self._writing, self._pending_bytes = {}, {}, 0
+        self._gathered, self._writing = _Pending(), _Pending()
         try:
             await self._in_thread(self._log.remove)
         except OSError as error:
@@ -207,7 +189,7 @@ class DiskVectorCache:
             self._loading = None
 
     def _write_soon(self) -> None:
-        if self._gathered and self._writer is None and self._timer is None:
+        if self._gathered.bytes and self._writer is None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._begin_writing)
 
     def _begin_writing(self) -> asyncio.Task[None]:
@@ -221,22 +203,29 @@ class DiskVectorCache:
         """Write what is pending. Vectors can be read from memory until they are written."""
         try:
             await self._loaded()
-            while self._gathered:
-                writing, self._gathered = self._gathered, {}
+            while self._gathered.bytes:
+                writing, self._gathered = self._gathered, _Pending()
                 self._writing = writing
-                for batch, size in self._batches(writing):
-                    step = partial(self._write_or_evict, batch, size + _OVERHEAD * len(batch))
-                    while not await self._do("written", step, otherwise=True):
-                        pass
-                    if writing is not self._writing:
-                        break  # cleared meanwhile
-                    self._pending_bytes -= size
-                self._writing = {}
-                if self._pending_bytes < _BATCH_BYTES:
+                steps = self._write_steps(writing)
+                while writing is self._writing:  # it may be cleared meanwhile
+                    written = await self._in_thread(partial(next, steps, None))
+                    if written is None:
+                        self._writing = _Pending()
+                    else:
+                        writing.bytes -= written
+                if self._gathered.bytes < _BATCH_BYTES:
                     break
         finally:
             self._writer = None
         self._write_soon()
+
+    def _write_steps(self, pending: _Pending) -> Iterator[int]:
+        """Each step writes a batch, and yields its bytes, or makes some of the room that it needs."""
+        for batch, size in self._batches(pending):
+            write = partial(self._write_or_evict, batch, size + _OVERHEAD * len(batch))
+            while not self._attempt("written", write, otherwise=True):
+                yield 0
+            yield size
 
     def _write_or_evict(self, batch: Mapping[bytes, CachedVector], needed: int) -> bool:
         """Write a batch, or make some of the room that it needs; returns whether it is written."""
@@ -264,18 +253,20 @@ class DiskVectorCache:
             self._log.remove()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _batches(
-        self, vectors: Mapping[bytes, CachedVector]
-    ) -> Iterator[tuple[dict[bytes, CachedVector], int]]:
+    def _batches(self, pending: _Pending) -> Iterator[tuple[dict[bytes, CachedVector], int]]:
         """Parts of the vectors, and the bytes of each part."""
-        max_bytes = min(_BATCH_BYTES, self._max_bytes // 8)
-        sizes = list(accumulate(_sizes(vectors)))
-        items = iter(vectors.items())
-        start = before = 0
-        while start < len(sizes):
-            stop = max(start + 1, bisect_right(sizes, before + max_bytes))
-            yield dict(islice(items, stop - start)), sizes[stop - 1] - before
-            start, before = stop, sizes[stop - 1]
+        most = min(_BATCH_BYTES, self._max_bytes // 8)
+        batch: dict[bytes, CachedVector] = {}
+        size = 0
+        for fresh in pending.all():
+            for key, vector in cache_entries(fresh).items():
+                batch[key] = vector
+                size += len(vector.vector)
+                if size >= most:
+                    yield batch, size
+                    batch, size = {}, 0
+        if batch:
+            yield batch, size
 
     async def _do(self, what: str, work: Callable[[], _T], otherwise: _T) -> _T:
         return await self._in_thread(partial(self._attempt, what, work, otherwise))
@@ -306,5 +297,28 @@ class DiskVectorCache:
             )
 
 
-def _sizes(vectors: Mapping[bytes, CachedVector]) -> list[int]:
-    return [len(vector.vector) for vector in vectors.values()]
+class _Pending:
+    """Vectors that are to be written."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[bytes, FreshVectors] = {}
+        self.bytes = 0
+        """Of all vectors, less what is written."""
+
+    def add(self, fresh: FreshVectors) -> None:
+        self._by_key.update(dict.fromkeys(fresh.keys, fresh))
+        self.bytes += sum(map(len, fresh.vectors.items))
+
+    def all(self) -> Iterable[FreshVectors]:
+        return dict.fromkeys(self._by_key.values())
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, CachedVector]:
+        """The vectors of those keys that it has."""
+        by_key = self._by_key
+        if by_key.keys().isdisjoint(keys):
+            return {}
+        wanted = [key for key in keys if key in by_key]
+        entries: dict[bytes, CachedVector] = {}
+        for fresh in {by_key[key] for key in wanted}:
+            entries |= cache_entries(fresh)
+        return {key: entries[key] for key in wanted}
