@@ -52,6 +52,14 @@ async def test_writes_of_one_turn_are_sent_when_it_is_over() -> None:
         assert other_two.recv(100) == b"headbody"
 
 
+async def test_data_of_a_single_request_is_written_at_once() -> None:
+    outbox = Outbox.of(asyncio.get_running_loop())
+    outbox.requests = {"one"}
+    async with connected() as (transport, other):
+        outbox.write(transport, b"head", b"body")
+        assert other.recv(100) == b"headbody"
+
+
 async def test_writes_of_one_connection_keep_their_order() -> None:
     outbox = Outbox.of(asyncio.get_running_loop())
     async with connected() as (transport, other):

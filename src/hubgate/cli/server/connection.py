@@ -111,6 +111,7 @@ class Connection(asyncio.Protocol):
         self._state = server_state
         self._loop = loop = _loop or asyncio.get_running_loop()
         self._outbox = Outbox.of(loop)
+        self._outbox.requests = server_state.tasks
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         # A request after one with `Connection: close` must not keep that one from its response.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)

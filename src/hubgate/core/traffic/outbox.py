@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sized
 from weakref import WeakKeyDictionary
 
 _LARGE_BYTES = 64 * 1024
@@ -18,6 +19,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self._held: dict[asyncio.WriteTransport, tuple[bytes, ...]] = {}
+        self.requests: Sized = ()
+        """Those that are being answered, set by the server: for a single one, data is written at once."""
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Outbox:
@@ -37,7 +40,7 @@ class Outbox:
         held = self._held.pop(transport, None)
         if held is not None:
             transport.writelines(held + pieces)
-        elif len(pieces[-1]) > _LARGE_BYTES:
+        elif len(self.requests) == 1 or len(pieces[-1]) > _LARGE_BYTES:
             transport.writelines(pieces)
         else:
             if not self._held:
