@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain, repeat
 from operator import sub
 from typing import Any, TypeVar
@@ -50,8 +50,14 @@ def text_counts(
     return tokens, exact, flags
 
 
-def cache_entries(fresh: FreshVectors) -> dict[bytes, CachedVector]:
-    """The cache entries of vectors, by key."""
+def cache_entries(fresh: FreshVectors) -> Mapping[bytes, CachedVector]:
+    """The cache entries of vectors, by key. They are made once."""
+    if fresh.entries is None:
+        fresh.entries = _entries_of(fresh)
+    return fresh.entries
+
+
+def _entries_of(fresh: FreshVectors) -> dict[bytes, CachedVector]:
     vectors = fresh.vectors
     tokens, exact, flags = text_counts(vectors, utf8_sizes(fresh.texts))
     entries = map(

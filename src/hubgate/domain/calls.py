@@ -139,13 +139,15 @@ class CachedVector(msgspec.Struct, frozen=True, gc=False):
     """In memory a vector keeps its encoding; on disk it is f32."""
 
 
-class FreshVectors(msgspec.Struct, frozen=True, eq=False):
+class FreshVectors(msgspec.Struct, eq=False):
     """What a model returned for texts that were not cached. Cache entries are made of it only where they are needed."""
 
     keys: Collection[bytes]
     """Of the texts in the cache: distinct, and in their order."""
     texts: Sequence[str]
     vectors: Vectors
+    entries: Mapping[bytes, CachedVector] | None = None
+    """By key, once they were needed: see `cache_entries`."""
 
 
 class Tokenize(msgspec.Struct, frozen=True, kw_only=True):

@@ -188,9 +188,7 @@ class BatchQueue:
 
     def _start_next(self) -> None:
         """Let one more task wait for a permit, if there is something for it to send."""
-        if self._next or not self._queue.calls or self._closed:
-            return
-        if len(self._tasks) < self._places.limit:
+        if self._next is None and self._queue.calls and self._has_place():
             self._next = self._start_task(None)
 
     def _start_task(self, filled: _Filled | None) -> asyncio.Task[None]:
@@ -226,14 +224,20 @@ class BatchQueue:
             batch = self._fill_batch(permit)
         finally:
             self._next = None
-        while self._can_start_full() and (further := self._limiter.try_acquire(self._next_tokens())):
+        while (
+            self._fills_request()
+            and self._has_place()
+            and (further := self._limiter.try_acquire(self._next_tokens()))
+        ):
             self._start_task((self._fill_batch(further), further))
         self._start_next()
         return batch, permit
 
-    def _can_start_full(self) -> bool:
-        if self._closed or len(self._tasks) >= self._places.limit:
-            return False
+    def _has_place(self) -> bool:
+        return not self._closed and len(self._tasks) < self._places.limit
+
+    def _fills_request(self) -> bool:
+        """Whether what waits fills a whole request."""
         queue, limits = self._queue, self.limits
         return queue.texts >= limits.max_texts or queue.weight >= limits.max_bytes
 

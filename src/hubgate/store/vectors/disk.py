@@ -317,8 +317,4 @@ class _Pending:
         by_key = self._by_key
         if by_key.keys().isdisjoint(keys):
             return {}
-        wanted = [key for key in keys if key in by_key]
-        entries: dict[bytes, CachedVector] = {}
-        for fresh in {by_key[key] for key in wanted}:
-            entries |= cache_entries(fresh)
-        return {key: entries[key] for key in wanted}
+        return {key: cache_entries(by_key[key])[key] for key in keys if key in by_key}
