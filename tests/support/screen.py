@@ -29,6 +29,8 @@ _FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
+# What htmx logs, for both together, when a newer request replaces one or when its page is left.
+_REPLACED = ("htmx:afterRequest, ", "htmx:sendAbort, ")
 _SERIOUS = frozenset({"serious", "critical"})
 
 
@@ -97,7 +99,7 @@ class Screen:
         del self.errors[count:]  # Playwright hides the caret with a style, which the page's policy refuses
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
+        if message.type in {"error", "warning"} and not message.text.startswith(_REPLACED):
             self.errors.append(message.text)
 
     def _on_request(self, request: Request) -> None:
