@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -50,10 +49,9 @@ class Gate:
     def ready(self) -> None:
         """Wait until the local model answers."""
         wait_for(f"{self.url}/readyz", self.process.check)
-        form = {"model": READY_MODEL, "input": "ready?"}
-        while self.ask("POST", "/v1/embeddings", form).status != 200:
-            self.process.check()
-            time.sleep(0.05)
+        reply = self.ask("POST", "/v1/embeddings", {"model": READY_MODEL, "input": "ready?"})
+        if reply.status != 200:
+            raise SystemExit(f"{READY_MODEL} does not answer: {reply.status} {reply.body.decode()}")
 
     def requests_in_flight(self) -> int:
         """How many it is answering, by its own count, without the one that asks."""

@@ -24,10 +24,11 @@ def test_first_start_prints_a_key_and_a_command_and_the_second_prints_neither(
     with home.serve() as gateway:
         assert gateway.request("GET", "/healthz").status == 200
         loading = gateway.request("GET", "/readyz")
-        assert (loading.status, loading.json()) == (200, {"status": "ready", "unready_endpoints": 1})
+        assert (loading.status, loading.json()) == (503, {"status": "starting", "unready_endpoints": 1})
         admin_key = gateway.wait_for(r"hg_[0-9a-f]{8}_\S+")[0]
         line = gateway.wait_for(r"curl .*}'\n")[0].strip()
-        assert gateway.request("GET", "/readyz").json() == {"status": "ready"}
+        ready = gateway.request("GET", "/readyz")
+        assert (ready.status, ready.json()) == (200, {"status": "ready"})
         assert len(json.loads(pasted(line, gateway))["data"][0]["embedding"]) == 384
         assert gateway.output.count(f"    {admin_key}\n") == 1
         metrics = gateway.request("GET", "/metrics", key=admin_key).body.decode()

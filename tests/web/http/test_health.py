@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,20 @@ async def test_readyz_is_ready_and_counts_local_models_that_are_not(
     scripted.script.answer = good
     assert (await scripted.request("POST", "/api/endpoints/local/check")).status == 200
     assert (await scripted.request("GET", "/readyz", key=None)).json() == {"status": "ready"}
+
+
+async def test_readyz_is_503_while_the_first_model_is_registered(scripted: ScriptedGateway) -> None:
+    service = scripted.service
+    kept = service.registry.find("e5")
+    for name in list(service.live.names()):
+        await service.registry.remove(name)
+    assert (await scripted.request("GET", "/readyz", key=None)).status == 200
+    service.startup.load("first", asyncio.Event().wait)
+    reply = await scripted.request("GET", "/readyz", key=None)
+    assert (reply.status, reply.json()) == (503, {"status": "starting", "unready_endpoints": 1})
+    await service.registry.register(kept, None)
+    reply = await scripted.request("GET", "/readyz", key=None)
+    assert (reply.status, reply.json()) == (200, {"status": "ready", "unready_endpoints": 1})
 
 
 async def test_metrics_are_prometheus_text_and_all_are_documented(scripted: ScriptedGateway) -> None:

@@ -28,15 +28,21 @@ class Health:
         return JSONResponse({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        """503 while hubgate drains before a stop, else 200, with the number of local models that are not ready.
+        """503 while the very first model is being registered, or while hubgate drains before a stop; else 200.
 
-        One such model must not take hubgate out of a load balancer. The path is public, so it shows no names.
+        The body has the number of local models that are not ready. One such model must not take hubgate out of a load
+        balancer. The path is public, so it shows no names.
         """
-        draining = self._gateway.draining
-        body: dict[str, object] = {"status": "draining" if draining else "ready"}
-        if unready := self._gateway.startup.unready():
+        gateway, status = self._gateway, "ready"
+        unready = gateway.startup.unready()
+        if gateway.draining:
+            status = "draining"
+        elif unready and not gateway.live.names():
+            status = "starting"
+        body: dict[str, object] = {"status": status}
+        if unready:
             body["unready_endpoints"] = len(unready)
-        return JSONResponse(body, 503 if draining else 200)
+        return JSONResponse(body, 200 if status == "ready" else 503)
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format."""
