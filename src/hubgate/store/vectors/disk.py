@@ -234,21 +234,22 @@ class DiskVectorCache:
         while self._log.load():  # it was deleted, or could not be opened
             pass
         if self._room < needed:
-            self._room = max(needed, self._check_disk())
+            self._room = self._check_disk(needed)
         self._room -= needed
         self._log.write(batch)
         return True
 
-    def _check_disk(self) -> int:
+    def _check_disk(self, needed: int) -> int:
         """How much may be written before the next check. With less than half of the reserve, delete everything.
 
         Raises:
-            OSError: the free space is down to the reserve.
+            OSError: without the bytes `needed`, less than the reserve would be free.
         """
         disk = shutil.disk_usage(self._folder)
         reserve = min(_RESERVE_BYTES, disk.total // 10)
-        if disk.free >= reserve:
-            return reserve // _CHECKS
+        available = disk.free - reserve
+        if available >= needed:
+            return max(needed, min(available, reserve // _CHECKS))
         if disk.free < reserve // 2:
             self._log.remove()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
