@@ -53,6 +53,17 @@ def test_graph_computes_bert_and_ignores_padding(tmp_path: Path, pooling: str, p
     assert np.abs(normalized - expected / np.linalg.norm(expected, axis=1)[:, None]).max() < 1e-5
 
 
+def test_model_with_do_lower_case_reads_texts_in_lower_case(tiny: Path) -> None:
+    tokenizer = json.loads((tiny / "tokenizer.json").read_bytes())
+    tokenizer["normalizer"]["lowercase"] = False
+    write_json(tiny / "tokenizer.json", tokenizer)
+    write_json(tiny / "sentence_bert_config.json", {"max_seq_length": MAX_TOKENS, "do_lower_case": True})
+    tokens = CompiledModel(read_model_spec(tiny)).tokens
+    rows, _ = tokens.rows(["W1 w2 W3"], truncate=False, left=False)
+    assert rows == [ModelInput(ids_of("w1 w2 w3"))]
+    assert [token.text for token in tokens.tokens(["W1 w2"], special=False)[0]] == ["W1", "w2"]
+
+
 def test_padding_never_exceeds_model_positions(tmp_path: Path) -> None:
     weights = write_tiny_model(tmp_path)
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 61})

@@ -92,7 +92,6 @@ def test_file_that_is_not_json_is_rejected_by_name(tiny: Path, name: str) -> Non
         (POOLING, {"pooling_mode_max_tokens": True}, "a pooling that is not supported"),
         (POOLING, {"include_prompt": False}, "excludes prompts"),
         (OWN, {"max_seq_length": None}, "no file says how many tokens"),
-        (OWN, {"do_lower_case": True}, "do_lower_case"),
     ],
 )
 def test_unsupported_model_is_rejected_with_reason(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 from tokenizers import Tokenizer
 
-from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.model.files import TOKENIZER, TokenizerBroken
 from hubgate.runtime.model.spec import read_max_tokens
 from hubgate.runtime.model.tokenizer import count_tokens, open_tokenizer
@@ -90,7 +89,23 @@ def test_token_limit_is_smallest_in_model_files(
     assert read_max_tokens(tmp_path) == limit
 
 
-def test_model_with_do_lower_case_is_rejected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sentence_bert_config.json", "tokenizer_config.json", "config.json"])
+def test_file_that_a_model_could_not_be_run_with_only_loses_its_own_limit(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 256}')
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 512}')
+    (tmp_path / name).write_text("{")
+    assert read_max_tokens(tmp_path) == (None if name == "sentence_bert_config.json" else 256)
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": "many", "pad_token_id": -1}')
+    assert read_max_tokens(tmp_path) == (None if name == "sentence_bert_config.json" else 256)
+
+
+def test_model_with_do_lower_case_is_counted_in_lower_case(tmp_path: Path, minilm: Path) -> None:
+    content = json.loads((minilm / TOKENIZER).read_bytes())
+    content["normalizer"]["lowercase"] = False
+    (tmp_path / TOKENIZER).write_text(json.dumps(content))
+    cased = count_tokens(open_tokenizer(tmp_path), "TOKENIZERS", None)
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 256, "do_lower_case": true}')
-    with pytest.raises(RuntimeFailed, match="sets do_lower_case"):
-        read_max_tokens(tmp_path)
+    assert count_tokens(open_tokenizer(tmp_path), "TOKENIZERS", None) == 5 != cased
+    assert read_max_tokens(tmp_path) == 256
+    (tmp_path / "sentence_bert_config.json").write_text("{")
+    assert count_tokens(open_tokenizer(tmp_path), "TOKENIZERS", None) == cased

@@ -82,6 +82,16 @@ async def test_tokenizer_and_limit_come_from_the_model_repository(hub: Hub, tmp_
     assert hub.tokens == {None}
 
 
+async def test_model_that_lower_cases_its_texts_is_counted_by_its_tokenizer(tmp_path: Path) -> None:
+    own = {"sentence_bert_config.json": b'{"max_seq_length": 512, "do_lower_case": true}'}
+    with running_hub(minilm_files() | own) as hub:
+        files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
+        known = await learned(files, endpoint())
+    assert (known.facts.token_counts, known.facts.max_input_tokens) == (TokenCounts.TOKENIZER, 512)
+    assert known.facts.warnings == ()
+    assert await counts(files, known, "Hello WORLD") == [4]
+
+
 async def test_hosted_model_is_counted_by_its_tokenizer(hub: Hub, tmp_path: Path) -> None:
     files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
     known = await learned(files, replace(endpoint(), source=Source.ROUTER, model="open/model", url=None))
@@ -223,10 +233,14 @@ async def test_unreachable_hub_is_reported(tmp_path: Path, address: str) -> None
     assert "the Hub is unreachable" in known.facts.warnings[0]
 
 
-async def test_registration_succeeds_despite_unreadable_files(hub: Hub, tmp_path: Path) -> None:
+async def test_unreadable_file_of_the_limit_does_not_keep_the_tokenizer_from_counting(
+    hub: Hub, tmp_path: Path
+) -> None:
     hub.files["sentence_bert_config.json"] = b"[" * 100_000
-    known = await learned(TokenizerFiles(tmp_path, hf_endpoint=hub.url), endpoint())
-    assert "sentence_bert_config.json cannot be read" in known.facts.warnings[0]
+    files = TokenizerFiles(tmp_path, hf_endpoint=hub.url)
+    known = await learned(files, endpoint())
+    assert (known.facts.token_counts, known.facts.max_input_tokens) == (TokenCounts.TOKENIZER, None)
+    assert await counts(files, known, "hello world") == [4]
 
 
 async def test_missing_tokenizers_library_is_reported_with_remedy(

@@ -16,6 +16,8 @@ OPENVINO = ("openvino/openvino_model.xml", "openvino_model.xml")
 GRAPHS = (*ONNX, *OPENVINO)
 """Where a ready graph may be; the first that exists is used."""
 TOKENIZER = "tokenizer.json"
+TRANSFORMER = "sentence_bert_config.json"
+"""How sentence-transformers runs the model: its limit of tokens, and whether it lower-cases texts."""
 _MAX_BYTES = 16 * 2**20
 """Of a configuration file."""
 _MAX_REASON = 300

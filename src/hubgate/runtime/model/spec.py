@@ -5,14 +5,16 @@ Nothing is guessed. A folder with missing, unknown or contradictory settings is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hubgate.domain.errors import RuntimeFailed
 from hubgate.runtime.model.files import (
     GRAPHS,
     TOKENIZER,
+    TRANSFORMER,
     WEIGHTS,
     read_json,
     unusable,
@@ -168,7 +170,7 @@ def _shape(folder: Path, config: Mapping[str, Any]) -> BertShape:
 
 def _max_tokens(folder: Path, config: Mapping[str, Any], head: Head) -> int:
     own_file = isinstance(head, EmbeddingHead)
-    limit = _configured_limit(folder, read_json(folder, "sentence_bert_config.json", needed=own_file))
+    limit = _configured_limit(folder, read_json(folder, TRANSFORMER, needed=own_file))
     places = _places(folder, config)
     if places is None or (limit is None and own_file):
         raise unusable(folder, "no file says how many tokens it reads (max_seq_length)")
@@ -190,22 +192,24 @@ def _places(folder: Path, config: Mapping[str, Any]) -> int | None:
 def read_max_tokens(folder: Path) -> int | None:
     """How many tokens a model reads, special ones included; `None` if no file says so.
 
-    The folder need not have all files of the model.
-
-    Raises:
-        RuntimeFailed: a file cannot be read, or has a setting that is not supported.
+    For models that run elsewhere: the folder need not have all files, and a file that cannot be read says nothing.
     """
-    limit = _configured_limit(folder, read_json(folder, "sentence_bert_config.json", needed=False))
-    places = _places(folder, read_json(folder, CONFIG, needed=False))
+    limit = _known(lambda: _configured_limit(folder, read_json(folder, TRANSFORMER, needed=False)))
+    places = _known(lambda: _places(folder, read_json(folder, CONFIG, needed=False)))
     if limit is not None and places is not None:
         limit = min(limit, places)
     return int(limit) if limit is not None and limit < _NO_LIMIT else None
 
 
+def _known(read: Callable[[], float | None]) -> float | None:
+    try:
+        return read()
+    except RuntimeFailed:
+        return None
+
+
 def _configured_limit(folder: Path, own: Mapping[str, Any]) -> float | None:
     """The limit by sentence-transformers' file, or by the tokenizer's."""
-    if own.get("do_lower_case"):
-        raise unusable(folder, "sentence_bert_config.json sets do_lower_case, which is not supported")
     limit = own.get("max_seq_length") or read_json(folder, "tokenizer_config.json", needed=False).get(
         "model_max_length"
     )

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from hubgate.core.rerank_templates import RerankTemplate
 from hubgate.domain.calls import Token
-from hubgate.domain.errors import Cause, InvalidRequest
+from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.model.excerpt import CHARACTERS_PER_TOKEN, ExcerptUndecided, excerpt, max_characters
-from hubgate.runtime.model.files import TOKENIZER, TokenizerBroken, unusable
+from hubgate.runtime.model.files import TOKENIZER, TRANSFORMER, TokenizerBroken, read_json, unusable
 from hubgate.runtime.model.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 def open_tokenizer(folder: Path) -> Tokenizer:
     """Open the tokenizer of a model's folder, without truncation and padding.
+
+    It lower-cases texts if the model's `do_lower_case` asks for it, as sentence-transformers' tokenizer does.
 
     Raises:
         TokenizerBroken: its file cannot be read.
@@ -33,7 +35,20 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     # The file's own settings (128 tokens for MiniLM) are left from training; the model's other files have the limit.
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    if _lower_cases(folder):
+        normalizer = tokenizer.normalizer
+        # list() works by __getitem__, which the type does not declare.
+        parts = list(normalizer) if isinstance(normalizer, normalizers.Sequence) else [normalizer]  # type: ignore[call-overload]
+        if not any(isinstance(part, normalizers.Lowercase) for part in parts):
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *filter(None, parts)])
     return tokenizer
+
+
+def _lower_cases(folder: Path) -> bool:
+    try:
+        return bool(read_json(folder, TRANSFORMER, needed=False).get("do_lower_case"))
+    except RuntimeFailed:  # counting needs the tokenizer only; running the model reads this file, too
+        return False
 
 
 def count_tokens(tokenizer: Tokenizer, text: str, limit: int | None) -> int:
