@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
-    from hubgate.core.traffic.rate_limiter import Permit
+    from hubgate.core.traffic.permits import Permit
 
 MAX_NETWORK_SECONDS = 0.25  # one way
 MAX_QUEUE_SECONDS = 0.5  # between arriving at the server and being read

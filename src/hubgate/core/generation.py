@@ -13,7 +13,7 @@ from hubgate.core.queue.generation_queue import GenerationQueue, GenerationSlot
 from hubgate.core.results import BYTES_PER_TOKEN, utf8_size
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.circuit_breaker import CircuitBreaker
-from hubgate.core.traffic.rate_limiter import sending_under
+from hubgate.core.traffic.permits import sending_under
 from hubgate.core.traffic.retry import Retrier
 from hubgate.core.traffic.timers import TimeLimit, Timers
 from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat

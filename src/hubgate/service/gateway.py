@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from hubgate.core.traffic.rate_limiter import sending_under
+from hubgate.core.traffic.permits import sending_under
 from hubgate.domain.endpoint import Endpoint, Source
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.ports import Counters, Sources, Store

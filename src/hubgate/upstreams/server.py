@@ -7,7 +7,7 @@ import math
 from collections.abc import Coroutine
 from typing import Any
 
-from hubgate.core.traffic.rate_limiter import current_permit
+from hubgate.core.traffic.permits import current_permit
 from hubgate.domain.calls import NO_CONTEXT, Context, WireFormat
 from hubgate.domain.endpoint import Target
 from hubgate.domain.errors import UpstreamRefused

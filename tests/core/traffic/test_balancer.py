@@ -13,7 +13,8 @@ from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.circuit_breaker import BreakerGate
 from hubgate.core.traffic.concurrency import ConcurrencyLimit
-from hubgate.core.traffic.rate_limiter import RateLimiter, current_permit
+from hubgate.core.traffic.permits import current_permit
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.replica import Replica
 from hubgate.core.traffic.retry import RetryStep
 from hubgate.domain.errors import (

@@ -11,7 +11,8 @@ from http_client import open_http_client
 from lookalikes import lookalike
 from raw_server import raw_server
 
-from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
+from hubgate.core.traffic.permits import Permit
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.upstreams.http.messages import HttpRequest
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from hubgate.core.queue.splitting import SplitRetry
 from hubgate.core.results import BYTES_PER_TOKEN, estimate_tokens
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.concurrency import ConcurrencyLimit, Places
-from hubgate.core.traffic.rate_limiter import Permit, RateLimiter, sending_under
+from hubgate.core.traffic.permits import Permit, sending_under
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.timers import Timers
 from hubgate.domain.calls import Call, Result
 from hubgate.domain.errors import HubgateError, InvalidRequest

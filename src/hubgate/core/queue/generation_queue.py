@@ -12,7 +12,8 @@ from hubgate.core.errors import deadline_exceeded, deadline_unreachable, endpoin
 from hubgate.core.queue.fair_queue import Batch, FairQueue, QueueEntry
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.concurrency import RESERVED_PART, ConcurrencyLimit, Places
-from hubgate.core.traffic.rate_limiter import Permit, RateLimiter
+from hubgate.core.traffic.permits import Permit
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.domain.calls import Context
 from hubgate.domain.ports import Clock
 

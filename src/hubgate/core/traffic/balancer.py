@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from hubgate.core.errors import deadline_exceeded, error_for_caller
-from hubgate.core.traffic.rate_limiter import Permit, RateLimiter, current_permit, sending_under
+from hubgate.core.traffic.permits import Permit, current_permit, sending_under
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.replica import INPUT_ERRORS, Replica
 from hubgate.core.traffic.retry import Retrier
 from hubgate.domain.calls import Call, GenerationCall

@@ -16,7 +16,7 @@ lapsed, and another one is acquired before anything is sent):
   running, and reads what waits for it within the margin. So an abandoned request and a slow reply cost little, and a
   server that stalls (stopped, swapped out, cut off) breaks no promise: what waits in its sockets counts until it runs
   again.
-- Neither, because the server is silent: e is s + `_MAX_STALL`. A server that stalls for longer may find more than the
+- Neither, because the server is silent: e is s + `MAX_STALL`. A server that stalls for longer may find more than the
   limit when it resumes. It cannot be distinguished from a dead server, which must be retried.
 
 Across a restart: permits are granted only from a reservation that is on disk (`core.traffic.reservations`), with the
@@ -35,28 +35,22 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextvars import ContextVar, Token
-
-import msgspec
+from collections.abc import Callable, Iterable, Iterator
 
 from hubgate.core.traffic.leases import Lease
 from hubgate.core.traffic.notices import Notice
+from hubgate.core.traffic.permits import MAX_STALL, WINDOW, LoggedRequest, Permit
 from hubgate.core.traffic.reservations import Reservation
 from hubgate.core.traffic.slots import Slots
 from hubgate.domain.ports import Clock
 
 MARGIN = 1.0
 """Seconds within which a running server reads a request that was sent."""
-_WINDOW = 60.05
-"""A minute, and the difference of two clocks over it."""
 _MAX_LEAD = 0.5
 """Seconds from the grant of a permit until its request must be sent."""
-_MAX_STALL = 60.0
-"""Seconds for which a silent server may still read a request."""
-_LONGEST = _MAX_LEAD + _MAX_STALL + _WINDOW
+_LONGEST = _MAX_LEAD + MAX_STALL + WINDOW
 """Seconds after its grant for which a permit counts at most."""
-PERMIT_SECONDS = _MAX_LEAD + MARGIN + _WINDOW
+PERMIT_SECONDS = _MAX_LEAD + MARGIN + WINDOW
 """Seconds after its grant for which a permit counts at a running server."""
 _EARLY = 0.001
 """Timers of event loops may fire early by their resolution."""
@@ -69,88 +63,6 @@ _FEW = 32
 """Requests that are forgotten at once where only memory depends on it. After a pause, all would take long."""
 _MAX_PER_REQUEST = 1 << 40
 """More texts or tokens than one request ever carries."""
-
-
-class LoggedRequest(msgspec.Struct, eq=False, gc=False):
-    """A request in the log of a rate limiter."""
-
-    expires: float
-    """When it stops counting."""
-    tokens: int = 0
-    send_by: float = -math.inf
-    sent: bool = False
-
-
-class Permit(msgspec.Struct, eq=False):
-    """The right to send one request now. Until it is filled it reserves all the room there is."""
-
-    limiter: RateLimiter
-    logged: LoggedRequest
-    texts: int = 0
-    """Of those that may be in flight."""
-    in_flight: bool = False
-    """Whether it holds one of the requests that may be in flight."""
-    prove: Callable[[object], Awaitable[None]] | None = None
-    """Awaited with the connection before the request is sent on it; raises if it must not be."""
-    connection: object = None
-    """The one that its request must be sent on; `None` for any."""
-
-    @property
-    def tokens(self) -> int:
-        return self.logged.tokens
-
-    def try_send(self) -> bool:
-        """Mark the request as sent, if it may be sent under this permit now.
-
-        It may not if the permit has lapsed, or if a request was sent under it already: see `renew`.
-        """
-        limiter = self.limiter
-        if limiter.log is None:
-            return True
-        logged, now = self.logged, limiter.clock()
-        if logged.sent or now > logged.send_by:
-            return False
-        logged.sent, logged.expires = True, now + _MAX_STALL + _WINDOW
-        limiter.unconfirmed[logged] = now
-        return True
-
-    async def renew(self) -> None:
-        """Wait for a new permit for a request that could not be sent. It keeps its place and goes before new requests."""
-        tokens = self.tokens
-        if not self.logged.sent:
-            self.limiter.unlog(self.logged)
-        self.logged = (await self.limiter.acquire(tokens, retry=True)).logged
-
-    def reply_started(self) -> None:
-        """Note that the reply to the last request under this permit has begun."""
-        limiter = self.limiter
-        if limiter.log is None:
-            return
-        now, logged = limiter.clock(), self.logged
-        limiter.unconfirmed.pop(logged, None)
-        logged.expires = min(logged.expires, now + _WINDOW)
-        if now >= limiter.confirm_at:
-            limiter.confirm(now)
-        limiter.serve()
-
-
-_CURRENT_PERMIT: ContextVar[Permit | None] = ContextVar("permit", default=None)
-"""The permit of this task's request; `None` where no rate limit applies, as in a registration."""
-current_permit = _CURRENT_PERMIT.get
-
-
-class sending_under(msgspec.Struct):  # noqa: N801 - used like a function
-    """Send what is sent in this context under the permit."""
-
-    permit: Permit
-    _before: Token[Permit | None] | None = None
-
-    def __enter__(self) -> None:
-        self._before = _CURRENT_PERMIT.set(self.permit)
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            _CURRENT_PERMIT.reset(self._before)
 
 
 class RateLimiter:
@@ -279,7 +191,7 @@ class RateLimiter:
         if self.log is None:
             self._tokens_left += logged.tokens
         elif not logged.sent:
-            logged.expires = min(logged.expires, self.clock() + _WINDOW)
+            logged.expires = min(logged.expires, self.clock() + WINDOW)
         self._requests_left += permit.in_flight
         self._texts_left += permit.texts
         permit.in_flight, permit.texts = False, 0
@@ -309,7 +221,7 @@ class RateLimiter:
             if sent > now - MARGIN:
                 self.confirm_at = sent + MARGIN
                 break
-            logged.expires = min(logged.expires, now + MARGIN + _WINDOW)
+            logged.expires = min(logged.expires, now + MARGIN + WINDOW)
             confirmed.append(logged)
         for logged in confirmed:
             del self.unconfirmed[logged]
@@ -368,7 +280,7 @@ class RateLimiter:
         full = len(self.log or ()) + requests - self._requests
         if self.log and full > 0:
             expires = self.log[min(full, len(self.log)) - 1].expires
-            last = max(last, min(expires, now + _WINDOW))  # the server may reply at any moment
+            last = max(last, min(expires, now + WINDOW))  # the server may reply at any moment
         return last - now
 
     def _is_due(self, now: float, tokens: int, *, retry: bool = False) -> bool:

@@ -12,7 +12,8 @@ from weakref import WeakSet
 from hubgate.core.errors import error_for_caller
 from hubgate.core.traffic.concurrency import ConcurrencyLimit
 from hubgate.core.traffic.notices import Notice
-from hubgate.core.traffic.rate_limiter import RateLimiter, sending_under
+from hubgate.core.traffic.permits import sending_under
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.retry import Retrier
 from hubgate.domain.errors import Cause, EndpointChanged, HubgateError
 from hubgate.domain.ports import Clock

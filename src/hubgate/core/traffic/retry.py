@@ -16,7 +16,8 @@ from hubgate.core.errors import error_for_caller
 from hubgate.core.results import estimate_tokens, utf8_sizes
 from hubgate.core.traffic.concurrency import MOST, ConcurrencyLimit
 from hubgate.core.traffic.notices import Notice
-from hubgate.core.traffic.rate_limiter import RateLimiter, sending_under
+from hubgate.core.traffic.permits import sending_under
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.domain.calls import Call, GenerationCall, Result
 from hubgate.domain.errors import Cause, HubgateError, UpstreamError
 from hubgate.domain.ports import Clock, Handler

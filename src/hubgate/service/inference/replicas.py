@@ -9,7 +9,8 @@ from typing import cast
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.concurrency import ConcurrencyLimit
 from hubgate.core.traffic.notices import Notice
-from hubgate.core.traffic.rate_limiter import RateLimiter, current_permit
+from hubgate.core.traffic.permits import current_permit
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.replica import Replica
 from hubgate.core.vector_guard import VectorGuard
 from hubgate.domain.calls import Call, Generated, GenerationCall, Result

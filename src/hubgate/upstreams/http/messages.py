@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hubgate.core.traffic.rate_limiter import Permit
+from hubgate.core.traffic.permits import Permit
 from hubgate.domain.errors import InvalidEndpoint
 from hubgate.domain.secret import Secret
 
