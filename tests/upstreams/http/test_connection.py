@@ -113,6 +113,16 @@ async def test_endless_line_is_rejected(begun: bytes) -> None:
             await client.send(post(url))
 
 
+@pytest.mark.parametrize("fields", [b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b""])
+async def test_reply_that_switches_protocols_is_an_error_that_says_so(
+    fields: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with asked(b"HTTP/1.1 101 Switching Protocols\r\n%b\r\n\x81\x00" % fields) as (client, url, _):
+        with pytest.raises(UpstreamUnreadable, match="status 101 and switched to another protocol"):
+            await client.send(post(url))
+    assert not caplog.records
+
+
 async def test_many_small_headers_count_towards_the_header_limit() -> None:
     many = b"a:\r\n" * (MAX_HEADER_BYTES // 16)
     async with asked(OK.replace(b"Content", many + b"Content")) as (client, url, _):
@@ -168,6 +178,7 @@ FAILS = {
     "not complete": PACKED % (9, gzip(b"hello")[:9]),
     "not gzip": PACKED % (5, b"hello"),
     "not HTTP": b"SSH-2.0-OpenSSH_9.9\r\n",
+    "upgraded": b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x00",
     "large headers": b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * MAX_HEADER_BYTES + b"\r\n",
 }
 

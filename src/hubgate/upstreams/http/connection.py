@@ -13,7 +13,7 @@ import httptools
 
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.traffic.outbox import Outbox
-from hubgate.upstreams.http.failures import DecompressionError, HeadersTooLarge, NotHttp, TooLarge
+from hubgate.upstreams.http.failures import DecompressionError, HeadersTooLarge, NotHttp, TooLarge, Upgraded
 from hubgate.upstreams.http.known_head import LastHead
 from hubgate.upstreams.http.messages import ReplyHeaders
 
@@ -27,6 +27,7 @@ WRITE_BYTES = 512 * 1024
 _TURN_BYTES = 512 * 1024
 """After this much of a reply, other tasks get a turn: the event loop would read as long as data is there."""
 _OK = 200
+_SWITCHING_PROTOCOLS = 101
 _SERVER_ERROR = 500
 """uvicorn (transformers serve, vLLM, infinity) closes the connection after this status without announcing it."""
 _CODINGS = frozenset({b"gzip", b"x-gzip", b"deflate"})
@@ -35,7 +36,7 @@ _ZLIB_OR_GZIP = 47
 _MAX_RATIO = 1032
 """The most bytes that one compressed byte can become, by the format."""
 _NO_TRANSPORT = cast("asyncio.Transport", None)
-_CALLBACK_ERRORS = (HeadersTooLarge, TooLarge, DecompressionError)
+_CALLBACK_ERRORS = (Upgraded, HeadersTooLarge, TooLarge, DecompressionError)
 
 
 class Connection(asyncio.Protocol):
@@ -137,7 +138,7 @@ class Connection(asyncio.Protocol):
         """Wait for status and headers, until a deadline on the loop's clock.
 
         Raises:
-            OSError, NotHttp, HeadersTooLarge: they do not arrive. A TimeoutError is an OSError.
+            OSError, NotHttp, Upgraded, HeadersTooLarge: they do not arrive. A TimeoutError is an OSError.
         """
         while not self._has_head:
             await self.news(until)
@@ -332,6 +333,8 @@ class Connection(asyncio.Protocol):
         parser = cast("httptools.HttpResponseParser", self._parser)
         self.status = parser.get_status_code()
         if self.status < 200:
+            if self.status == _SWITCHING_PROTOCOLS:
+                raise Upgraded
             return
         fields = self.headers.fields
         self._reusable = parser.should_keep_alive() and self.status != _SERVER_ERROR

@@ -28,6 +28,10 @@ class NotHttp(Exception):
     """The reply is not HTTP."""
 
 
+class Upgraded(Exception):
+    """The reply switches to another protocol, which no request asks for."""
+
+
 class HeadersTooLarge(Exception):
     """The headers of the reply are larger than the limit."""
 
@@ -40,7 +44,7 @@ class DecompressionError(Exception):
     """The body is not compressed as the headers say."""
 
 
-EXCHANGE_ERRORS = (OSError, NotHttp, HeadersTooLarge, TooLarge, DecompressionError)
+EXCHANGE_ERRORS = (OSError, NotHttp, Upgraded, HeadersTooLarge, TooLarge, DecompressionError)
 """The errors of an exchange on a connection. A `TimeoutError` is an `OSError`."""
 
 
@@ -63,6 +67,12 @@ def exchange_error(error: Exception, where: str, timeout: float) -> HubgateError
             return UpstreamUnreadable(
                 f"{where} did not reply in HTTP.",
                 remedy="Check the port, and whether the URL must start with https://.",
+                cause=Cause.NOT_AN_API,
+            )
+        case Upgraded():
+            return UpstreamUnreadable(
+                f"{where} replied with the status 101 and switched to another protocol, which hubgate did not ask for.",
+                remedy="Check the URL: it must be that of an HTTP API, not of a WebSocket.",
                 cause=Cause.NOT_AN_API,
             )
         case HeadersTooLarge():
