@@ -77,6 +77,7 @@ class Settings:
     local_idle_seconds: int = 0
     drain_delay: int = 0
     """Seconds."""
+    drain_seconds: int = 120
     files_folder: Path | None = None
     """For the files of batches; `None`: a folder in the home."""
     files_url: str | None = None
@@ -164,6 +165,7 @@ class Settings:
             local_lanes=_integer(env, "HUBGATE_LOCAL_LANES", 0, 0, 64),
             local_idle_seconds=_integer(env, "HUBGATE_LOCAL_IDLE_SECONDS", 0, 0, 1 << 30),
             drain_delay=_integer(env, "HUBGATE_DRAIN_DELAY", 0, 0, 3600),
+            drain_seconds=_integer(env, "HUBGATE_DRAIN_SECONDS", 120, 0, 3600),
             files_folder=_files_folder(env),
             files_url=_files_url(env),
             files_max_bytes=_integer(env, "HUBGATE_FILES_MAX_BYTES", 512 * 1024 * 1024, 1024, 1 << 50),

@@ -77,7 +77,7 @@ def test_defaults_drain_before_the_grace_period_ends_and_give_no_rights() -> Non
         "PodDisruptionBudget",
         "Service",
     }
-    assert objects["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 60
+    assert objects["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 150
     assert "pre-upgrade" in objects["Job"]["metadata"]["annotations"]["helm.sh/hook"]
     for spec, container in containers(objects):
         assert spec["automountServiceAccountToken"] is False
@@ -92,6 +92,7 @@ def test_defaults_drain_before_the_grace_period_ends_and_give_no_rights() -> Non
         one["name"]: one for one in objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]["env"]
     }
     assert environment["HUBGATE_DRAIN_DELAY"]["value"] == "20"
+    assert environment["HUBGATE_DRAIN_SECONDS"]["value"] == "120"
     assert environment["HUBGATE_MIGRATE"]["value"] == "never"
     assert environment["HUBGATE_CACHE_BYTES"]["value"] == "1073741824"
     assert "valueFrom" in environment["HUBGATE_SECRET_KEY"]

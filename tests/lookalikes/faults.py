@@ -109,6 +109,7 @@ BEHAVIOURS = frozenset({"hang", "close", "half", "not-http"})
 """No reply: none until `release`, the connection closes before or during it, or it is not HTTP."""
 
 STREAM_FAULTS = {
+    "pause": b"",
     "stall": b"",
     "cut": b"",
     "unfinished": b"",
@@ -117,7 +118,7 @@ STREAM_FAULTS = {
     "not-utf8-event": b'data: {"choices":[{"index":0,"delta":{"content":"\xff"}}]}\n\n',
     "garbage": b"data: <html>Bad Gateway</html>\n\n",
 }
-"""After the second event of a stream: nothing more until `release`, the connection closes, the stream ends early, or
-this event is the last one."""
+"""After the second event of a stream: a pause until `release`, or nothing more and its end then, the connection closes,
+the stream ends early, or this event is the last one."""
 
 FAULTS = frozenset(EMBEDDERS) | frozenset(ANSWERS) | BEHAVIOURS | frozenset(STREAM_FAULTS)

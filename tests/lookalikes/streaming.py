@@ -22,7 +22,9 @@ async def stream(
     try:
         await response.prepare(request)
         for place, event in enumerate(answer.events):
-            if place == 2 and fault in STREAM_FAULTS:
+            if place == 2 and fault == "pause":
+                await released.wait()
+            elif place == 2 and fault in STREAM_FAULTS:
                 await _break(request, response, fault, released)
                 break
             await response.write(event)

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from hubgate.settings import Settings
+
 ROOT = Path(__file__).parents[2]
+DRAIN_SECONDS = Settings.from_env({}).drain_seconds
 CHART = ROOT / "deploy" / "helm" / "hubgate"
 SETTINGS = set(
     re.findall(r'"((?:HUBGATE|HF)_[A-Z_]+)"', (ROOT / "src/hubgate/settings.py").read_text("utf-8"))
@@ -82,6 +85,10 @@ def test_compose_gateways_are_those_of_nginx_and_addresses_agree() -> None:
         environment = services[name]["environment"]
         assert environment["HUBGATE_TRUSTED_PROXIES"] == addresses["nginx"]
         patience = int(services[name]["stop_grace_period"].removesuffix("s"))
-        assert patience >= int(environment["HUBGATE_DRAIN_DELAY"]) + 40
+        assert patience >= int(environment["HUBGATE_DRAIN_DELAY"]) + DRAIN_SECONDS + 10
+    (service,) = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"].values()
+    assert int(service["stop_grace_period"].removesuffix("s")) >= DRAIN_SECONDS + 10
+    unit = (ROOT / "deploy/systemd/hubgate.service").read_text("utf-8")
+    assert int(re.findall(r"TimeoutStopSec=(\d+)", unit)[0]) >= 20 + DRAIN_SECONDS + 10
     used = {volume.split(":")[0] for one in services.values() for volume in one.get("volumes", ())}
     assert {name for name in used if not name.startswith(".")} == set(compose["volumes"])

@@ -97,7 +97,7 @@ def test_workers_share_a_port_and_models_and_a_killed_one_comes_back(
         assert survivor in workers_of(gateway)
         assert embedding(second, "tiny", key)
         assert model_processes(home) == [model_process]
-        gateway.signal(signal.SIGTERM)
+        gateway.signal(signal.SIGHUP)  # it must not end the parent before its workers
         assert gateway.wait() == 0
         assert gateway.output.count("stopping: finishing requests in flight") == WORKERS
         assert not gateway.traceback, gateway.traceback

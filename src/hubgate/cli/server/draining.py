@@ -10,14 +10,17 @@ import socket
 import struct
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
+
+from hubgate.cli.server.process import stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
+    from hubgate.cli.server.connection import Connection
     from hubgate.service.gateway import Gateway
 
 _CLOSE = (b"connection", b"close")
@@ -39,26 +42,33 @@ class DrainingServer(uvicorn.Server):
     Args:
         config: of uvicorn; its protocol is `Connection`.
         gateway: is marked as draining at the first signal.
-        drain_delay: seconds between SIGTERM and the stop.
+        drain_delay: seconds between SIGTERM or SIGHUP and the stop.
+        drain_seconds: from the stop until requests in flight are cancelled.
     """
 
     handshake_seconds = 0.1
     """Time for connections that were begun before new ones are ignored."""
+    last_words_seconds = 2.0
+    """Time to send the error responses and the last events of the requests that were cancelled."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_delay: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, gateway: Gateway, *, drain_delay: float, drain_seconds: float
+    ) -> None:
         super().__init__(config)
         self._gateway = gateway
         self._drain_delay = drain_delay
+        self._drain_seconds = drain_seconds
+        self._cancelled = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Drain on the first signal; on the second, cancel all requests.
+        """Drain on the first signal; on the second, cancel all requests; on the third, close all connections.
 
         On SIGTERM, which orchestrators send, draining starts after a delay in which load balancers can notice.
         """
         if not self._gateway.draining:
             self._gateway.draining = True
             self._keep_no_connection()
-            delay = self._drain_delay if sig == signal.SIGTERM else 0
+            delay = 0 if sig == signal.SIGINT else self._drain_delay
             if delay:
                 _log.info("draining: stopping in %g seconds, a second signal stops at once", delay)
                 asyncio.get_running_loop().call_later(delay, self._stop)
@@ -66,9 +76,11 @@ class DrainingServer(uvicorn.Server):
                 self._stop()
             return
         # uvicorn would raise the signal again once it has stopped; the gateway has to close in order first.
-        self.should_exit = self.force_exit = True
-        for task in self.server_state.tasks:
-            task.cancel()
+        self.should_exit = True
+        if self._cancelled:
+            self._close_all()
+        else:
+            self._cancel_requests()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, but serve everything that has reached this machine."""
@@ -81,7 +93,11 @@ class DrainingServer(uvicorn.Server):
             server.close()
         for listener in listeners:
             await self._take(_accept_all(listener))
-        await super().shutdown(sockets)
+        end = asyncio.get_running_loop().call_later(self._drain_seconds, self._end_drain)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            end.cancel()
 
     def _keep_no_connection(self) -> None:
         """From now on, let each response close its connection.
@@ -95,6 +111,30 @@ class DrainingServer(uvicorn.Server):
     def _stop(self) -> None:
         self.should_exit = True
         _log.info("stopping: finishing requests in flight, a second signal cancels them")
+
+    def _end_drain(self) -> None:
+        if self._cancelled:
+            return
+        if tasks := self.server_state.tasks:
+            _log.warning(
+                "cancelling %d requests that were in flight for %g seconds after the stop: raise HUBGATE_DRAIN_SECONDS",
+                len(tasks),
+                self._drain_seconds,
+            )
+        self._cancel_requests()
+
+    def _cancel_requests(self) -> None:
+        """Cancel all requests. The guard answers them, and ends each stream with an error event."""
+        self._cancelled = True
+        for task in self.server_state.tasks:
+            task.cancel()
+        asyncio.get_running_loop().call_later(self.last_words_seconds, self._close_all)
+
+    def _close_all(self) -> None:
+        """Close the connections of clients that do not read."""
+        self.force_exit = True
+        for connection in list(self.server_state.connections):
+            cast("Connection", connection).transport.abort()
 
     async def _take(self, accepted: Sequence[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
@@ -114,13 +154,13 @@ class DrainingServer(uvicorn.Server):
             yield
             return
         loop = asyncio.get_running_loop()
-        both = (signal.SIGINT, signal.SIGTERM)
-        for one in both:
+        signals = stop_signals()
+        for one in signals:
             loop.add_signal_handler(one, self.handle_exit, one, None)
         try:
             yield
         finally:
-            for one in both:
+            for one in signals:
                 loop.remove_signal_handler(one)
 
 

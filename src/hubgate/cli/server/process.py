@@ -1,11 +1,13 @@
-"""Settings of the whole process: log lines, open files."""
+"""Settings of the whole process: log lines, open files, signals."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import os
 import resource
+import signal
 import sys
 import time
 from functools import lru_cache
@@ -132,3 +134,20 @@ def allow_open_files(connections: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(OSError, ValueError):  # the system may have a lower limit of its own
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that stop hubgate: SIGHUP, which a closed terminal sends, unless `nohup` lets the process ignore it."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    return signals
+
+
+def say_stopped() -> None:
+    """Print that hubgate has stopped, unless the terminal is gone: it may be the reason for the stop."""
+    try:
+        print("hubgate has stopped.", flush=True)
+    except OSError:
+        # Python would try to write the rest when it exits, and fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,7 @@ from hubgate import __version__
 from hubgate.cli.memory import return_large_blocks, tune_for_requests
 from hubgate.cli.server.connection import EXCESS_CONNECTIONS, Connection
 from hubgate.cli.server.draining import DrainingServer
-from hubgate.cli.server.process import allow_open_files, log_to_stderr
+from hubgate.cli.server.process import allow_open_files, log_to_stderr, say_stopped
 from hubgate.cli.server.sockets import acceptors, join, listen, url_of
 from hubgate.core.chunking import icu_warning
 from hubgate.settings import LOOPBACK
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from hubgate.settings import Settings
     from hubgate.wiring import Application
 
-_DRAIN_SECONDS = 30
 _KEEP_ALIVE_SECONDS = 75
 """Longer than common clients and load balancers keep an idle connection: the side that closes first may cut off a request."""
 
@@ -70,9 +69,10 @@ async def serve(
                 forwarded_allow_ips=settings.trusted_proxies,
                 limit_concurrency=settings.max_connections,  # as `Connection` reads it
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
-            server = DrainingServer(config, gate.gateway, settings.drain_delay)
+            server = DrainingServer(
+                config, gate.gateway, drain_delay=settings.drain_delay, drain_seconds=settings.drain_seconds
+            )
             background = {asyncio.create_task(run()) for run in gate.background}
             started(url, gate, server)
             try:
@@ -86,14 +86,14 @@ async def serve(
 
 
 def run(settings: Settings) -> None:
-    """Serve in this process until Ctrl-C or SIGTERM."""
+    """Serve in this process until Ctrl-C, SIGTERM or SIGHUP."""
     greeting: list[asyncio.Task[None]] = []
 
     def started(url: str, gate: Application, _: uvicorn.Server) -> None:
         greeting.append(asyncio.create_task(_greet(url, gate, everywhere=settings.host in LOOPBACK)))
 
     run_until_stopped(settings, started)
-    print("hubgate has stopped.", flush=True)
+    say_stopped()
 
 
 def run_until_stopped(
@@ -103,7 +103,7 @@ def run_until_stopped(
     label: str = "",
     shared: Assignment | None = None,
 ) -> None:
-    """Serve in this process, which is tuned for it, until Ctrl-C or SIGTERM. `label` begins each log line."""
+    """Serve in this process, which is tuned for it, until Ctrl-C, SIGTERM or SIGHUP. `label` begins each log line."""
     log_to_stderr(settings.log_level, label)
     if warning := icu_warning():
         _log.warning(warning)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hubgate import __version__
-from hubgate.cli.server.process import log_to_stderr
+from hubgate.cli.server.process import log_to_stderr, say_stopped, stop_signals
 from hubgate.cli.server.sockets import reserve, url_of
 from hubgate.cli.server.worker import Assignment, Started
 from hubgate.settings import LOOPBACK, InvalidSetting
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def run_workers(settings: Settings, count: int) -> int:
-    """Serve with `count` workers until Ctrl-C or SIGTERM; returns the exit status.
+    """Serve with `count` workers until Ctrl-C, SIGTERM or SIGHUP; returns the exit status.
 
     Raises:
         InvalidSetting: no shared database is configured, or the address cannot be used.
@@ -55,7 +55,7 @@ def run_workers(settings: Settings, count: int) -> int:
     log_to_stderr(settings.log_level)
     status = asyncio.run(Workers(settings, count).run())
     if status == 0:
-        print("hubgate has stopped.", flush=True)
+        say_stopped()
     return status
 
 
@@ -74,7 +74,7 @@ class Workers:
         """Serve until a signal; returns the exit status."""
         settings = self._settings
         loop = asyncio.get_running_loop()
-        for one in (signal.SIGINT, signal.SIGTERM):
+        for one in stop_signals():
             loop.add_signal_handler(one, self._pass_on, one)
         with HomeLock(settings.home) as lock, reserve(settings.host, settings.port) as reserved:
             port: int = reserved.getsockname()[1]

@@ -83,6 +83,13 @@ class ErrorResponse(NamedTuple):
     headers: Headers
 
 
+def stopping() -> HubgateError:
+    """The error of a request that is cancelled because hubgate stops."""
+    return errors.CapacityError(
+        "hubgate is shutting down.", remedy="Retry in a moment.", cause=Cause.GATE_STOPPING, retry_after=1.0
+    )
+
+
 def status_of(error: HubgateError) -> int:
     """The status from which clients best know what to do next."""
     if isinstance(error, errors.UpstreamError | errors.RuntimeFailed) and error.cause in _STATUS_OF_CAUSE:

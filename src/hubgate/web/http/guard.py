@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from hubgate.domain.batches import RowReply
 from hubgate.domain.endpoint import Endpoint
-from hubgate.domain.errors import CallerError, CapacityError, Cause, GatewayBusy, HubgateError, UnknownKey
+from hubgate.domain.errors import CallerError, Cause, GatewayBusy, HubgateError, UnknownKey
 from hubgate.domain.records import Key
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
@@ -33,7 +33,7 @@ from hubgate.web.http.asgi import (
     send_in_parts,
 )
 from hubgate.web.http.body import EXCESS, ON_DISCONNECT, Body, BodyMemory
-from hubgate.web.http.errors import error_response
+from hubgate.web.http.errors import error_response, stopping
 from hubgate.web.http.face import Face, FaceFinder
 from hubgate.web.http.head import HEAD, OPEN_PATHS, Head, read_head
 from hubgate.web.http.hints import add_hint
@@ -111,7 +111,7 @@ class Guard:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not context.client_left or (task and task.uncancel()):  # the drain period of a stop is over
-                await _send_error(response, _stopping())
+                await _send_error(response, stopping())
         except Exception:  # noqa: BLE001 - no client may see a traceback
             await self._fail(response)
         finally:
@@ -331,12 +331,6 @@ def _refuse(scope: Scope, head: Head) -> None:
             "or ask the operator to raise HUBGATE_MAX_CONNECTIONS.",
             retry_after=1.0,
         )
-
-
-def _stopping() -> CapacityError:
-    return CapacityError(
-        "hubgate is shutting down.", remedy="Retry in a moment.", cause=Cause.GATE_STOPPING, retry_after=1.0
-    )
 
 
 def _new_id() -> str:

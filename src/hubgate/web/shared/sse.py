@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from hubgate.core.transcoding.objects import Usage
 from hubgate.core.transcoding.streams import StreamTranscoder
 from hubgate.domain.errors import HubgateError
 from hubgate.web.http.asgi import Headers, Send
-from hubgate.web.http.errors import error_response
+from hubgate.web.http.errors import error_response, stopping
 from hubgate.web.http.face import RenderError
 from hubgate.web.http.request_context import RequestContext
 from hubgate.web.shared.embeddings import waited_header
@@ -193,8 +194,14 @@ async def _send_parts(
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         return encoder.finish()
     except HubgateError as error:
-        context.cause = error.cause
-        return encoder.encode_error(error)
+        failed = error
+    except asyncio.CancelledError:
+        if context.client_left or not (task := asyncio.current_task()):
+            raise
+        task.uncancel()  # the drain period of a stop is over
+        failed = stopping()
+    context.cause = failed.cause
+    return encoder.encode_error(failed)
 
 
 def _on_one_line(payload: bytes) -> bytes:
