@@ -189,7 +189,7 @@ async def test_toolkit_respects_stop_sequences(sources: ModelSources) -> None:
     assert texts == ["You said:", "You said:", "You said: one two", "one twoYou said:"]
 
 
-@pytest.mark.parametrize("engine", [*OPENAI, "tgi"])
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "llamacpp", "tgi"])
 async def test_schema_is_forwarded_from_any_supported_format(sources: ModelSources, engine: str) -> None:
     with lookalike(engine, kind="llm") as server:
         writer = await opened(sources, server)
@@ -198,9 +198,17 @@ async def test_schema_is_forwarded_from_any_supported_format(sources: ModelSourc
             {"type": "json_object", "value": SCHEMA},
         ):
             whole = json.loads((await writer.generate(chat(response_format=spelled, max_tokens=99))).body)
-            said = whole["choices"][0]["message"]["content"]
-            if engine != "transformers":  # it heeds no schema
-                assert json.loads(said) == {"schema": SCHEMA}
+            assert json.loads(whole["choices"][0]["message"]["content"]) == {"schema": SCHEMA}
+
+
+async def test_parameter_that_transformers_serve_ignores_is_not_sent(sources: ModelSources) -> None:
+    with lookalike("transformers", kind="llm") as server:
+        writer = await opened(sources, server)
+        posts = len(server.posts)
+        error = await failure(writer, chat(n=2, response_format={"type": "json_object"}))
+        assert "transformers serve, does not support [n], [response_format]" in error.message
+        assert len(server.posts) == posts
+        assert (await writer.generate(chat(n=1, response_format={"type": "text"}))).tokens == 6
 
 
 async def test_tool_calls_work(sources: ModelSources) -> None:

@@ -150,6 +150,8 @@ def test_langchain_default_parameters_are_accepted() -> None:
         (Engine.OPENAI, {"grammar": {"type": "regex", "value": "a"}}, "[grammar]"),
         (Engine.TGI, {"n": 2, "suffix": "x"}, "[n], [suffix]"),
         (Engine.TGI, {"presence_penalty": 0.5}, "[presence_penalty]"),
+        (Engine.TRANSFORMERS, {"n": 2, "logprobs": 3}, "[logprobs], [n]"),
+        (Engine.TRANSFORMERS, {"best_of": 2, "logit_bias": {"5": 1}}, "[best_of], [logit_bias]"),
     ],
 )
 def test_parameters_the_server_would_ignore_are_rejected_by_name(
@@ -158,6 +160,37 @@ def test_parameters_the_server_would_ignore_are_rejected_by_name(
     with pytest.raises(InvalidRequest) as caught:
         body(engine, complete(**fields))
     assert named in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "harmless"),
+    [
+        ("n", 2, 1),
+        ("logprobs", True, False),
+        ("top_logprobs", 3, 0),
+        ("presence_penalty", 0.5, 0),
+        ("response_format", {"type": "json_object"}, {"type": "text"}),
+        ("tool_choice", "required", "auto"),
+        ("parallel_tool_calls", False, True),
+        ("reasoning_effort", "low", None),
+        ("modalities", ["audio"], ["text"]),
+    ],
+)
+def test_chat_parameters_that_transformers_serve_ignores_are_rejected_by_name(
+    name: str, value: object, harmless: object
+) -> None:
+    """By `UNUSED_CHAT_COMPLETION_FIELDS` in its source."""
+    with pytest.raises(InvalidRequest) as caught:
+        body(Engine.TRANSFORMERS, chat(**{name: value}))
+    assert f"does not support [{name}]" in caught.value.message
+    assert body(Engine.TRANSFORMERS, chat(**{name: harmless}))[name] == harmless
+    assert body(Engine.VLLM, chat(**{name: value}))[name] == value
+
+
+def test_tools_reach_transformers_serve() -> None:
+    """It passes them to the chat template."""
+    tool = {"type": "function", "function": {"name": "look"}}
+    assert body(Engine.TRANSFORMERS, chat(tools=[tool], tool_choice="auto"))["tools"] == [tool]
 
 
 def test_tgi_receives_its_own_parameter_names() -> None:

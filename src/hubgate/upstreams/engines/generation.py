@@ -84,6 +84,10 @@ class OpenAIBodies:
     """Parameters that have another name there."""
     stop_as_list: bool = False
     """It takes `stop` only as a list."""
+    ignored_in_chats: frozenset[str] = frozenset()
+    """Parameters that it ignores silently, and that would change the reply."""
+    ignored_in_completions: frozenset[str] = frozenset()
+    """The same of a completion."""
     responses: frozenset[str] = frozenset()
     """The fields of a request that its own `/v1/responses` honours; empty if it has no such route."""
 
@@ -99,6 +103,8 @@ class OpenAIBodies:
     def chat(self, call: Chat, model: str | None, *, stream: bool) -> bytes:
         """`POST /v1/chat/completions`."""
         fields = call.fields
+        if not self.ignored_in_chats.isdisjoint(fields):
+            self._refuse(self.ignored_in_chats, fields)
         if self.renames and not self.renames.keys().isdisjoint(fields):
             fields = raw.rename(fields, self.renames)
         messages = fields.get("messages", b"")
@@ -119,11 +125,18 @@ class OpenAIBodies:
             fields["temperature"] = b"0"
         if schema_in(fields.get("grammar", b"")):
             fields["response_format"] = fields.pop("grammar")
-        refused = {name for name in _TGI_ONLY & fields.keys() if not raw.is_noop(name, fields[name])}
-        if refused:
-            raise raw.unsupported_parameters(self.server, refused)
+        self._refuse(_TGI_ONLY | self.ignored_in_completions, fields)
         kept = {name: value for name, value in fields.items() if name not in _TGI_ONLY | _SET_BY_GATEWAY}
         return self._body({"prompt": raw.encode(call.prompt), **kept}, model, stream=stream)
+
+    def _refuse(self, names: frozenset[str], fields: Mapping[str, bytes]) -> None:
+        refused = {
+            name
+            for name in names & fields.keys()
+            if fields[name] != raw.NULL and not raw.is_noop(name, fields[name])
+        }
+        if refused:
+            raise raw.unsupported_parameters(self.server, refused)
 
     def _body(self, fields: Mapping[str, bytes], model: str | None, *, stream: bool) -> bytes:
         body = {"model": _encoded(model), **fields} if model and self.sends_model else dict(fields)

@@ -87,9 +87,22 @@ class EngineSpec:
         return frozenset(TASK_OF_CALL[call] for call in calls & TASK_OF_CALL.keys())
 
 
+_IGNORED = frozenset({"logprobs", "n", "presence_penalty"})
+"""By transformers 5.24, which logs a warning. It passes tools to the chat template."""
+
+
 def _pinned_or_named() -> GenerationRoutes:
     """`transformers serve` may be pinned to a model whose name it does not report, and then refuses any name."""
-    named = OpenAIBodies(server="transformers serve", renames=LEGACY_LIMIT)
+    named = OpenAIBodies(
+        server="transformers serve",
+        renames=LEGACY_LIMIT,
+        ignored_in_chats=_IGNORED
+        | {
+            *("audio", "function_call", "functions", "modalities", "parallel_tool_calls", "reasoning_effort"),
+            *("response_format", "tool_choice", "top_logprobs", "web_search_options"),
+        },
+        ignored_in_completions=_IGNORED | {"best_of", "echo", "logit_bias"},
+    )
     pinned = replace(named, sends_model=False).routes()
     return {call: replace(route, fallback=(PINNED, pinned[call])) for call, route in named.routes().items()}
 
