@@ -88,7 +88,28 @@ RULES: list[dict[str, Any]] = [
     {**_SEARCH, **_FREE, "num_beams": 5, "no_repeat_ngram_size": 2, "min_length": 9, "max_new_tokens": 20},
     {**_SEARCH, "num_beams": 2, "forced_bos_token_id": 7, "forced_eos_token_id": 2, "max_new_tokens": 8},
     {**_SEARCH, **_FREE, "num_beams": 1, "repetition_penalty": 1.5, "no_repeat_ngram_size": 3},
+    {**_SEARCH, **_FREE, "num_beams": 1, "encoder_no_repeat_ngram_size": 1},
+    {**_SEARCH, **_FREE, "encoder_no_repeat_ngram_size": 2, "min_new_tokens": 14, "min_length": 4},
+    {**_SEARCH, **_FREE, "num_beams": 2, "length_penalty": 1.5, "early_stopping": "never"},
+    {**_SEARCH, **_FREE, "repetition_penalty": 1.8, "no_repeat_ngram_size": 2, "renormalize_logits": True},
 ]
+TOKEN_RULES: dict[str, list[dict[str, Any]]] = {
+    "t5": [
+        {**_SEARCH, **_FREE, "num_beams": 1, "bad_words_ids": [[49], [31, 10], [20, 5, 44], [1]]},
+        {**_SEARCH, **_FREE, "bad_words_ids": [[0], [66], [31, 10], [4, 30, 20, 5]]},
+        {**_SEARCH, **_FREE, "suppress_tokens": [24, 66], "renormalize_logits": True},
+        {**_SEARCH, **_FREE, "num_beams": 1, "begin_suppress_tokens": [3]},
+        {**_SEARCH, **_FREE, "forced_bos_token_id": 3, "begin_suppress_tokens": [24, 66]},
+    ],
+    "bart": [
+        {**_SEARCH, **_FREE, "num_beams": 1, "bad_words_ids": [[224], [270, 345], [349, 366, 224], [2]]},
+        {**_SEARCH, **_FREE, "bad_words_ids": [[1], [366], [270, 345, 341]]},
+        {**_SEARCH, **_FREE, "suppress_tokens": [345, 349], "renormalize_logits": True},
+        {**_SEARCH, **_FREE, "num_beams": 1, "begin_suppress_tokens": [0]},
+        {**_SEARCH, **_FREE, "forced_bos_token_id": 0, "begin_suppress_tokens": [270, 349]},
+    ],
+}
+"""Rules about tokens, in the vocabulary of each model."""
 
 
 def byte_level(texts: list[str], special: list[str]) -> Any:
@@ -274,7 +295,9 @@ def searches(name: str, folder: Path) -> list[dict[str, Any]]:
         )
         words = transformers.AutoTokenizer.from_pretrained(unpacked)
         return [
-            _greedy(model, words, text, **rules) | {"rules": rules} for rules in RULES for text in UNLEARNED
+            _greedy(model, words, text, **rules) | {"rules": rules}
+            for rules in RULES + TOKEN_RULES[name]
+            for text in UNLEARNED
         ]
 
 

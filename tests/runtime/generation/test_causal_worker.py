@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from tiny_model import worker_process
-from tiny_writer import ANSWERS, local_writer, pieces, unpack, written
+from tiny_writer import ANSWERS, change, local_writer, pieces, unpack, written
 
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.protocol import GenerateText
@@ -60,6 +60,30 @@ async def test_chat_uses_the_template_of_the_model(model: LocalModel, expected: 
     assert "".join(piece.text for piece in found) == expected["text"]
     assert len(found) > 5
     assert (found[-1].prompt_tokens, found[-1].tokens) == (expected["prompt_tokens"], expected["tokens"])
+
+
+async def test_minimum_length_and_stop_strings_of_the_file_apply(tmp_path: Path) -> None:
+    folder = unpack("qwen2", tmp_path / "qwen2")
+    change(folder, "generation_config.json", min_new_tokens=20, stop_strings="nine")
+    model = local_writer(folder)
+    prompts = [one["prompt"] for one in EXPECTED["complete"] if one["tokens"] < 20]
+    try:
+        texts = [await written(model, prompt, max_tokens=40) for prompt in prompts]
+    finally:
+        await model.close()
+    assert len(texts) > 2
+    assert texts[0].text == " leaves the harbour at "
+    assert [text.last.tokens >= 20 or text.last.stop == "nine" for text in texts] == [True] * len(texts)
+
+
+async def test_graph_that_does_not_load_is_refused_with_the_export_command(tmp_path: Path) -> None:
+    folder = unpack("qwen2", tmp_path / "qwen2")
+    (folder / "openvino_model.bin").write_bytes(b"")
+    model = local_writer(folder)
+    with pytest.raises(RuntimeFailed, match="OpenVINO cannot load it") as failed:
+        await written(model, "The")
+    await model.close()
+    assert "optimum-cli export openvino --model NAME FOLDER" in failed.value.remedy
 
 
 async def test_concurrent_texts_are_the_same_as_alone(model: LocalModel) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,35 +22,31 @@ from hubgate.runtime.protocol import GenerateText, SamplingOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = {
-    "num_beams": "beams",
-    "no_repeat_ngram_size": "no_repeat_ngram",
-    "forced_bos_token_id": "forced_start",
-    "forced_eos_token_id": "forced_end",
-}
+NEW_TOKENS = 40
 
 
 class Model:
     """A model in this process."""
 
     def __init__(self, folder: Path) -> None:
-        self.spec = read_generation_spec(folder)
-        self.encoder = PromptEncoder(self.spec)
-        assert self.spec.text2text is not None
-        self.rules = self.spec.text2text
-        self.engine = Text2TextEngine(self.spec, self.rules, Precision.F32, CpuShare(2, 1), [5])
+        self.folder = folder
+        self.file = folder / "generation_config.json"
+        self.own = json.loads(self.file.read_bytes())
+        spec = read_generation_spec(folder)
+        self.encoder = PromptEncoder(spec)
+        assert spec.text2text is not None
+        self.engine = Text2TextEngine(spec, spec.text2text, Precision.F32, CpuShare(2, 1), [5])
 
     def generate(self, prompt: str, rules: dict[str, Any]) -> tuple[str, int]:
         """The text by rules of `generation_config.json`, and the number of its tokens."""
-        own = {NAMES.get(name, name): value for name, value in rules.items()}
-        options = SamplingOptions(
-            max_tokens=own.pop("max_new_tokens", 40), repetition_penalty=own.pop("repetition_penalty", None)
-        )
-        request = GenerateText(1, prompt, options=options)
+        self.file.write_text(json.dumps({**self.own, "max_new_tokens": NEW_TOKENS, **rules}), "utf-8")
+        spec = read_generation_spec(self.folder)
+        assert spec.text2text is not None
+        request = GenerateText(1, prompt)
         ids = self.encoder.encode(request)
         engine = self.engine
-        engine._rules = replace(self.rules, **own)
-        engine.start(1, ids, make_plan(request, self.spec, len(ids)))
+        engine._rules = spec.text2text
+        engine.start(1, ids, make_plan(request, spec, len(ids)))
         found: list[int] = []
         while engine.busy:
             for _, new, _ in engine.step():

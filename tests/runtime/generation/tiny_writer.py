@@ -41,6 +41,12 @@ def unpack(name: str, folder: Path) -> Path:
     return folder
 
 
+def change(folder: Path, name: str, **values: Any) -> None:
+    """Change values of a JSON file."""
+    file = folder / name
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **values}), "utf-8")
+
+
 def local_writer(folder: Path, *, lanes: int = 0) -> LocalModel:
     """The model of a folder, in a worker process."""
     share = CpuShare(lanes=lanes)

@@ -18,11 +18,13 @@ class BeamSearch:
     Args:
         spec: the number of beams, and how finished texts are scored.
         ends: the tokens that end a text.
+        max_new_tokens: of the text.
     """
 
-    def __init__(self, spec: Text2TextSpec, ends: Sequence[int]) -> None:
+    def __init__(self, spec: Text2TextSpec, ends: Sequence[int], max_new_tokens: int) -> None:
         self._spec = spec
         self._ends = frozenset(ends)
+        self._longest = max_new_tokens
         self.beams: list[list[int]] = [[spec.start] for _ in range(spec.beams)]
         """The tokens of each running text, with the one that starts it."""
         # All start alike, so only the first counts in the first step.
@@ -70,6 +72,8 @@ class BeamSearch:
     def _is_done(self, best: float) -> bool:
         if len(self._finished) < self._spec.beams:
             return False
-        if self._spec.early_stopping:
+        if self._spec.early_stopping is True:
             return True
-        return self._finished[-1][0] >= self._score(best, len(self.beams[0]) - 1)
+        never = self._spec.early_stopping == "never" and self._spec.length_penalty > 0
+        length = self._longest if never else len(self.beams[0]) - 1
+        return self._finished[-1][0] >= self._score(best, length)

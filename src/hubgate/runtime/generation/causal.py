@@ -108,6 +108,7 @@ class CausalEngine:
     def _config(self, plan: Plan) -> Any:
         config = genai.GenerationConfig()
         config.max_new_tokens = plan.max_new_tokens
+        config.min_new_tokens = plan.min_new_tokens
         config.stop_token_ids = set(self._spec.ends)
         config.repetition_penalty = plan.repetition_penalty
         config.presence_penalty = plan.presence_penalty

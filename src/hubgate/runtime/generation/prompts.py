@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.generation.spec import GenerationSpec
 from hubgate.runtime.model.excerpt import max_characters
-from hubgate.runtime.model.files import TOKENIZER, TokenizerBroken, unusable
+from hubgate.runtime.model.files import TOKENIZER, TokenizerBroken, smaller_weights, unusable
 from hubgate.runtime.model.tokenizer import open_tokenizer
 from hubgate.runtime.protocol import GenerateText
 
@@ -34,8 +34,9 @@ class PromptEncoder:
             self.tokenizer = open_tokenizer(spec.folder)
         except TokenizerBroken as error:
             raise unusable(spec.folder, f"{TOKENIZER} cannot be read") from error
-        if self.tokenizer.get_vocab_size(with_added_tokens=True) > spec.vocabulary:
-            raise unusable(spec.folder, "its tokenizer has more tokens than its weights")
+        tokens = self.tokenizer.get_vocab_size(with_added_tokens=True)
+        if tokens > spec.vocabulary:
+            raise smaller_weights(spec.folder, tokens, spec.vocabulary)
         try:
             self._template = None if spec.template is None else _environment().from_string(spec.template)
         except jinja2.TemplateError as error:

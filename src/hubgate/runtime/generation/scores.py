@@ -20,9 +20,15 @@ def log_softmax(logits: Array) -> Array:
 
 
 def apply_rules(
-    scores: Array, ids: Sequence[int], plan: Plan, spec: Text2TextSpec, ends: Sequence[int]
+    scores: Array,
+    ids: Sequence[int],
+    plan: Plan,
+    spec: Text2TextSpec,
+    ends: Sequence[int],
+    *,
+    prompt: Sequence[int],
 ) -> Array:
-    """The scores of one text's next token; changed in place.
+    """The scores of one text's next token; changed in place. The order of the rules is that of transformers.
 
     Args:
         scores: logits or, in beam search, log probabilities: transformers applies the rules to these.
@@ -30,6 +36,7 @@ def apply_rules(
         plan: of the call.
         spec: the rules of the model.
         ends: the tokens that end the text.
+        prompt: the tokens that the encoder read.
     """
     generated = np.array(ids[1:], np.int64)
     if len(ids) and plan.repetition_penalty != 1:
@@ -38,15 +45,17 @@ def apply_rules(
     if len(generated) and (plan.presence_penalty or plan.frequency_penalty):
         known, counts = np.unique(generated, return_counts=True)
         scores[known] -= plan.presence_penalty + plan.frequency_penalty * counts
-    if spec.no_repeat_ngram:
-        scores[_repeating(ids, spec.no_repeat_ngram)] = -np.inf
+    scores[_forbidden(ids, spec, prompt)] = -np.inf
     if len(ids) < spec.min_length:
         scores[list(ends)] = -np.inf
     if spec.forced_start is not None and len(ids) == 1:
         scores = _only(scores, spec.forced_start)
     if spec.forced_end is not None and len(ids) == plan.max_new_tokens:
         scores = _only(scores, spec.forced_end)
-    return scores
+    scores[list(spec.suppressed)] = -np.inf
+    if len(ids) == (1 if spec.forced_start is None else 2):
+        scores[list(spec.suppressed_first)] = -np.inf
+    return log_softmax(scores) if spec.renormalize else scores
 
 
 def choose(scores: Array, plan: Plan, rng: np.random.Generator) -> int:
@@ -71,11 +80,21 @@ def _only(scores: Array, token: int) -> Array:
     return forced
 
 
-def _repeating(ids: Sequence[int], size: int) -> list[int]:
-    """The tokens that would complete a sequence of `size` tokens that the text already has."""
+def _forbidden(ids: Sequence[int], spec: Text2TextSpec, prompt: Sequence[int]) -> list[int]:
+    """The tokens that would complete a sequence that may not be in the text."""
+    found = [word[-1] for word in spec.bad_words if tuple(ids[len(ids) - len(word) + 1 :]) == word[:-1]]
+    if spec.no_repeat_ngram:
+        found += _repeating(ids, ids, spec.no_repeat_ngram)
+    if spec.encoder_no_repeat_ngram:
+        found += _repeating(prompt, ids, spec.encoder_no_repeat_ngram)
+    return found
+
+
+def _repeating(source: Sequence[int], ids: Sequence[int], size: int) -> list[int]:
+    """The tokens that would complete a sequence of `size` tokens that the source has."""
     before = tuple(ids[len(ids) - size + 1 :]) if size > 1 else ()
     return [
-        ids[place + size - 1]
-        for place in range(len(ids) - size + 1)
-        if tuple(ids[place : place + size - 1]) == before
+        source[place + size - 1]
+        for place in range(len(source) - size + 1)
+        if tuple(source[place : place + size - 1]) == before
     ]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hubgate.domain.errors import RuntimeFailed
-from hubgate.runtime.model.files import TOKENIZER, json_of, read_json, unusable, whole
+from hubgate.runtime.generation.rules import DEFAULTS, check_rules
+from hubgate.runtime.model.files import REMEDY, TOKENIZER, json_of, read_json, unusable, whole
 
-CONFIG, DEFAULTS = "config.json", "generation_config.json"
+CONFIG = "config.json"
 CAUSAL_GRAPH = "openvino_model.xml"
 TEXT2TEXT_GRAPHS = ("openvino_encoder_model.xml", "openvino_decoder_model.xml")
 _WITHOUT_POSITIONS = 2048
@@ -37,8 +38,15 @@ class SamplingDefaults:
     top_p: float = 1.0
     top_k: int = 0
     """0 for no limit."""
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
     max_new_tokens: int = _MAX_NEW_TOKENS
+    max_length: int | None = None
+    """Of the prompt and the text of a decoder-only model together."""
+    min_new_tokens: int | None = None
+    min_length: int = 0
+    """Of the prompt and the text of a decoder-only model together, unless `min_new_tokens` is set."""
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +59,21 @@ class Text2TextSpec:
     """The token before the first one of the text."""
     beams: int = 1
     length_penalty: float = 1.0
-    early_stopping: bool = False
+    early_stopping: bool | str = False
+    """Or `never`."""
+    renormalize: bool = False
+    """Whether beam search adds probabilities whose sum is 1 after the other rules, too."""
     no_repeat_ngram: int = 0
+    encoder_no_repeat_ngram: int = 0
+    """Tokens of a sequence of the prompt that may not be in the text."""
     min_length: int = 0
     """Tokens of the text, with the one before its first."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Sequences of tokens that may not be in the text."""
+    suppressed: tuple[int, ...] = ()
+    """Tokens that may not be in the text."""
+    suppressed_first: tuple[int, ...] = ()
+    """Tokens that may not be the first one, after the forced one."""
     forced_start: int | None = None
     """The first token of every text."""
     forced_end: int | None = None
@@ -89,10 +108,11 @@ def read_generation_spec(folder: Path) -> GenerationSpec:
     Raises:
         RuntimeFailed: a file is missing, or has a setting that is not supported.
     """
-    with _with_export_remedy():
+    with export_remedy():
         graphs = _graphs(folder)
         config = _text_config(read_json(folder, CONFIG))
         own = read_json(folder, DEFAULTS, needed=False)
+        check_rules(folder, own, has_encoder=len(graphs) > 1)
         tokenizer = read_json(folder, "tokenizer_config.json", needed=False)
         text2text = _text2text(folder, graphs, own, config)
         max_tokens = _max_tokens(folder, config, None if text2text is None else tokenizer)
@@ -108,16 +128,19 @@ def read_generation_spec(folder: Path) -> GenerationSpec:
             token_bytes=_token_bytes(folder, config),
             template=_template(folder, tokenizer),
             special_tokens=_special_tokens(tokenizer),
-            defaults=_defaults(folder, own, counts_start=text2text is not None),
+            defaults=_defaults(folder, own, has_encoder=text2text is not None),
             text2text=text2text,
         )
 
 
 @contextmanager
-def _with_export_remedy() -> Iterator[None]:
+def export_remedy() -> Iterator[None]:
+    """Say how to export a model that generates text, in errors that would say which embedding models run."""
     try:
         yield
     except RuntimeFailed as error:
+        if error.remedy != REMEDY:
+            raise
         raise RuntimeFailed(error.message, remedy=EXPORT_REMEDY, cause=error.cause) from None
 
 
@@ -150,28 +173,70 @@ def _text2text(
     if len(graphs) == 1:
         return None
 
-    def count(name: str, default: int) -> int:
+    def count(name: str, default: int = 0) -> int:
         return whole(folder, DEFAULTS, own, name, least=0) or default
 
-    def token(name: str) -> int | None:
+    def number(name: str) -> int | None:
         return whole(folder, DEFAULTS, own, name, least=0)
 
-    start = token("decoder_start_token_id")
+    def tokens(name: str) -> tuple[int, ...]:
+        return _tokens(folder, name, own.get(name), config)
+
+    start = number("decoder_start_token_id")
     if start is None:
         start = whole(folder, CONFIG, config, "decoder_start_token_id", least=0)
     if start is None:
         raise unusable(folder, f"{DEFAULTS} does not give decoder_start_token_id")
+    minimum = number("min_new_tokens")
     return Text2TextSpec(
         graphs=(graphs[0], graphs[1]),
         start=start,
         beams=count("num_beams", 1),
         length_penalty=_number(folder, own, "length_penalty", 1.0, least=-10, most=10),
-        early_stopping=own.get("early_stopping") is True,
-        no_repeat_ngram=count("no_repeat_ngram_size", 0),
-        min_length=count("min_length", 0),
-        forced_start=token("forced_bos_token_id"),
-        forced_end=token("forced_eos_token_id"),
+        early_stopping=_early_stopping(folder, own),
+        renormalize=own.get("renormalize_logits") is True,
+        no_repeat_ngram=count("no_repeat_ngram_size"),
+        encoder_no_repeat_ngram=count("encoder_no_repeat_ngram_size"),
+        min_length=count("min_length") if minimum is None else minimum + 1,
+        bad_words=_bad_words(folder, own, config),
+        suppressed=tokens("suppress_tokens"),
+        suppressed_first=tokens("begin_suppress_tokens"),
+        forced_start=number("forced_bos_token_id"),
+        forced_end=number("forced_eos_token_id"),
     )
+
+
+def _early_stopping(folder: Path, own: Mapping[str, Any]) -> bool | str:
+    value = own.get("early_stopping")
+    if value not in (None, True, False, "never"):
+        raise unusable(folder, f"{DEFAULTS} does not give early_stopping as true, false or never")
+    return value or False
+
+
+def _bad_words(
+    folder: Path, own: Mapping[str, Any], config: Mapping[str, Any]
+) -> tuple[tuple[int, ...], ...]:
+    """A single token that ends texts may end them, as in transformers."""
+    name = "bad_words_ids"
+    listed = own.get(name) or []
+    if not isinstance(listed, list) or not all(listed):
+        raise _no_tokens(folder, name)
+    words = [_tokens(folder, name, word, config) for word in listed]
+    ends = _ends(folder, own, config)
+    return tuple(word for word in words if len(word) > 1 or word[0] not in ends)
+
+
+def _tokens(folder: Path, name: str, listed: object, config: Mapping[str, Any]) -> tuple[int, ...]:
+    size = whole(folder, CONFIG, config, "vocab_size") or 0
+    if listed is None:
+        return ()
+    if not isinstance(listed, list) or not all(type(token) is int and 0 <= token < size for token in listed):
+        raise _no_tokens(folder, name)
+    return tuple(listed)
+
+
+def _no_tokens(folder: Path, name: str) -> RuntimeFailed:
+    return unusable(folder, f"{DEFAULTS} does not give {name} as tokens of the vocabulary")
 
 
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -236,19 +301,32 @@ def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _defaults(folder: Path, own: Mapping[str, Any], *, counts_start: bool) -> SamplingDefaults:
+def _defaults(folder: Path, own: Mapping[str, Any], *, has_encoder: bool) -> SamplingDefaults:
     """`max_length` of an encoder-decoder model counts the token before the first; of others also the prompt."""
     limit = whole(folder, DEFAULTS, own, "max_new_tokens")
-    length = whole(folder, DEFAULTS, own, "max_length", least=2)
+    length = whole(folder, DEFAULTS, own, "max_length", least=2) if limit is None else None
     temperature = _number(folder, own, "temperature", 1.0, least=0)
     return SamplingDefaults(
         sample=own.get("do_sample") is True and temperature > 0,
         temperature=temperature or 1.0,
         top_p=_number(folder, own, "top_p", 1.0, least=0, most=1) or 1.0,
         top_k=int(_number(folder, own, "top_k", 0, least=0)),
+        min_p=_number(folder, own, "min_p", 0.0, least=0, most=1),
         repetition_penalty=_number(folder, own, "repetition_penalty", 1.0, least=1e-6),
-        max_new_tokens=limit or (length - 1 if length and counts_start else _MAX_NEW_TOKENS),
+        max_new_tokens=limit or (length - 1 if length and has_encoder else _MAX_NEW_TOKENS),
+        max_length=None if has_encoder else length,
+        min_new_tokens=whole(folder, DEFAULTS, own, "min_new_tokens", least=0),
+        min_length=whole(folder, DEFAULTS, own, "min_length", least=0) or 0,
+        stop=_stop(folder, own),
     )
+
+
+def _stop(folder: Path, own: Mapping[str, Any]) -> tuple[str, ...]:
+    stop = own.get("stop_strings") or []
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(isinstance(one, str) for one in stops):
+        raise unusable(folder, f"{DEFAULTS} does not give stop_strings as a list of texts")
+    return tuple(stops)
 
 
 def _number(

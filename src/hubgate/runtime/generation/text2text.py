@@ -142,7 +142,7 @@ class _Text:
         self._ends = ends
         self._rng = np.random.default_rng(plan.seed)
         searches = rules.beams > 1 and not plan.sample
-        self._search = BeamSearch(rules, ends) if searches else None
+        self._search = BeamSearch(rules, ends, plan.max_new_tokens) if searches else None
         self._ids = [rules.start]
         self._sources = [0] * (rules.beams if searches else 1)
 
@@ -174,7 +174,7 @@ class _Text:
         return ids, "stop" if ids[-1] in self._ends else "length"
 
     def _apply_rules(self, scores: Array, ids: Sequence[int]) -> Array:
-        return apply_rules(scores, ids, self._plan, self._rules, self._ends)
+        return apply_rules(scores, ids, self._plan, self._rules, self._ends, prompt=self.prompt)
 
 
 def _decode(request: Any, hidden: Array, last: Sequence[int], sources: Sequence[int]) -> Array:

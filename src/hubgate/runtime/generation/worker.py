@@ -16,7 +16,7 @@ from hubgate.domain.errors import InvalidRequest, RuntimeFailed
 from hubgate.runtime.generation.causal import CausalEngine
 from hubgate.runtime.generation.prompts import PromptEncoder, check_template
 from hubgate.runtime.generation.sampling import Plan, make_plan
-from hubgate.runtime.generation.spec import GenerationSpec
+from hubgate.runtime.generation.spec import GenerationSpec, export_remedy
 from hubgate.runtime.generation.text import TextBuilder
 from hubgate.runtime.generation.text2text import Text2TextEngine
 from hubgate.runtime.machine import CpuShare, available_memory
@@ -104,11 +104,12 @@ class GenerationWorker:
         limit = self._budget if spec.text2text is None else self._budget // 2
         self._spec = replace(spec, max_tokens=min(spec.max_tokens, limit))
         self._lanes = lanes
-        self._prompts = PromptEncoder(self._spec)
-        if spec.template is not None:
-            check_template(self._prompts)
-        sample = self._prompts.encode(GenerateText(0, _SAMPLE))
-        self._engine = _load(self._spec, precision, share.resolve(), sample)
+        with export_remedy():
+            self._prompts = PromptEncoder(self._spec)
+            if spec.template is not None:
+                check_template(self._prompts)
+            sample = self._prompts.encode(GenerateText(0, _SAMPLE))
+            self._engine = _load(self._spec, precision, share.resolve(), sample)
         self._replies = replies
         self._writing = threading.Lock()
         self._changed = threading.Condition()
@@ -164,7 +165,8 @@ class GenerationWorker:
         ids = self._prompts.encode(request)
         plan = make_plan(request, self._spec, len(ids))
         info = CallInfo(request.call, request.caller, request.bulk)
-        text = TextBuilder(self._prompts.tokenizer, request.options.stop)
+        stops = (*request.options.stop, *self._spec.defaults.stop)
+        text = TextBuilder(self._prompts.tokenizer, stops)
         with self._changed:
             self._waiting[request.call] = _Job(info, ids, plan, text)
             self._order.add(info)

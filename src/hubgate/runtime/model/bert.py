@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hubgate.runtime.model.files import unusable
+from hubgate.runtime.model.files import smaller_weights, unusable
 from hubgate.runtime.model.graph import IDS, KINDS, MASK, Encoder, Node, number, ops, unsqueeze
 from hubgate.runtime.model.heads import RankingHead
 from hubgate.runtime.model.spec import BertShape, ModelSpec
@@ -55,8 +55,13 @@ class _Bert:
         words = self.tensor("embeddings.word_embeddings.weight", None, self.shape.hidden)
         places = self.tensor("embeddings.position_embeddings.weight", None, self.shape.hidden)
         kinds = self.tensor("embeddings.token_type_embeddings.weight", None, self.shape.hidden)
-        if len(words) < self.vocabulary or len(places) < self.spec.max_tokens:
-            raise unusable(self.spec.folder, "its tokenizer has more tokens than its weights")
+        if len(words) < self.vocabulary:
+            raise smaller_weights(self.spec.folder, self.vocabulary, len(words))
+        if len(places) < self.spec.max_tokens:
+            raise unusable(
+                self.spec.folder,
+                f"its files let it read {self.spec.max_tokens} tokens, and its weights have {len(places)} positions",
+            )
         tokens = ops.gather(ops.shape_of(ids), [1], 0)
         if segments is None:
             # All tokens are in the first segment, so its embedding is added to the positions.

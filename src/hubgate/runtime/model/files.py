@@ -28,16 +28,27 @@ class TokenizerBroken(Exception):
     """The file of a tokenizer cannot be used. The text is the reason."""
 
 
-def unusable(folder: Path, reason: str) -> RuntimeFailed:
+REMEDY = (
+    "Use a sentence-transformers model or a reranker with all of its files, in safetensors (BERT family), "
+    "ONNX or OpenVINO's format, or serve it with another engine and register that as a dedicated endpoint."
+)
+
+
+def unusable(folder: Path, reason: str, *, remedy: str = REMEDY) -> RuntimeFailed:
     """The error for a folder that cannot be run.
 
     The reason names files and keys, never a value: whoever registers a model may not be allowed to read the file.
     """
     shown = f"{reason[:_MAX_REASON]}…" if len(reason) > _MAX_REASON else reason
-    return RuntimeFailed(
-        _printable(f"The model in {folder} cannot be run: {shown}."),
-        remedy="Use a sentence-transformers model or a reranker with all of its files, in safetensors (BERT family), "
-        "ONNX or OpenVINO's format, or serve it with another engine and register that as a dedicated endpoint.",
+    return RuntimeFailed(_printable(f"The model in {folder} cannot be run: {shown}."), remedy=remedy)
+
+
+def smaller_weights(folder: Path, tokens: int, weights: int) -> RuntimeFailed:
+    """The error for a tokenizer that has more tokens than its model has weights for."""
+    return unusable(
+        folder,
+        f"its tokenizer has more tokens ({tokens}) than its weights ({weights})",
+        remedy=f"Use the {TOKENIZER} that the model was trained with, or export the model again with its own tokenizer.",
     )
 
 

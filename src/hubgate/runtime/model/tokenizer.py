@@ -13,7 +13,14 @@ from hubgate.core.rerank_templates import RerankTemplate
 from hubgate.domain.calls import Token
 from hubgate.domain.errors import Cause, InvalidRequest, RuntimeFailed
 from hubgate.runtime.model.excerpt import CHARACTERS_PER_TOKEN, ExcerptUndecided, excerpt, max_characters
-from hubgate.runtime.model.files import TOKENIZER, TRANSFORMER, TokenizerBroken, read_json, unusable
+from hubgate.runtime.model.files import (
+    TOKENIZER,
+    TRANSFORMER,
+    TokenizerBroken,
+    read_json,
+    smaller_weights,
+    unusable,
+)
 from hubgate.runtime.model.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -107,7 +114,7 @@ class ModelTokenizer:
             )
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
         if spec.vocabulary is not None and spec.vocabulary < self.vocabulary:
-            raise unusable(spec.folder, "its tokenizer has more tokens than its weights")
+            raise smaller_weights(spec.folder, self.vocabulary, spec.vocabulary)
         if spec.pad >= (spec.vocabulary or self.vocabulary):
             raise unusable(spec.folder, f"it has no token {spec.pad}, with which texts are to be filled up")
 
