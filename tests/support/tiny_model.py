@@ -37,11 +37,11 @@ def write_json(file: Path, content: object) -> None:
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, Array]) -> None:
-    """Write weights, in f32 or f16."""
+    """Write weights in f32 or f16, or in bf16 if they are its bits."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     start = 0
     for name, tensor in tensors.items():
-        kind = {"f4": "F32", "f2": "F16"}[tensor.dtype.str[1:]]
+        kind = {"f4": "F32", "f2": "F16", "u2": "BF16"}[tensor.dtype.str[1:]]
         header[name] = {
             "dtype": kind,
             "shape": list(tensor.shape),

@@ -91,6 +91,8 @@ class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
     max_tokens: int
     self_test: float | None = None
     """As in `domain.endpoint.Facts.precision_self_test`."""
+    truncate_left: bool = False
+    """Whether texts lose their beginning if a call does not say which side."""
 
 
 class Embedded(msgspec.Struct, tag="embedded", array_like=True, frozen=True):

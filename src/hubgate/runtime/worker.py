@@ -60,7 +60,7 @@ class Worker:
         """Serve until the requests end. An unexpected failure of any thread ends the process, not only a call."""
         spec = self._spec
         model = self._model
-        self.reply(Ready(spec.width, model.precision, spec.max_tokens, model.self_test))
+        self.reply(Ready(spec.width, model.precision, spec.max_tokens, model.self_test, spec.truncate_left))
         for work in (partial(self._read, requests), self._tokenize):
             threading.Thread(target=self._end_after, args=(work,), daemon=True).start()
         lanes = [

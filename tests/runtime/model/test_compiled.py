@@ -27,6 +27,7 @@ from hubgate.runtime.model.spec import read_model_spec
 from hubgate.runtime.model.tokenizer import ModelInput, ModelTokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TEXTS = ["w1", "w2 w3 w4 w5 w6 w7 w8 w9", "", "unknown w1", " ".join(WORDS[4:40])]
@@ -51,6 +52,38 @@ def test_graph_computes_bert_and_ignores_padding(tmp_path: Path, pooling: str, p
     expected = np.array([reference(weights, row, pooling) for row in rows])
     assert np.abs(pooled - expected).max() < 1e-5
     assert np.abs(normalized - expected / np.linalg.norm(expected, axis=1)[:, None]).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        lambda name: f"0.auto_model.{name}",
+        lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ),
+    ],
+    ids=["whole model", "gamma and beta"],
+)
+def test_weights_under_other_names_are_read(tiny: Path, old: Callable[[str], str]) -> None:
+    row = ModelInput(ids_of(TEXTS[1]))
+    expected = CompiledModel(read_model_spec(tiny)).lanes[0].run([row])[0]
+    weights = {old(name): tensor for name, tensor in random_weights().items()}
+    assert weights.keys() != random_weights().keys()
+    write_safetensors(tiny / "model.safetensors", weights)
+    assert np.array_equal(CompiledModel(read_model_spec(tiny)).lanes[0].run([row])[0], expected)
+
+
+def test_weights_in_bf16_are_read_exactly(tiny: Path) -> None:
+    """Their values are those of f32 whose lower half is 0."""
+    row = ModelInput(ids_of(TEXTS[1]))
+    halves = {name: tensor.view(np.uint32) >> 16 for name, tensor in random_weights().items()}
+    whole = {name: (half << 16).view(np.float32) for name, half in halves.items()}
+    write_safetensors(tiny / "model.safetensors", whole)
+    expected = CompiledModel(read_model_spec(tiny)).lanes[0].run([row])[0]
+    write_safetensors(
+        tiny / "model.safetensors", {name: half.astype(np.uint16) for name, half in halves.items()}
+    )
+    assert np.array_equal(CompiledModel(read_model_spec(tiny)).lanes[0].run([row])[0], expected)
 
 
 def test_model_with_do_lower_case_reads_texts_in_lower_case(tiny: Path) -> None:

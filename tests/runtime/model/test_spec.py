@@ -56,6 +56,63 @@ def test_reads_files_of_newer_sentence_transformers(tiny: Path) -> None:
     assert spec.prompts == {}
 
 
+@pytest.mark.parametrize(
+    ("own", "limit"), [(None, 20), ({"max_seq_length": None}, 20), ({"max_seq_length": 9}, 9)]
+)
+def test_tokenizer_has_the_limit_if_no_other_file_has(tiny: Path, own: object, limit: int) -> None:
+    write_json(tiny / TOKENIZER, {"model_max_length": 20})
+    (tiny / OWN).unlink()
+    if own is not None:
+        write_json(tiny / OWN, own)
+    assert read_model_spec(tiny).max_tokens == limit
+
+
+def test_model_without_any_limit_reads_as_many_tokens_as_it_has_positions(tiny: Path) -> None:
+    (tiny / OWN).unlink()
+    assert read_model_spec(tiny).max_tokens == POSITIONS
+
+
+def test_prompt_that_is_null_is_empty(tiny: Path) -> None:
+    """As in sentence-transformers, which always has prompts for queries and documents."""
+    content = {"prompts": {"query": None, "clustering": "w3 "}, "default_prompt_name": "document"}
+    write_json(tiny / "config_sentence_transformers.json", content)
+    spec = read_model_spec(tiny)
+    assert (spec.prompts, spec.default_prompt) == ({"query": "", "clustering": "w3 "}, "document")
+
+
+def test_default_prompt_must_be_among_the_prompts(tiny: Path) -> None:
+    content = {"prompts": {"query": "w1 "}, "default_prompt_name": "clustering"}
+    write_json(tiny / "config_sentence_transformers.json", content)
+    assert "names a default prompt that is not among its prompts" in _refusal(tiny)
+
+
+def test_settings_that_config_leaves_out_are_those_of_transformers(tiny: Path) -> None:
+    config = json.loads((tiny / "config.json").read_bytes())
+    write_json(tiny / "config.json", {**config, "hidden_act": "gelu_python"})
+    expected = read_model_spec(tiny)
+    assert expected.shape is not None
+    del config["hidden_act"], config["layer_norm_eps"]
+    write_json(tiny / "config.json", config)
+    assert read_model_spec(tiny) == expected
+
+
+def test_files_are_checked_before_the_weights_are_there(tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    assert read_model_spec(tiny, downloaded=False).max_tokens == MAX_TOKENS
+    (tiny / "modules.json").unlink()
+    with pytest.raises(RuntimeFailed, match=r"modules\.json is missing"):
+        read_model_spec(tiny, downloaded=False)
+
+
+def test_side_of_truncation_is_read_from_the_tokenizer(tiny: Path) -> None:
+    assert not read_model_spec(tiny).truncate_left
+    write_json(tiny / TOKENIZER, {"truncation_side": "left"})
+    assert read_model_spec(tiny).truncate_left
+    config = json.loads((tiny / "config.json").read_bytes())
+    write_json(tiny / "config.json", config | {"architectures": ["BertForSequenceClassification"]})
+    assert "truncation_side, which is not supported for pairs" in _refusal(tiny)
+
+
 def test_max_tokens_never_exceeds_model_positions(tiny: Path) -> None:
     write_json(tiny / OWN, {})
     write_json(tiny / TOKENIZER, {"model_max_length": 1e30})
@@ -63,7 +120,7 @@ def test_max_tokens_never_exceeds_model_positions(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["modules.json", "config.json", POOLING, OWN, "tokenizer.json", "model.safetensors"]
+    "name", ["modules.json", "config.json", POOLING, "tokenizer.json", "model.safetensors"]
 )
 def test_missing_file_is_rejected_by_name(tiny: Path, name: str) -> None:
     (tiny / name).unlink()
@@ -91,7 +148,6 @@ def test_file_that_is_not_json_is_rejected_by_name(tiny: Path, name: str) -> Non
         (POOLING, {"pooling_mode_mean_tokens": False}, "supported: mean, cls"),
         (POOLING, {"pooling_mode_max_tokens": True}, "a pooling that is not supported"),
         (POOLING, {"include_prompt": False}, "excludes prompts"),
-        (OWN, {"max_seq_length": None}, "no file says how many tokens"),
     ],
 )
 def test_unsupported_model_is_rejected_with_reason(

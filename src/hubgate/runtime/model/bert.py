@@ -13,7 +13,7 @@ from hubgate.runtime.model.files import smaller_weights, unusable
 from hubgate.runtime.model.graph import IDS, KINDS, MASK, Encoder, Node, number, ops, unsqueeze
 from hubgate.runtime.model.heads import RankingHead
 from hubgate.runtime.model.spec import BertShape, ModelSpec
-from hubgate.runtime.model.weights import read_weights
+from hubgate.runtime.model.weights import as_f32, read_weights
 
 
 def build_bert(spec: ModelSpec, shape: BertShape, vocabulary: int) -> Encoder:
@@ -25,13 +25,23 @@ def build_bert(spec: ModelSpec, shape: BertShape, vocabulary: int) -> Encoder:
     return _Bert(spec, shape, vocabulary).encoder()
 
 
+def _current_name(name: str) -> str:
+    """A tensor's name as `BertModel` has it now.
+
+    `0.auto_model.` is before it in files that have a whole model of sentence-transformers, and `bert.` in those of
+    models with a head.
+    """
+    name = name.removeprefix("0.auto_model.").removeprefix("bert.")
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
 class _Bert:
     def __init__(self, spec: ModelSpec, shape: BertShape, vocabulary: int) -> None:
         self.spec = spec
         self.shape = shape
         self.vocabulary = vocabulary
         weights = read_weights(spec.weights)
-        self.weights = {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
+        self.weights = {_current_name(name): tensor for name, tensor in weights.items()}
 
     def encoder(self) -> Encoder:
         if any(name.startswith(f"encoder.layer.{self.shape.layers}.") for name in self.weights):
@@ -111,9 +121,9 @@ class _Bert:
         """A weight in f32; `None` in the shape is any size."""
         found = self.weights.get(name)
         if found is None:
-            raise unusable(self.spec.folder, f"its weights have no {name} in F32 or F16")
+            raise unusable(self.spec.folder, f"its weights have no {name} in F32, F16 or BF16")
         if len(found.shape) != len(shape) or any(
             want not in (None, have) for want, have in zip(shape, found.shape, strict=True)
         ):
             raise unusable(self.spec.folder, f"its weight {name} has the shape {list(found.shape)}")
-        return found.astype(np.float32, copy=False)
+        return as_f32(found)

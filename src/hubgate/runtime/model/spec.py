@@ -23,10 +23,22 @@ from hubgate.runtime.model.files import (
 from hubgate.runtime.model.heads import EmbeddingHead, Head, RankingHead, read_head
 
 CONFIG = "config.json"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_NAMED_PROMPTS = ("document", "query")
+"""Prompts that sentence-transformers always has; empty ones, if the file has none."""
 _NO_LIMIT = 1e9
 """A tokenizer without a limit has 1e30."""
 _PLACES_AFTER_PAD = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
 """Their positions start after the padding's id, so they have fewer than their configuration says."""
+
+_BERT = {
+    "model_type": ("bert",),
+    "hidden_act": ("gelu", "gelu_python"),
+    "position_embedding_type": ("absolute",),
+}
+"""Settings of `config.json` that a graph can be built for; the first value is transformers' default."""
+_NORM_EPSILON = 1e-12
+"""Transformers' default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +71,8 @@ class ModelSpec:
     """How many token ids the weights have, by `config.json`."""
     segments: bool
     """Whether the model gets segment ids, which separate the query from the text."""
+    truncate_left: bool
+    """Whether texts that are too long lose their beginning, unless the call says which side."""
     prompts: Mapping[str, str]
     default_prompt: str | None
 
@@ -73,8 +87,12 @@ class ModelSpec:
         return self.hidden if isinstance(self.head, EmbeddingHead) else 1
 
 
-def read_model_spec(folder: Path) -> ModelSpec:
+def read_model_spec(folder: Path, *, downloaded: bool = True) -> ModelSpec:
     """Read the specification of a folder's model. The weights are not opened.
+
+    Args:
+        folder: of the model.
+        downloaded: whether its weights are there. Without them all other files are checked.
 
     Raises:
         RuntimeFailed: a file is missing, or has a setting that is not supported.
@@ -83,7 +101,7 @@ def read_model_spec(folder: Path) -> ModelSpec:
     hidden = whole(folder, CONFIG, config, "hidden_size") or whole(folder, CONFIG, config, "dim")
     if hidden is None:
         raise unusable(folder, "config.json does not give the sizes of the model")
-    weights = _weights(folder, config)
+    weights = _weights(folder, config) if downloaded else folder / GRAPHS[0]
     head = read_head(folder, config, hidden)
     if not (folder / TOKENIZER).is_file():
         raise unusable(folder, f"{TOKENIZER} is missing")
@@ -98,6 +116,7 @@ def read_model_spec(folder: Path) -> ModelSpec:
         pad=_pad(folder, config),
         vocabulary=whole(folder, CONFIG, config, "vocab_size"),
         segments=_segments(folder),
+        truncate_left=_truncate_left(folder, head),
         prompts=prompts,
         default_prompt=default_prompt,
     )
@@ -112,16 +131,28 @@ def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
     name = "config_sentence_transformers.json"
     own = read_json(folder, name, needed=False)
     prompts, default = own.get("prompts") or {}, own.get("default_prompt_name")
-    texts = isinstance(prompts, dict) and all(isinstance(text, str) for text in prompts.values())
+    texts = isinstance(prompts, dict) and all(isinstance(text, str | None) for text in prompts.values())
     if not texts or not isinstance(default, str | None):
         raise unusable(folder, f"{name} has prompts that are not text")
-    return prompts, default
+    if default not in {None, *_NAMED_PROMPTS, *prompts}:
+        raise unusable(folder, f"{name} names a default prompt that is not among its prompts")
+    return {key: text or "" for key, text in prompts.items()}, default
 
 
 def _segments(folder: Path) -> bool:
     """Transformers passes what the tokenizer's `model_input_names` lists, or everything if there is no list."""
-    names = read_json(folder, "tokenizer_config.json", needed=False).get("model_input_names")
+    names = read_json(folder, _TOKENIZER_CONFIG, needed=False).get("model_input_names")
     return not isinstance(names, list) or "token_type_ids" in names
+
+
+def _truncate_left(folder: Path, head: Head) -> bool:
+    side = read_json(folder, _TOKENIZER_CONFIG, needed=False).get("truncation_side", "right")
+    if not isinstance(side, str) or side not in {"left", "right"}:
+        raise unusable(folder, f"{_TOKENIZER_CONFIG} does not give truncation_side as left or right")
+    pairs = isinstance(head, RankingHead) and head.template is None
+    if side == "left" and pairs:
+        raise unusable(folder, f"{_TOKENIZER_CONFIG} sets truncation_side, which is not supported for pairs")
+    return side == "left" and not isinstance(head, RankingHead)
 
 
 def built_from_weights(folder: Path) -> bool:
@@ -147,10 +178,9 @@ def _weights(folder: Path, config: Mapping[str, Any]) -> Path:
 
 def _difference_from_bert(config: Mapping[str, Any]) -> str | None:
     """The first setting that differs from BERT; `None` if the graph can be built."""
-    known = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
-    for key, expected in known.items():
-        actual = config.get(key, expected if key == "position_embedding_type" else None)
-        if actual != expected:
+    for key, (expected, *synonyms) in _BERT.items():
+        actual = config.get(key, None if key == "model_type" else expected)
+        if actual != expected and actual not in synonyms:
             return f"another {key} than {expected!r}, the only one that can be built from weights"
     return None
 
@@ -158,7 +188,7 @@ def _difference_from_bert(config: Mapping[str, Any]) -> str | None:
 def _shape(folder: Path, config: Mapping[str, Any]) -> BertShape:
     names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
     layers, heads, hidden = (whole(folder, CONFIG, config, name) for name in names)
-    epsilon = config.get("layer_norm_eps")
+    epsilon = config.get("layer_norm_eps", _NORM_EPSILON)
     if layers is None or heads is None or hidden is None or not isinstance(epsilon, float | int):
         raise unusable(folder, "config.json does not give the sizes of the model")
     if not 0 < epsilon < 1:
@@ -169,11 +199,10 @@ def _shape(folder: Path, config: Mapping[str, Any]) -> BertShape:
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any], head: Head) -> int:
-    own_file = isinstance(head, EmbeddingHead)
-    limit = _configured_limit(folder, read_json(folder, TRANSFORMER, needed=own_file))
+    limit = _configured_limit(folder, read_json(folder, TRANSFORMER, needed=False))
     places = _places(folder, config)
-    if places is None or (limit is None and own_file):
-        raise unusable(folder, "no file says how many tokens it reads (max_seq_length)")
+    if places is None:
+        raise unusable(folder, "no file says how many tokens it reads (max_position_embeddings)")
     of_template = head.template.max_tokens if isinstance(head, RankingHead) and head.template else places
     return int(min(limit or places, places, of_template))
 
@@ -210,7 +239,7 @@ def _known(read: Callable[[], float | None]) -> float | None:
 
 def _configured_limit(folder: Path, own: Mapping[str, Any]) -> float | None:
     """The limit by sentence-transformers' file, or by the tokenizer's."""
-    limit = own.get("max_seq_length") or read_json(folder, "tokenizer_config.json", needed=False).get(
+    limit = own.get("max_seq_length") or read_json(folder, _TOKENIZER_CONFIG, needed=False).get(
         "model_max_length"
     )
     return limit if isinstance(limit, int | float) and limit >= 1 else None

@@ -17,7 +17,14 @@ from hubgate.domain.errors import RuntimeFailed
 
 Array = np.ndarray[Any, Any]
 
-_NUMBERS: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I64": np.dtype("<i8")}
+_BF16 = np.dtype([("bf16", "<u2")])
+"""The upper half of an f32. numpy has no such type."""
+_NUMBERS: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": _BF16,
+    "I64": np.dtype("<i8"),
+}
 _HEAD = 8
 _MAX_HEADER_BYTES = 100_000_000
 """By the format."""
@@ -44,7 +51,7 @@ class _Entry(NamedTuple):
 
 
 def read_weights(file: Path) -> dict[str, Array]:
-    """The tensors of a file by name, memory-mapped. Those of data types that are not used here are left out.
+    """The tensors of a file by name, memory-mapped, for `as_f32`. Those of data types that are not used are left out.
 
     Raises:
         RuntimeFailed: the file is incomplete, or not safetensors.
@@ -58,6 +65,13 @@ def read_weights(file: Path) -> dict[str, Array]:
         raise _unusable(file, f"cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unusable(file, "is not a complete safetensors file") from error
+
+
+def as_f32(tensor: Array) -> Array:
+    """The numbers of a tensor in f32, which has the values of f16 and bf16 exactly."""
+    if tensor.dtype == _BF16:
+        return (tensor["bf16"].astype(np.uint32) << 16).view(np.float32)
+    return tensor.astype(np.float32, copy=False)
 
 
 def _parts(data: Array) -> tuple[Mapping[str, Any], Array]:
