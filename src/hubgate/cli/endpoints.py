@@ -273,18 +273,28 @@ def _download(model: str, token: str | None, *, task: str | None) -> None:
     if not sys.stderr.isatty():
         return
     import asyncio
+    from functools import partial
 
     from hubgate.domain.endpoint import GENERATION_TASKS, Task
     from hubgate.domain.errors import HubgateError
     from hubgate.domain.secret import Secret
+    from hubgate.upstreams.local.facts import check_files
     from hubgate.upstreams.local.files import find_model
 
     bearer = Secret(token) if token else None
     show = progress(model, sys.stderr)
     try:
-        generates = task is not None and Task(task) in GENERATION_TASKS
-        hub = Settings.from_env().hf_endpoint
-        asyncio.run(find_model(model, hf_endpoint=hub, token=bearer, on_progress=show, generates=generates))
+        wanted = Task(task or Task.TEXT_EMBEDDING)
+        asyncio.run(
+            find_model(
+                model,
+                hf_endpoint=Settings.from_env().hf_endpoint,
+                token=bearer,
+                on_progress=show,
+                generates=wanted in GENERATION_TASKS,
+                check=partial(check_files, task=wanted),
+            )
+        )
     except (HubgateError, ValueError):  # ValueError: an unknown task
         pass
     finally:

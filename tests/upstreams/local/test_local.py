@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -139,6 +140,23 @@ async def test_reply_has_f32_vectors_exact_tokens_and_truncation() -> None:
     await upstream.close()
 
 
+async def test_texts_are_truncated_at_the_side_that_the_tokenizer_names(tmp_path: Path) -> None:
+    """Far beyond the limit, too, where the gateway cuts the text before it sends it to the worker."""
+    folder = tmp_path / "left"
+    shutil.copytree(TINY, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_bytes())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"truncation_side": "left"}))
+    source = LocalSource()
+    usual, left = source.open(Target(endpoint(str(TINY)))), source.open(Target(endpoint(str(folder))))
+    for words in (300, 100_000):
+        texts = ["boat " * words + "harbour light"]
+        expected = await usual(Embed(texts=texts, truncate_left=True))
+        assert await left(Embed(texts=texts)) == expected
+        assert await left(Embed(texts=texts, truncate_left=False)) == await usual(Embed(texts=texts))
+        assert await usual(Embed(texts=texts)) != expected
+    await source.close()
+
+
 def test_well_known_model_must_give_its_reference_vectors() -> None:
     numbers = REFERENCE_VECTORS[MINILM]
     check_reference(MINILM, f32([*numbers, 0.5]))
@@ -202,16 +220,22 @@ def hub() -> Iterator[Hub]:
 
 FIND = """
 import asyncio, json, sys
-from hubgate.domain.errors import RuntimeFailed
+from hubgate.domain.endpoint import Endpoint, Source, Target, Task
+from hubgate.domain.errors import HubgateError
 from hubgate.domain.secret import Secret
+from hubgate.upstreams.local.facts import local_facts
 from hubgate.upstreams.local.files import find_model
 
 def find(question):
     token = Secret(question["token"]) if question.get("token") else None
     try:
+        if "task" in question:
+            task, model = Task(question["task"]), question["model"]
+            target = Target(Endpoint(name="new", task=task, source=Source.LOCAL, model=model))
+            return str(asyncio.run(local_facts(target, hf_endpoint=sys.argv[1]))[0])
         return str(asyncio.run(find_model(
             question["model"], revision=question.get("revision"), hf_endpoint=sys.argv[1], token=token)))
-    except RuntimeFailed as error:
+    except HubgateError as error:
         return [error.message, error.cause]
 
 print(json.dumps([find(question) for question in json.loads(sys.argv[2])]))
@@ -255,6 +279,61 @@ def test_onnx_graph_is_downloaded_when_none_can_be_built(
         (folder,) = find(tmp_path, hub.url, {"model": "open/model"})
     assert isinstance(folder, str)
     assert _fetched(folder) == {"modules.json", "config.json", "onnx/model.onnx"}
+
+
+REFUSED = {
+    "a layer that is not supported": (
+        "text_embedding",
+        {
+            "modules.json": json.dumps(
+                [
+                    {"path": path, "type": f"sentence_transformers.models.{name}"}
+                    for path, name in (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"))
+                ]
+            ).encode(),
+            "config.json": b'{"model_type": "bert", "hidden_act": "gelu", "hidden_size": 8}',
+        },
+        Cause.MODEL_UNUSABLE,
+        "modules.json lists other modules",
+    ),
+    "another task": (
+        "text_embedding",
+        {
+            "config.json": b'{"model_type": "bert", "hidden_size": 8, "max_position_embeddings": 9, '
+            b'"architectures": ["BertForSequenceClassification"]}',
+            "tokenizer.json": b"{}",
+        },
+        Cause.WRONG_TASK,
+        "does rerank, not text_embedding",
+    ),
+    "a rule that is not applied": (
+        "completion",
+        {
+            "openvino_model.xml": b"<net/>",
+            "openvino_model.bin": b"weights",
+            "config.json": b'{"vocab_size": 9, "max_position_embeddings": 9}',
+            "generation_config.json": b'{"suppress_tokens": [3]}',
+            "tokenizer.json": b"{}",
+        },
+        Cause.MODEL_UNUSABLE,
+        "generation_config.json sets suppress_tokens",
+    ),
+    "no export": ("completion", {"config.json": BERT}, Cause.MODEL_UNUSABLE, "openvino_model.xml is missing"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_model_that_cannot_run_is_refused_before_its_weights_are_downloaded(
+    tmp_path: Path, what: str
+) -> None:
+    task, files, cause, reason = REFUSED[what]
+    with running_hub(FILES | files) as hub:
+        (refused,) = find(tmp_path, hub.url, {"model": "open/model", "task": task})
+        asked = {path.rpartition("/")[2] for path in hub.asked}
+    assert refused[1] == cause
+    assert reason in refused[0]
+    assert "config.json" in asked
+    assert not asked & {"model.safetensors", "model.onnx", "openvino_model.bin"}
 
 
 def test_interrupted_download_is_resumed(tmp_path: Path) -> None:

@@ -102,14 +102,18 @@ class GenerationSpec:
     """`None` for a decoder-only model."""
 
 
-def read_generation_spec(folder: Path) -> GenerationSpec:
+def read_generation_spec(folder: Path, *, downloaded: bool = True) -> GenerationSpec:
     """Read the specification of a folder's model. The weights are not opened.
+
+    Args:
+        folder: of the model.
+        downloaded: whether its weights are there. Without them all other files are checked.
 
     Raises:
         RuntimeFailed: a file is missing, or has a setting that is not supported.
     """
     with export_remedy():
-        graphs = _graphs(folder)
+        graphs = _graphs(folder, downloaded=downloaded)
         config = _text_config(read_json(folder, CONFIG))
         own = read_json(folder, DEFAULTS, needed=False)
         check_rules(folder, own, has_encoder=len(graphs) > 1)
@@ -144,12 +148,13 @@ def export_remedy() -> Iterator[None]:
         raise RuntimeFailed(error.message, remedy=EXPORT_REMEDY, cause=error.cause) from None
 
 
-def _graphs(folder: Path) -> list[Path]:
+def _graphs(folder: Path, *, downloaded: bool) -> list[Path]:
     """The graphs of either kind of model. The files that every model needs must exist."""
     encoder, decoder = TEXT2TEXT_GRAPHS
     names = (encoder, decoder) if (folder / encoder).is_file() else (CAUSAL_GRAPH,)
     graphs = [folder / name for name in names]
-    for needed in (*graphs, *(graph.with_suffix(".bin") for graph in graphs), folder / TOKENIZER):
+    weights = [graph.with_suffix(".bin") for graph in graphs] if downloaded else []
+    for needed in (*graphs, *weights, folder / TOKENIZER):
         if not needed.is_file():
             raise unusable(folder, f"{needed.name} is missing")
     return graphs

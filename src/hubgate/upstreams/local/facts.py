@@ -60,7 +60,13 @@ async def local_facts(target: Target, *, hf_endpoint: str | None = None) -> tupl
             remedy="A model that generates text keeps the weights it was exported with: export it in int8, and use f32 here.",
         )
     model = endpoint.model or ""
-    folder = await find_model(model, hf_endpoint=hf_endpoint, token=target.token, generates=generates)
+    folder = await find_model(
+        model,
+        hf_endpoint=hf_endpoint,
+        token=target.token,
+        generates=generates,
+        check=partial(check_files, task=endpoint.task),
+    )
     if generates:
         return folder, await _generator_facts(model, folder)
     spec = await in_model_folder(model, partial(read_model_spec, folder))
@@ -98,6 +104,19 @@ async def _generator_facts(model: str, folder: Path) -> Facts:
         chats=spec.template is not None,
         completes=True,
     )
+
+
+def check_files(folder: Path, *, task: Task) -> None:
+    """Check the small files of a model, before its weights are downloaded.
+
+    Raises:
+        InvalidEndpoint: the model does not support the task.
+        RuntimeFailed: it cannot run.
+    """
+    if task in GENERATION_TASKS:
+        read_generation_spec(folder, downloaded=False)
+    else:
+        _check_task(task, read_model_spec(folder, downloaded=False))
 
 
 def require_runtime(*, generates: bool = False) -> None:

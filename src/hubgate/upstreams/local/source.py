@@ -273,9 +273,9 @@ def _request(call: Call, ready: Ready) -> Callable[[int], Request]:
                 call.instruction,
             )
         case Embed():
-            left = call.truncate_left is True
+            left = ready.truncate_left if call.truncate_left is None else call.truncate_left
             texts = [_bounded(text, limit, left=left) for text in call.texts]
-            return partial(_embed_texts, call, ready.width, texts)
+            return partial(_embed_texts, call, ready.width, texts, left)
         case _:
             raise InvalidRequest(
                 f"Local models do not support {TASK_OF_CALL[type(call)]}.",
@@ -291,7 +291,7 @@ def _bounded(text: str, limit: int, *, left: bool = False) -> str:
     return text[-limit - 1 :] if left else text[: limit + 1]
 
 
-def _embed_texts(call: Embed, width: int, texts: list[str], number: int) -> EmbedTexts:
+def _embed_texts(call: Embed, width: int, texts: list[str], left: bool, number: int) -> EmbedTexts:
     if call.dimensions not in (None, width):
         raise InvalidRequest(
             f"The model's vectors have {width} dimensions, not {call.dimensions}.",
@@ -302,7 +302,7 @@ def _embed_texts(call: Embed, width: int, texts: list[str], number: int) -> Embe
         texts=texts,
         normalize=call.normalize,
         truncate=call.truncate is not False,
-        truncate_left=call.truncate_left is True,
+        truncate_left=left,
         prompt_name=call.prompt_name,
         caller=call.context.caller,
         bulk=call.context.bulk,
