@@ -39,6 +39,7 @@ def site() -> Iterator[HubModels]:
             "modules.json": [{"type": "sentence_transformers.models.Pooling", "path": "2_Pool"}],
             "2_Pool/config.json": {"pooling_mode": "cls", "include_prompt": False},
         },
+        "org/null": {PROMPTS: {"prompts": {"query": None, "passage": "passage: "}}},
         "org/plain": {"config.json": {}},
         "org/broken": {PROMPTS: None},
         "org/odd": {PROMPTS: {"prompts": {"query": ["query: "]}}},
@@ -82,6 +83,10 @@ async def test_prompts_and_pooling_come_from_the_models_files(site: HubModels) -
 async def test_pooling_module_is_found_by_modules_json(site: HubModels) -> None:
     found = await prompts_of(site.url, "org/new")
     assert (found.pooling, found.pools_prompt) == ("cls", False)
+
+
+async def test_prompt_that_is_null_is_empty(site: HubModels) -> None:
+    assert (await prompts_of(site.url, "org/null")).texts == {"query": "", "passage": "passage: "}
 
 
 async def test_model_without_the_file_has_no_prompts(site: HubModels) -> None:

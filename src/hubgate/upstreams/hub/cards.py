@@ -156,8 +156,11 @@ def read_prompts(config: Any, pooling: Any) -> ModelPrompts | None:
         `None` if the prompts are not of the usual form, or too long to be prefixes.
     """
     prompts = field_of(config, "prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         return None
+    prompts = {
+        name: text or "" for name, text in prompts.items()
+    }  # sentence-transformers reads null as empty
     if sum(len(name) + len(text) for name, text in prompts.items()) > _MAX_PROMPTS_LENGTH:
         return None
     modes = (key for key in _POOLING_MODES if field_of(pooling, key) is True)
