@@ -158,9 +158,8 @@ def read_prompts(config: Any, pooling: Any) -> ModelPrompts | None:
     prompts = field_of(config, "prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         return None
-    prompts = {
-        name: text or "" for name, text in prompts.items()
-    }  # sentence-transformers reads null as empty
+    # As sentence-transformers reads null.
+    prompts = {name: text or "" for name, text in prompts.items()}
     if sum(len(name) + len(text) for name, text in prompts.items()) > _MAX_PROMPTS_LENGTH:
         return None
     modes = (key for key in _POOLING_MODES if field_of(pooling, key) is True)
