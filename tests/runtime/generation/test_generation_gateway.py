@@ -13,7 +13,7 @@ import pytest
 from elasticsearch import Elasticsearch
 from huggingface_hub import InferenceClient
 from running_gateway import RunningGateway
-from tiny_writer import ANSWERS, unpack
+from tiny_writer import ANSWERS, change, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,19 @@ def writer(settings: Settings, tmp_path: Path) -> Iterator[RunningGateway]:
         assert {"engine": "openvino", "chats": True, "completes": True}.items() <= shown["facts"].items()
         assert shown["facts"]["max_input_tokens"] == 256
         yield gateway
+
+
+def test_registration_names_the_rule_that_is_not_applied(settings: Settings, tmp_path: Path) -> None:
+    folder = unpack("qwen2", tmp_path / "tiny-qwen2")
+    change(folder, "generation_config.json", no_repeat_ngram_size=3, suppress_tokens=[340])
+    form = {"name": "writer", "source": "local", "model": str(folder), "task": "chat_completion"}
+    with RunningGateway(settings) as gateway:
+        refused = gateway.request("POST", "/api/endpoints", form)
+        error = refused.json()["error"]
+        assert (refused.status, error["cause"]) == (424, "model_unusable")
+        assert "generation_config.json sets no_repeat_ngram_size, suppress_tokens" in error["message"]
+        change(folder, "generation_config.json", no_repeat_ngram_size=0, suppress_tokens=None)
+        assert gateway.request("POST", "/api/endpoints", form).status == 201
 
 
 def test_every_face_generates_the_same_text(writer: RunningGateway) -> None:
