@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
-from batch_files import batch_input, create_batch, lines_of, texts, wait_for_end
+from batch_files import ENDED, batch_input, create_batch, lines_of, texts, wait_for_end
 from lookalikes import lookalike
 from models import gateway_with
 from running_gateway import RunningGateway, eventually
+
+from hubgate.service.batches.batches import MAX_RUNNING, MAX_UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -273,3 +277,52 @@ def test_files_in_an_object_store_are_at_every_gateway(settings: Settings, tmp_p
             assert client.files.delete(file_id).deleted
     left = [path.name for path in bucket.rglob("*") if path.is_file()]
     assert left == [".folder"], "parts and files are gone"
+
+
+def test_batches_of_one_key_that_only_wait_do_not_keep_those_of_others_from_starting(
+    gateway: RunningGateway,
+) -> None:
+    gateway.add("words", dimensions=8)
+    gateway.add("off", dimensions=8)
+    assert gateway.request("PATCH", "/api/endpoints/off", {"enabled": False}).status == 200
+    with (
+        client_of(gateway, gateway.create_key("greedy")) as greedy,
+        client_of(gateway, gateway.create_key("app")) as client,
+    ):
+        file = greedy.files.create(file=("in.jsonl", batch_input(texts(1, "off"))), purpose="batch")
+
+        def create() -> str:
+            made = greedy.batches.create(
+                input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h"
+            )
+            return made.id
+
+        waiting = [create() for _ in range(MAX_UNFINISHED)]
+        with pytest.raises(
+            openai.RateLimitError, match=r"100 batches that have not ended.*cancel one"
+        ) as refused:
+            create()
+        assert refused.value.response.headers["x-should-retry"] == "false"
+        eventually(
+            lambda: (
+                sum(one.status == "in_progress" for one in greedy.batches.list(limit=100).data) >= MAX_RUNNING
+            )
+        )
+        assert wait_for_end(client, create_batch(client, batch_input(texts(3)))).status == "completed"
+        assert not {greedy.batches.retrieve(one).status for one in waiting} & ENDED
+
+
+def test_a_batch_is_not_taken_up_twice_when_the_clock_is_set(gateway: RunningGateway) -> None:
+    rows = 120
+    with lookalike("tei", seconds=0.05, dimensions=8) as server, client_of(gateway) as client:
+        gateway.add("slow", url=server.url, cache=False, rate_limit={"max_concurrent_requests": 1})
+        gateway.add("words", dimensions=8)
+        first = create_batch(client, batch_input(texts(rows, "slow")))
+        eventually(lambda: bool(server.batches) and any("number" in batch[0] for batch in server.batches))
+        with closing(sqlite3.connect(gateway.settings.database, timeout=60)) as database, database:
+            database.execute("UPDATE batches SET owned_until = 0")  # as if two minutes were over
+        second = create_batch(client, batch_input(texts(1)))
+        assert wait_for_end(client, second).status == "completed"
+        assert wait_for_end(client, first).status == "completed"
+        sent = [text for batch in server.batches for text in batch if "number" in text]
+        assert len(sent) == len(set(sent)) == rows

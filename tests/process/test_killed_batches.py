@@ -1,4 +1,4 @@
-"""A batch survives `kill -9` of the gateway, and no answered request is sent again."""
+"""A batch survives `kill -9` of the gateway, and no answered request is sent again. After two of them it is paused."""
 
 from __future__ import annotations
 
@@ -53,3 +53,38 @@ def test_a_stopped_gateway_continues_its_batches(home: Home, stop: signal.Signal
                 reply = gateway.request("POST", "/v1/embeddings", body, key=home.admin_key).json()
                 assert line["response"]["body"]["data"] == reply["data"]
     assert list(files.glob("*.part")) == []
+
+
+def test_a_batch_that_was_at_work_when_two_gateways_were_killed_is_paused(home: Home) -> None:
+    files = Path(home.env["HUBGATE_HOME"], "files")
+    with lookalike("tei", seconds=0.2, dimensions=8) as server:
+        for answered_before in (0, 1):
+            with home.serve() as gateway, client_of(gateway, home) as client:
+                if not answered_before:
+                    form = {"name": "slow", "url": server.url, "rate_limit": {"max_concurrent_requests": 1}}
+                    assert gateway.request("POST", "/api/endpoints", form, key=home.admin_key).status == 201
+                    batch = create_batch(client, batch_input(texts(ROWS, "slow")))
+                before = answered(files)
+                eventually(lambda before=before: answered(files) > before)  # type: ignore[misc]
+                gateway.signal(signal.SIGKILL)
+                gateway.wait()
+        kept = answered(files)
+        assert kept < ROWS
+        server.hurry()
+        with home.serve() as gateway, client_of(gateway, home) as client:
+            paused = wait_for_end(client, batch)
+            assert paused.status == "cancelled"
+            assert paused.errors is not None
+            assert paused.errors.data is not None
+            (fault,) = paused.errors.data
+            assert fault.code == "paused"
+            assert f"POST /api/jobs/{batch.id}/resume" in str(fault.message)
+            assert len(lines_of(client, paused.output_file_id)) == kept
+            left = lines_of(client, paused.error_file_id)
+            assert {line["error"]["code"] for line in left} == {"batch_paused"}
+
+            reply = gateway.request("POST", f"/api/jobs/{batch.id}/resume", key=home.admin_key)
+            assert reply.status == 200
+            done = wait_for_end(client, batch)
+            assert (done.status, done.errors) == ("completed", None)
+            assert len(lines_of(client, done.output_file_id)) == ROWS

@@ -5,7 +5,7 @@ Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -107,6 +107,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """When to send its webhook; `None` if there is nothing to send."""
     notified: int = 0
     """Attempts to send the webhook."""
+    record: int = 0
+    """The run whose files the next run continues, if the last run gave the batch back; else 0."""
+    unclean: int = 0
+    """How many gateways in a row were killed while they worked on it."""
 
     @property
     def shown_status(self) -> BatchStatus:
@@ -183,6 +187,14 @@ class Objects(Protocol):
         ...
 
 
+class Turns(NamedTuple):
+    """Batches of one key that need work."""
+
+    held: int
+    """How many a gateway is working on."""
+    waiting: int
+
+
 class BatchStore(Protocol):
     """Stored files and batches. All methods raise `StoreFailed`; `key` is `None` for all keys."""
 
@@ -204,7 +216,9 @@ class BatchStore(Protocol):
         """Files that expired, but not the input of an unfinished batch."""
         ...
 
-    async def add_batch(self, batch: Batch) -> None: ...
+    async def add_batch(self, batch: Batch, most: int) -> bool:
+        """Add a batch, unless its key has that many that have not ended; returns whether it was added."""
+        ...
 
     async def batch(self, batch_id: str) -> Batch | None: ...
 
@@ -222,12 +236,18 @@ class BatchStore(Protocol):
         """Store a finished batch as unfinished again. `False` if another gateway did so first."""
         ...
 
-    async def claim(self, owner: str, folder: str, now: float, until: float) -> Batch | None:
-        """Take up a batch that needs work and that no other gateway is working on, until a time."""
+    async def claim(
+        self, owner: str, folder: str, now: float, seconds: float, leave_out: Collection[str] = ()
+    ) -> Batch | None:
+        """Take up a batch that needs work and that no gateway is working on. Keys take turns."""
         ...
 
-    async def save_batch(self, batch: Batch, owner: str, until: float | None) -> float | None:
-        """Store the progress of a claimed batch and extend the claim, or end it with `None`.
+    async def turns(self, folder: str, now: float) -> Mapping[str, Turns]:
+        """By key, how many batches are worked on, and how many wait to be taken up."""
+        ...
+
+    async def save_batch(self, batch: Batch, owner: str, seconds: float | None) -> float | None:
+        """Store the progress of a claimed batch and extend the claim by `seconds` from now, or end it with `None`.
 
         Returns `Batch.cancel_at`.
 
@@ -236,7 +256,7 @@ class BatchStore(Protocol):
         """
         ...
 
-    async def release_claims(self) -> None:
+    async def end_claims(self) -> None:
         """End all claims: this is the only gateway of the database, and it starts."""
         ...
 

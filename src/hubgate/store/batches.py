@@ -1,8 +1,13 @@
-"""Files and batches of OpenAI's API as rows. Which gateway works on a batch is a claim with an end, in its row."""
+"""Files and batches of OpenAI's API as rows. Which gateway works on a batch is a claim with an end, in its row.
+
+Claims begin and end by the clock of the database. A batch that was given back keeps the time in `owned_until`, without an
+owner; an owner whose time is over was killed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,8 +17,10 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    case,
     delete,
     exists,
+    func,
     insert,
     or_,
     select,
@@ -21,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from hubgate.domain.batches import UNFINISHED, Batch, BatchStatus, ClaimLost, Page, StoredFile
+from hubgate.domain.batches import UNFINISHED, Batch, BatchStatus, ClaimLost, Page, StoredFile, Turns
 from hubgate.store.database import Database, insert_or_update
 from hubgate.store.tables import batch_files, batches
 
@@ -31,11 +38,19 @@ _STATE = msgspec.json.Decoder(Batch)
 _unfinished = batches.c.status.in_(sorted(UNFINISHED))
 
 
+def database_time(connection: Connection) -> float:
+    """Seconds since the epoch by the clock of the database, which for SQLite is this machine's."""
+    if connection.dialect.name != "postgresql":
+        return time.time()
+    return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
+
+
 class SqlBatches:
     """`hubgate.domain.batches.BatchStore` on SQLAlchemy."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[Connection], float] = database_time) -> None:
         self._database = database
+        self._clock = clock
 
     async def add_file(self, file: StoredFile) -> None:
         """Add a file, or replace one with the same id."""
@@ -75,8 +90,17 @@ class SqlBatches:
         expired = select(batch_files).where(files.folder == folder, files.expires_at <= now, ~is_read)
         return await self._database.do(lambda c: [_file(row) for row in c.execute(expired).mappings()])
 
-    async def add_batch(self, batch: Batch) -> None:
-        await self._database.do(lambda c: c.execute(insert(batches).values(_values(batch))))
+    async def add_batch(self, batch: Batch, most: int) -> bool:
+        """Add a batch, unless its key has that many that have not ended; returns whether it was added."""
+        of_key = select(func.count()).select_from(batches).where(batches.c.key == batch.key, _unfinished)
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(of_key).scalar_one() >= most:
+                return False
+            connection.execute(insert(batches).values(_values(batch)))
+            return True
+
+        return await self._database.do(work)
 
     async def batch(self, batch_id: str) -> Batch | None:
         found = select(batches).where(batches.c.id == batch_id)
@@ -104,27 +128,59 @@ class SqlBatches:
     async def restart_batch(self, batch: Batch) -> bool:
         """Store a finished batch as unfinished again. `False` if another gateway did so first."""
         is_it = and_(batches.c.id == batch.id, ~_unfinished, batches.c.run == batch.run)
-        change = update(batches).where(is_it).values(**_values(batch), owner=None)
+        change = update(batches).where(is_it).values(**_values(batch), owner=None, owned_until=None)
         return await self._database.do(lambda c: c.execute(change).rowcount == 1)
 
-    async def claim(self, owner: str, folder: str, now: float, until: float) -> Batch | None:
-        """Take up the oldest batch that needs work and that no other gateway is working on, until a time."""
-        is_free = or_(batches.c.owner.is_(None), batches.c.owned_until <= now)
-        needs_work = and_(batches.c.folder == folder, or_(_unfinished, batches.c.notify_at <= now), is_free)
-        oldest = select(batches).where(needs_work).order_by(batches.c.created_at).limit(_CANDIDATES)
+    async def claim(
+        self, owner: str, folder: str, now: float, seconds: float, leave_out: Collection[str] = ()
+    ) -> Batch | None:
+        """Take up a batch that needs work and that no gateway is working on.
+
+        Keys take turns: the batch of the key with the fewest claims is taken, and of those the one that has waited the
+        longest since it was given back.
+
+        Args:
+            owner: who claims it.
+            folder: which has the files of the batch.
+            now: for webhooks that are due.
+            seconds: until the claim ends.
+            leave_out: what this gateway is working on: its claims may have ended by the clock.
+        """
 
         def work(connection: Connection) -> Batch | None:
-            for row in connection.execute(oldest).mappings().all():
-                take = update(batches).where(batches.c.id == row["id"], is_free)
-                run = row["run"] + 1
-                if connection.execute(take.values(owner=owner, owned_until=until, run=run)).rowcount:
-                    return msgspec.structs.replace(_batch(row), run=run)
+            here = self._clock(connection)
+            is_free = or_(batches.c.owner.is_(None), batches.c.owned_until <= here)
+            needs_work = and_(_needs_work(folder, now), is_free, batches.c.id.not_in(sorted(leave_out)))
+            claims = _claims(here).subquery()
+            order = (func.coalesce(claims.c.held, 0), _served, batches.c.created_at)
+            by_turn = select(batches).outerjoin(claims, claims.c.key == batches.c.key).where(needs_work)
+            for row in connection.execute(by_turn.order_by(*order).limit(_CANDIDATES)).mappings().all():
+                batch = msgspec.structs.replace(_batch(row), run=row["run"] + 1)
+                if row["owner"] is not None:  # whoever worked on it did not give it back
+                    batch = msgspec.structs.replace(batch, unclean=batch.unclean + 1, record=0)
+                take = update(batches).where(batches.c.id == batch.id, is_free)
+                changes = {**_values(batch), "owner": owner, "owned_until": here + seconds}
+                if connection.execute(take.values(changes)).rowcount:
+                    return batch
             return None
 
         return await self._database.do(work)
 
-    async def save_batch(self, batch: Batch, owner: str, until: float | None) -> float | None:
-        """Store the progress of a claimed batch and extend the claim, or end it with `None`.
+    async def turns(self, folder: str, now: float) -> Mapping[str, Turns]:
+        """How many batches each key has that are worked on, and that wait to be taken up."""
+
+        def work(connection: Connection) -> Mapping[str, Turns]:
+            here = self._clock(connection)
+            is_held = and_(batches.c.owner.is_not(None), batches.c.owned_until > here)
+            held = func.sum(case((is_held, 1), else_=0))
+            counts = select(batches.c.key, held, func.count()).where(_needs_work(folder, now))
+            rows = connection.execute(counts.group_by(batches.c.key)).all()
+            return {key: Turns(int(held), int(total) - int(held)) for key, held, total in rows}
+
+        return await self._database.do(work)
+
+    async def save_batch(self, batch: Batch, owner: str, seconds: float | None) -> float | None:
+        """Store the progress of a claimed batch and extend the claim by `seconds` from now, or end it with `None`.
 
         Returns `Batch.cancel_at`.
 
@@ -133,10 +189,12 @@ class SqlBatches:
         """
         is_mine = and_(batches.c.id == batch.id, batches.c.owner == owner, batches.c.run == batch.run)
         values = {name: value for name, value in _values(batch).items() if name != "cancel_at"}
-        values |= {"owner": owner if until else None, "owned_until": until}
+        values["owner"] = None if seconds is None else owner
 
         def work(connection: Connection) -> float | None:
-            if not connection.execute(update(batches).where(is_mine).values(values)).rowcount:
+            until = self._clock(connection) + (seconds or 0.0)
+            change = update(batches).where(is_mine).values({**values, "owned_until": until})
+            if not connection.execute(change).rowcount:
                 raise ClaimLost
             found = select(batches.c.cancel_at).where(batches.c.id == batch.id)
             at: float | None = connection.execute(found).scalar()
@@ -144,15 +202,29 @@ class SqlBatches:
 
         return await self._database.do(work)
 
-    async def release_claims(self) -> None:
+    async def end_claims(self) -> None:
         """End all claims: this is the only gateway of the database, and it starts."""
         owned = batches.c.owner.is_not(None)
-        await self._database.do(lambda c: c.execute(update(batches).where(owned).values(owner=None)))
+        await self._database.do(lambda c: c.execute(update(batches).where(owned).values(owned_until=0.0)))
 
     async def forget_batches(self, before: float) -> None:
         """Delete finished batches that were created before a time."""
         old = and_(batches.c.created_at < before, ~_unfinished)
         await self._database.do(lambda c: c.execute(delete(batches).where(old)))
+
+
+_served = func.coalesce(batches.c.owned_until, 0.0)
+"""When a batch was given back, or its claim ended."""
+
+
+def _needs_work(folder: str, now: float) -> ColumnElement[bool]:
+    return and_(batches.c.folder == folder, or_(_unfinished, batches.c.notify_at <= now))
+
+
+def _claims(here: float) -> Select[Any]:
+    """How many batches of each key are worked on."""
+    is_held = and_(batches.c.owner.is_not(None), batches.c.owned_until > here)
+    return select(batches.c.key, func.count().label("held")).where(is_held).group_by(batches.c.key)
 
 
 def _page(table: Table, page: Page, key: str | None) -> Select[Any]:

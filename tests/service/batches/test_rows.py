@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from hubgate.service.batches.rows import MAX_FAULTS, check_rows, read_rows
 
 if TYPE_CHECKING:
@@ -50,3 +52,19 @@ def test_a_few_of_many_faults_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "in"
     path.write_text("{\n" * 1000)
     assert len(check_rows(path, URL, 1000).faults) == MAX_FAULTS
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"model": "\xff"}', "invalid_json_line"),
+        (b'{"model": "a \\ud83d"}', "invalid_json_line"),
+        (b'{"stream": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json_line"),
+        (b'["\xff"]', "invalid_body"),
+    ],
+)
+def test_a_body_that_cannot_be_decoded_is_a_fault_of_its_line(tmp_path: Path, body: bytes, code: str) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(b'{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": %b}\n' % body)
+    checked = check_rows(path, URL, 1 << 20)
+    assert [(fault.line, fault.code) for fault in checked.faults] == [(1, code)]

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import msgspec
 
 from hubgate.domain.batches import Batch, BatchStatus, BatchStore, ClaimLost, Fault, Page, RowCaller
-from hubgate.domain.errors import CallerError, Cause, InvalidRequest, NotFound, StoreFailed
+from hubgate.domain.errors import CallerError, Cause, InvalidRequest, NotFound, QueueFull, StoreFailed
 from hubgate.domain.ports import AuditLog
 from hubgate.domain.records import ACTOR, DAY, HOUR, Key
 from hubgate.service.batches.files import Files, may_see
 from hubgate.service.batches.run import LEASE_SECONDS, BatchRun, Parts
+from hubgate.service.batches.turns import PATIENCE, Patience, leavers
 from hubgate.service.batches.webhook import Webhook
 from hubgate.service.keys.access import Access
 
@@ -26,6 +27,8 @@ PATHS = ("/v1/embeddings", "/v1/chat/completions", "/v1/completions", "/v1/respo
 """Where the requests of a batch can go. Reranking is hubgate's own."""
 MAX_RUNNING = 4
 """Batches that one gateway works on at a time."""
+MAX_UNFINISHED = 100
+"""Batches of one key that have not ended."""
 _MAX_WINDOW = 30 * DAY
 _KEPT_DAYS = 90
 """How long a finished batch is listed."""
@@ -60,6 +63,7 @@ class Batches:
         max_row_bytes: of one request.
         alone: whether no other gateway uses the database.
         clock: seconds since the epoch.
+        patience: when a batch gives its place back.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Batches:
         max_row_bytes: int,
         alone: bool,
         clock: Callable[[], float] = time.time,
+        patience: Patience = PATIENCE,
     ) -> None:
         self._store = store
         self.files = files
@@ -82,6 +87,7 @@ class Batches:
         self.max_row_bytes = max_row_bytes
         self._alone = alone
         self._clock = clock
+        self._patience = patience
         self._owner = secrets.token_hex(8)
         self._wake = asyncio.Event()
         self._runs: dict[str, BatchRun] = {}
@@ -94,6 +100,7 @@ class Batches:
         Raises:
             InvalidRequest: a value is not valid.
             NotFound: the caller has no such file.
+            QueueFull: the key has too many batches.
         """
         if new.path not in PATHS:
             raise InvalidRequest(
@@ -117,7 +124,12 @@ class Batches:
             output_seconds=new.output_seconds,
             metadata=new.metadata,
         )
-        await self._store.add_batch(batch)
+        if not await self._store.add_batch(batch, MAX_UNFINISHED):
+            raise QueueFull(
+                f"The key has {MAX_UNFINISHED} batches that have not ended, which is the maximum.",
+                remedy="Wait until one of them has ended, cancel one, or put the requests into fewer batches.",
+                retryable=False,
+            )
         self._wake.set()
         return batch
 
@@ -178,6 +190,8 @@ class Batches:
             expires_at=now + _parse_window(batch.window),
             faults=(),
             failed=0,
+            record=0,
+            unclean=0,
             finalizing_at=None,
             ended_at=None,
             cancel_at=None,
@@ -198,7 +212,7 @@ class Batches:
     async def start(self, call: RowCaller) -> None:
         """Continue unfinished batches, and work on new ones."""
         if self._alone:
-            await self._store.release_claims()
+            await self._store.end_claims()
         parts = Parts(
             store=self._store,
             files=self.files,
@@ -223,24 +237,33 @@ class Batches:
             self._wake.clear()
             try:
                 while len(self._tasks) < MAX_RUNNING and (batch := await self._claim()):
-                    task = asyncio.create_task(self._run(BatchRun(parts, batch, self._owner)))
+                    run = self._runs[batch.id] = BatchRun(parts, batch, self._owner)
+                    task = asyncio.create_task(self._run(run))
                     self._tasks.add(task)
                     task.add_done_callback(self._ended)
+                if len(self._tasks) >= MAX_RUNNING:
+                    await self._pass_turns()
                 if time.monotonic() - cleaned >= _CLEAN_SECONDS:
                     cleaned = time.monotonic()
                     await self._clean()
             except StoreFailed as error:
                 _log.error("batches cannot be continued, retrying: %s", error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
+                is_full = len(self._tasks) >= MAX_RUNNING
+                await asyncio.wait_for(self._wake.wait(), self._patience.look if is_full else _POLL_SECONDS)
+
+    async def _pass_turns(self) -> None:
+        """Let runs give their place back to batches that wait for one."""
+        turns = await self._store.turns(await self.files.folder_id(), self._clock())
+        for run in leavers(tuple(self._runs.values()), turns, self._patience, time.monotonic()):
+            run.leave()
 
     async def _claim(self) -> Batch | None:
         now = self._clock()
         folder = await self.files.folder_id()
-        return await self._store.claim(self._owner, folder, now, now + LEASE_SECONDS)
+        return await self._store.claim(self._owner, folder, now, LEASE_SECONDS, self._runs.keys())
 
     async def _run(self, run: BatchRun) -> None:
-        self._runs[run.batch.id] = run
         try:
             if not run.batch.is_finished:
                 await run.work()
@@ -259,9 +282,9 @@ class Batches:
                 run.batch, status=BatchStatus.FAILED, faults=(fault,), ended_at=self._clock()
             )
         finally:
-            del self._runs[run.batch.id]
             with contextlib.suppress(ClaimLost, StoreFailed):
-                await self._store.save_batch(run.batch, self._owner, None)
+                await self._store.save_batch(msgspec.structs.replace(run.batch, unclean=0), self._owner, None)
+            del self._runs[run.batch.id]
 
     async def _notify(self, batch: Batch) -> Batch:
         if self._webhook is None:  # the setting was removed
@@ -278,8 +301,9 @@ class Batches:
 
 
 def can_resume(batch: Batch) -> bool:
-    """Whether it has ended, and requests have no successful answer."""
-    return batch.is_finished and batch.in_progress_at is not None and batch.completed < batch.total
+    """Whether it has ended, and requests have no successful answer, or the answers are in no file."""
+    has_more = batch.completed < batch.total or batch.status is BatchStatus.FAILED
+    return batch.is_finished and batch.in_progress_at is not None and has_more
 
 
 def _parse_window(window: str) -> float:

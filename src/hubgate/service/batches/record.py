@@ -73,7 +73,9 @@ class _Source:
         self.published = 0
         """Up to here, the lines are in the object store."""
         # Unbuffered, so that nothing of a failed write is written later.
-        self._new = path.open("xb", buffering=0) if new else None
+        self._new = (
+            os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb", buffering=0) if new else None
+        )
         self._old: BinaryIO = path.open("rb")
 
     def numbers(self) -> Iterator[tuple[int, int]]:
@@ -118,12 +120,14 @@ class Record:
     Args:
         folder: where the files are.
         batch_id: whose record it is.
-        run: the number of the run, which no other run has.
+        run: the number of this run, which no other run has, or of the last one if it has closed the record: then this run
+            continues its files, so that a batch that takes many turns has few.
         output: the output file, which exists if the batch is resumed: its requests are answered.
         last: the number of the input's last line.
     """
 
     def __init__(self, folder: FilesFolder, batch_id: str, run: int, output: Path, last: int) -> None:
+        self.run = run
         self._folder = folder
         self._lock = threading.Lock()
         self._offsets = array("Q", bytes(8 * (last + 1)))
@@ -133,13 +137,16 @@ class Record:
         self._sources: list[_Source] = []
         if output.exists():
             self._read(_Source(output, success=True))
+        own = [folder.path(f"{batch_id}.{run:06d}.{kind}.part") for kind in (_SUCCESS, _ERROR)]
         for part in folder.parts(batch_id):
-            self._read(_Source(part, success=part.name.endswith(f".{_SUCCESS}.part")))
+            if part not in own:
+                self._read(_Source(part, success=part.name.endswith(f".{_SUCCESS}.part")))
         self._new: dict[bool, int] = {}
-        for kind in (_SUCCESS, _ERROR):
-            path = folder.path(f"{batch_id}.{run:06d}.{kind}.part")
-            self._new[kind == _SUCCESS] = len(self._sources)
-            self._sources.append(_Source(path, success=kind == _SUCCESS, new=True))
+        for part, success in zip(own, (True, False), strict=True):
+            self._new[success] = len(self._sources)
+            source = _Source(part, success=success, new=True)
+            self._read(source)
+            source.published = source.end
 
     def has(self, number: int) -> bool:
         """Whether a request is answered."""

@@ -16,6 +16,7 @@ MAX_FAULTS = 100
 MAX_ROWS = 1_000_000
 _MAX_ID = 512
 _SHOWN = 80
+_NOT_JSON = "The line is not valid JSON."
 
 
 class Line(msgspec.Struct):
@@ -139,8 +140,10 @@ class _Check:
             raise _Invalid("mismatched_url", message, "url")
         try:
             fields = _FIELDS.decode(found.body)
-        except msgspec.MsgspecError:
+        except msgspec.ValidationError:
             raise _Invalid("invalid_body", "body must be an object.", "body") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise _Invalid("invalid_json_line", _NOT_JSON) from None
         if fields.stream:
             raise _Invalid("stream_not_supported", "body.stream must be false in a batch.", "body.stream")
         if self.model is None and isinstance(fields.model, str):
@@ -154,7 +157,7 @@ class _Check:
         except msgspec.ValidationError as error:
             raise _Invalid("invalid_request", f"The line is not a request: {error}.") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise _Invalid("invalid_json_line", "The line is not valid JSON.") from None
+            raise _Invalid("invalid_json_line", _NOT_JSON) from None
 
     def _check_id(self, custom_id: str) -> None:
         if not 0 < len(custom_id) <= _MAX_ID:

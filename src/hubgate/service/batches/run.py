@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,14 +20,13 @@ from hubgate.domain.batches import (
     BatchStatus,
     BatchStore,
     Fault,
-    Purpose,
     RowCaller,
     RowReply,
-    StoredFile,
 )
 from hubgate.domain.errors import Cause, StoreFailed
 from hubgate.domain.records import Key
 from hubgate.service.batches.files import Files
+from hubgate.service.batches.output import output_file, write_output
 from hubgate.service.batches.record import Answer, Record, error_line, response_line
 from hubgate.service.batches.rows import Row, check_rows, read_rows
 
@@ -38,15 +38,22 @@ _BEAT_SECONDS = 2.0
 _FLUSH_BEATS = 3
 _PUBLISH_BEATS = 15
 _SLOT_BYTES = 512 * 1024
-"""A larger request takes several slots, which bounds the memory."""
-_READ_ROWS = 256
+"""A larger request takes several slots."""
+_READ_ROWS, _READ_BYTES = 256, 1024 * 1024
+"""How much of the input is read at a time."""
 _RECENT_SECONDS = 60.0
 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.5, 30.0
 _MAX_SUSPECT_TRIES = 5
 _FULL_SECONDS = 5.0
+_MAX_UNCLEAN = 2
+"""A batch that was at work when that many gateways in a row were killed is paused: it may be what kills them."""
+_STEADY_SECONDS = 600.0
+"""A batch at work for this long does not kill its gateway."""
+_PAUSED = "paused"
 _FIRST_UNAVAILABLE = 424
 """Statuses below it say that the request is at fault."""
-_UNANSWERED = {
+_UNANSWERED: dict[str, tuple[str, str]] = {
+    _PAUSED: ("batch_paused", "The batch was paused before this request was answered."),
     BatchStatus.CANCELLED: ("batch_cancelled", "The batch was cancelled before this request was sent."),
     BatchStatus.EXPIRED: ("batch_expired", "The batch expired before this request was answered."),
 }
@@ -74,6 +81,10 @@ class _KeyGone(Exception):
     """The key of the batch was revoked or has expired."""
 
 
+class _Leave(Exception):
+    """The run gives its place back, and this request would have waited."""
+
+
 @dataclass(slots=True)
 class BatchRun:
     """One run of a claimed batch."""
@@ -92,6 +103,11 @@ class BatchRun:
     _recent: deque[tuple[float, int]] = field(default_factory=deque, init=False)
     """Times and numbers of answered requests."""
     _answered: int = field(default=0, init=False)
+    _leaving: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    answered_at: float = field(default_factory=time.monotonic, init=False)
+    """The last time at which a request was answered, or the run began, on the monotonic clock."""
+    began_at: float = field(default_factory=time.monotonic, init=False)
+    """On the monotonic clock."""
     _waiting_for: str = field(default="", init=False)
     _started: float = field(init=False)
 
@@ -126,7 +142,16 @@ class BatchRun:
             # What is not stored is asked again, if another gateway continues.
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(record.publish)
+                self.batch = msgspec.structs.replace(self.batch, record=record.run)
         await asyncio.to_thread(record.close)
+
+    def leave(self) -> None:
+        """Give the place back to another batch. Requests in flight are completed; those that only wait are sent later."""
+        self._leaving.set()
+
+    @property
+    def is_leaving(self) -> bool:
+        return self._leaving.is_set()
 
     async def cancel(self) -> None:
         """Learn at once that the cancellation was requested here."""
@@ -134,6 +159,8 @@ class BatchRun:
 
     async def _continue(self) -> None:
         try:
+            if self.batch.unclean >= _MAX_UNCLEAN:
+                await self._pause()
             if self.batch.status is BatchStatus.VALIDATING:
                 await self._validate()
             if self.batch.status is BatchStatus.IN_PROGRESS:
@@ -145,6 +172,38 @@ class BatchRun:
             _log.error("batch %s: its files cannot be used: %s", self.batch.id, reason)
             message = f"The files of the batch cannot be used: {reason}."
             await self._end(BatchStatus.FAILED, Fault(code="file_unreadable", message=message))
+
+    async def _pause(self) -> None:
+        """End a batch that may be what kills its gateways. It keeps its answers, and can be resumed.
+
+        The output is written as after a cancellation, unless that is what fails.
+        """
+        batch = self.batch
+        began = batch.in_progress_at is not None
+        resume = f"ask an admin to resume it: POST /api/jobs/{batch.id}/resume, or under Jobs in the console"
+        message = (
+            f"The batch is paused: hubgate was killed {batch.unclean} times in a row while it worked on it, perhaps for "
+            f"lack of memory. See hubgate's log, then {resume if began else 'create the batch again'}."
+        )
+        fault = Fault(code=_PAUSED, message=message)
+        if not began or batch.unclean > _MAX_UNCLEAN:
+            await self._end(BatchStatus.FAILED, fault)
+        elif batch.status is BatchStatus.IN_PROGRESS:
+            record = await self._open_record()
+            if record.completed + record.failed < batch.total:
+                _log.error(
+                    "batch %s: hubgate was killed %d times while it worked on it", batch.id, batch.unclean
+                )
+                await self._start_finalizing(record, *batch.faults, fault)
+
+    async def _start_finalizing(self, record: Record, *faults: Fault) -> None:
+        await self._change(
+            status=BatchStatus.FINALIZING,
+            finalizing_at=self.parts.clock(),
+            faults=faults,
+            completed=record.completed,
+            failed=record.failed,
+        )
 
     async def _validate(self) -> None:
         path = await asyncio.to_thread(self.parts.files.folder.fetch, self.batch.input_file)
@@ -166,16 +225,18 @@ class BatchRun:
         if self.batch.cancel_at is None:
             with contextlib.suppress(_KeyGone):
                 await self._ask_until(self.batch.expires_at)
+            if self._leaves(record):
+                return
             if not self._has_key():
                 message = "The key of the batch was revoked or has expired."
                 faults = (*faults, Fault(code="key_revoked", message=message))
-        await self._change(
-            status=BatchStatus.FINALIZING,
-            finalizing_at=self.parts.clock(),
-            faults=faults,
-            completed=record.completed,
-            failed=record.failed,
-        )
+        await self._start_finalizing(record, *faults)
+
+    def _leaves(self, record: Record) -> bool:
+        """Whether another run continues, now that no request is in flight."""
+        batch = self.batch
+        is_over = batch.cancel_at is not None or self.parts.clock() >= batch.expires_at or not self._has_key()
+        return self.is_leaving and not is_over and record.completed + record.failed < batch.total
 
     async def _ask_until(self, end: float) -> None:
         self._asking = asyncio.create_task(self._ask_all())
@@ -198,17 +259,21 @@ class BatchRun:
         batch, folder = self.batch, self.parts.files.folder
         rows = read_rows(folder.fetch(batch.input_file), self.parts.max_row_bytes)
         last = max((row.number for row in rows), default=0)
-        self._record = Record(folder, batch.id, batch.run, folder.fetch(_output_file(batch)), last)
+        self._record = Record(
+            folder, batch.id, batch.record or batch.run, folder.fetch(output_file(batch)), last
+        )
 
     async def _ask_all(self) -> None:
         try:
             async with asyncio.TaskGroup() as requests:
                 rows = self._rows()
-                while batch := await asyncio.to_thread(list, islice(rows, _READ_ROWS)):
+                while batch := await asyncio.to_thread(_read_some, rows):
                     for row in batch:
                         slots = min(CONCURRENCY, 1 + len(row.body) // _SLOT_BYTES)
                         for _ in range(slots):
                             await self._slots.acquire()
+                        if self.is_leaving:
+                            return
                         requests.create_task(self._ask_one(row, slots))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -224,6 +289,9 @@ class BatchRun:
         try:
             await self._write(await self._answer(row))
             self._answered += 1
+            self.answered_at = time.monotonic()
+        except _Leave:
+            pass
         finally:
             for _ in range(slots):
                 self._slots.release()
@@ -240,6 +308,7 @@ class BatchRun:
 
         Raises:
             _KeyGone: the key may not call anything any more.
+            _Leave: it would have to wait, and the run gives its place back.
         """
         before, tries, wait = self._answered, 0, _FIRST_WAIT_SECONDS
         request_id = f"{self.batch.id}.{row.number}"
@@ -251,7 +320,7 @@ class BatchRun:
             if tries >= _MAX_SUSPECT_TRIES and self._answered > before and reply.cause != Cause.OVERLOADED:
                 break
             self._waiting_for = _message(reply.body)
-            await asyncio.sleep(max(wait, min(reply.retry_after or 0.0, _MAX_WAIT_SECONDS)))
+            await self._sleep(max(wait, min(reply.retry_after or 0.0, _MAX_WAIT_SECONDS)))
             wait = min(wait * 2, _MAX_WAIT_SECONDS)
         self._waiting_for = ""
         batch_id = self.batch.id
@@ -273,11 +342,19 @@ class BatchRun:
         async with self._limited:
             while reply.cause == Cause.KEY_LIMIT:
                 self._waiting_for = _message(reply.body)
-                await asyncio.sleep(reply.retry_after or _FIRST_WAIT_SECONDS)
+                await self._sleep(reply.retry_after or _FIRST_WAIT_SECONDS)
                 reply = await self._send(row, request_id)
         return reply
 
+    async def _sleep(self, seconds: float) -> None:
+        """Raises: _Leave: the run gives its place back."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._leaving.wait(), seconds)
+            raise _Leave
+
     async def _send(self, row: Row, request_id: str) -> RowReply:
+        if self.is_leaving:
+            raise _Leave
         key = self.parts.find_key(self.batch.key)
         if key is None:
             raise _KeyGone
@@ -315,50 +392,24 @@ class BatchRun:
         if record.completed + record.failed < batch.total:
             is_expired = batch.cancel_at is None and self.parts.clock() >= batch.expires_at
             status = BatchStatus.EXPIRED if is_expired else BatchStatus.CANCELLED
-        output, errors = _output_file(batch), _error_file(batch)
-        path = await asyncio.to_thread(files.folder.fetch, batch.input_file)
-        rows = read_rows(path, self.parts.max_row_bytes)
-        sizes = await asyncio.to_thread(
-            record.write,
-            rows,
-            files.folder.path(output),
-            files.folder.path(errors),
-            _UNANSWERED.get(status),
-            batch.id,
+        missing = _UNANSWERED.get(_PAUSED if any(fault.code == _PAUSED for fault in batch.faults) else status)
+        output, errors = await write_output(
+            self.parts.store,
+            files,
+            batch,
+            record,
+            missing=missing,
+            max_row_bytes=self.parts.max_row_bytes,
+            clock=self.parts.clock,
         )
-        kept = [
-            await self._keep(file_id, name, size)
-            for file_id, name, size in zip((output, errors), ("output", "errors"), sizes, strict=True)
-        ]
         await self._end(
             status,
-            output_file=kept[0],
-            error_file=kept[1],
+            output_file=output,
+            error_file=errors,
             completed=record.completed,
             failed=record.failed,
         )
         await asyncio.to_thread(files.folder.remove_parts, batch.id)
-
-    async def _keep(self, file_id: str, name: str, size: int) -> str | None:
-        """Register a file, unless it is empty."""
-        files, batch, now = self.parts.files, self.batch, self.parts.clock()
-        if not size:
-            await asyncio.to_thread(files.folder.remove, file_id)
-            return None
-        await asyncio.to_thread(files.folder.publish, file_id)
-        await self.parts.store.add_file(
-            StoredFile(
-                id=file_id,
-                key=batch.key,
-                folder=batch.folder,
-                name=f"{batch.id}_{name}.jsonl",
-                purpose=Purpose.BATCH_OUTPUT,
-                size=size,
-                created_at=now,
-                expires_at=now + files.life(batch.output_seconds),
-            )
-        )
-        return file_id
 
     async def _end(self, status: BatchStatus, *faults: Fault, **values: Any) -> None:
         now = self.parts.clock()
@@ -418,19 +469,23 @@ class BatchRun:
                 rate=sum(count for _, count in self._recent) / max(span, 1.0),
                 waiting_for=self._waiting_for,
             )
-        cancel_at = await self.parts.store.save_batch(self.batch, self.owner, now + LEASE_SECONDS)
+        if self.batch.unclean and time.monotonic() - self.began_at > _STEADY_SECONDS:
+            self.batch = msgspec.structs.replace(self.batch, unclean=0)
+        cancel_at = await self.parts.store.save_batch(self.batch, self.owner, LEASE_SECONDS)
         self.batch = msgspec.structs.replace(self.batch, cancel_at=cancel_at)
         if cancel_at is not None and self._asking is not None:
             self._asking.cancel()
 
 
-def _output_file(batch: Batch) -> str:
-    """The id of its output file, which is the same in all runs, so that a killed gateway leaves no file behind."""
-    return f"file-{batch.id.removeprefix('batch_')}o"
-
-
-def _error_file(batch: Batch) -> str:
-    return f"file-{batch.id.removeprefix('batch_')}e"
+def _read_some(rows: Iterator[Row]) -> list[Row]:
+    """The next requests: a few large ones or many small ones."""
+    some, size = [], 0
+    for row in islice(rows, _READ_ROWS):
+        some.append(row)
+        size += len(row.body)
+        if size >= _READ_BYTES:
+            break
+    return some
 
 
 def _message(body: bytes) -> str:
