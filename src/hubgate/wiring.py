@@ -313,7 +313,7 @@ def _open_vector_cache(settings: Settings, store: SqlStore, *, serving: bool) ->
     if settings.cache_url:
         from hubgate.store.valkey.vectors import ValkeyVectors  # noqa: PLC0415 - of the extra [scale]
 
-        shared = ValkeyVectors(settings.cache_url, "HUBGATE_CACHE_URL")
+        shared = ValkeyVectors(settings.cache_url, "HUBGATE_CACHE_URL", store.shared_vectors_key)
         memory = VectorMemory(shared)
         shared.when_cleared(memory.cache.clear)
         return memory

@@ -42,3 +42,13 @@ def test_compose_file_matches_the_schema(name: str) -> None:
     assert errors_of(compose) == ""
     next(iter(compose["services"].values()))["restarts"] = "always"
     assert "restarts" in errors_of(compose), "a misspelt key is found"
+
+
+def test_valkey_requires_the_password_that_gateways_send() -> None:
+    services = yaml.safe_load((ROOT / "compose.scale.yaml").read_text("utf-8"))["services"]
+    command = services["valkey"]["command"]
+    assert command[command.index("--requirepass") + 1] == "${VALKEY_PASSWORD:?}"
+    for name in ("gateway-1", "gateway-2", "gateway-3"):
+        environment = services[name]["environment"]
+        for setting in ("HUBGATE_VALKEY_URL", "HUBGATE_CACHE_URL"):
+            assert environment[setting].startswith("valkey://:${VALKEY_PASSWORD:?}@valkey:6379/")

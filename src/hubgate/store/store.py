@@ -72,6 +72,8 @@ class SqlStore:
         self._database = database
         self.cache_secret = vault.derived(b"vector cache")
         """The key of the digests of cached texts."""
+        self.shared_vectors_key = vault.derived(b"shared vectors")
+        """The key that authenticates vectors on a server that gateways share."""
         self._vault = vault
         self._tokens = TokenColumns(vault)
         self.audit = SqlAudit(database)

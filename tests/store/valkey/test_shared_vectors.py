@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from servers.valkey import ValkeyServer
 
 
+MAC_KEY = b"the secret of all gateways"
+
+
 def key(number: int) -> bytes:
     return hashlib.sha256(number.to_bytes(8, "little")).digest()
 
@@ -42,7 +45,7 @@ async def caches(server: ValkeyServer, count: int = 2) -> AsyncIterator[list[Val
         opened = []
         for _ in range(count):
             cache = ValkeyVectors(
-                server.url, "HUBGATE_CACHE_URL", read_seconds=60.0, write_seconds=60.0, pause=0.05
+                server.url, "HUBGATE_CACHE_URL", MAC_KEY, read_seconds=60.0, write_seconds=60.0, pause=0.05
             )
             closing.push_async_callback(cache.close)
             opened.append(cache)
@@ -153,7 +156,7 @@ async def test_killed_server_fails_no_call_and_works_again_when_it_is_back_empty
 
 
 async def test_frozen_server_is_not_asked_for_long(valkey: ValkeyServer) -> None:
-    quick = ValkeyVectors(valkey.url, "HUBGATE_CACHE_URL", read_seconds=0.2, pause=60.0)
+    quick = ValkeyVectors(valkey.url, "HUBGATE_CACHE_URL", MAC_KEY, read_seconds=0.2, pause=60.0)
     while not await found(quick, 1):
         quick.put(fresh(vectors(1)))
         await quick.flush()

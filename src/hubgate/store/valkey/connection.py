@@ -220,7 +220,10 @@ class ValkeyConnection:
 
     async def _greet(self, connection: AbstractConnection) -> None:
         await connection.send_command("INFO", "server", check_health=False)
-        lines = bytes(await connection.read_response()).splitlines()
+        reply = await connection.read_response()
+        if not isinstance(reply, bytes):
+            raise refused.ConnectionError("an unexpected reply")
+        lines = reply.splitlines()
         self._run_id = next(
             (line.partition(b":")[2] for line in lines if line.startswith(b"run_id:")), b"unknown"
         )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
+import re
 import secrets
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from hubgate.core.results import cache_entries
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from hubgate.domain.calls import CachedVector, FreshVectors
+    from hubgate.store.valkey.connection import Argument
 
 _GENERATION = KEY_PREFIX + b"vectors"
 _KEPT_SECONDS = 30 * 24 * 3600
@@ -31,6 +35,8 @@ _BATCH_BYTES = 256 * 1024
 _WATCH_SECONDS = 2.0
 """How often a gateway looks whether another one cleared the cache."""
 _KEYS_PER_STEP = 1000
+_TAG_BYTES = 16
+_GENERATION_NAME = re.compile(rb"[0-9a-f]{16}")
 
 _log = logging.getLogger(__name__)
 
@@ -38,13 +44,15 @@ _log = logging.getLogger(__name__)
 class ValkeyVectors:
     """`hubgate.domain.ports.VectorStore` on a Valkey or Redis server.
 
-    A failure of the server never fails a call. `clear` begins a new generation, whose name is a part of every key. The
+    A failure of the server never fails a call. The server is not trusted: each value begins with a MAC of its record,
+    which has the key, the length, the facts and the vector; one that is not right is a miss. `clear` begins a new generation, whose name is a part of every key. The
     name is on the same server and read together with vectors, so that no gateway reads a vector that another one has
     cleared. Vectors expire, so that the server may evict them first; the name of the generation does not.
 
     Args:
         url: of the server.
         setting: the name of the setting that the URL is from.
+        mac_key: at most 64 bytes, which all gateways have and the server has not.
         read_seconds: timeout of lookups.
         write_seconds: timeout of what stores vectors.
         pause: seconds without a question after failures.
@@ -60,11 +68,13 @@ class ValkeyVectors:
         self,
         url: str,
         setting: str,
+        mac_key: bytes,
         *,
         read_seconds: float = _READ_SECONDS,
         write_seconds: float = _WRITE_SECONDS,
         pause: float = PAUSE_SECONDS,
     ) -> None:
+        self._new_mac = blake2b(key=mac_key, digest_size=_TAG_BYTES).copy
         self._reading = ValkeyConnection(url, setting, patience=read_seconds)
         self._writing = ValkeyConnection(url, setting, patience=write_seconds)
         now = asyncio.get_running_loop().time
@@ -117,15 +127,15 @@ class ValkeyVectors:
         return {
             "server": self.name,
             "available": bool(memory) and not self._cannot_read.lasts(),
-            "bytes": int(memory.get(b"used_memory", 0)),
-            "most_bytes": int(memory.get(b"maxmemory", 0)),
+            "bytes": _number(memory.get(b"used_memory")),
+            "most_bytes": _number(memory.get(b"maxmemory")),
             **self.counts,
         }
 
     async def clear(self) -> None:
         """Begin a new generation for all gateways. The vectors of the old one are deleted in the background."""
         new = _new_generation()
-        await self._writing.command("SET", _GENERATION, new)
+        await self._ask(self._writing, ("SET", _GENERATION, new))
         self._generation = new
         self._pending.clear()
         self._pending_bytes = 0
@@ -158,9 +168,10 @@ class ValkeyVectors:
         try:
             generation = self._generation or await self._learn_generation()
             places = [_place(generation, key) for key in keys]
-            current, *values = await self._reading.command("MGET", _GENERATION, *places)
-            if current is None:  # the server lost its memory
-                current = await self._learn_generation()
+            (reply,) = await self._ask(self._reading, ("MGET", _GENERATION, *places))
+            first, *values = self._strings(reply, 1 + len(keys))
+            # Without a generation, the server lost its memory.
+            current = await self._learn_generation() if first is None else self._named(first)
         except StoreFailed as error:
             self._cannot_read.failed(error)
             return {}
@@ -168,16 +179,57 @@ class ValkeyVectors:
         if current != generation:
             self._begin(current)
             return {}
-        found = ((key, data and read_record(data, key)) for key, data in zip(keys, values, strict=True))
+        found = ((key, data and self._opened(data, key)) for key, data in zip(keys, values, strict=True))
         return {key: vector for key, vector in found if vector}
+
+    def _tag(self, record: bytes) -> bytes:
+        mac = self._new_mac()
+        mac.update(record)
+        return mac.digest()
+
+    def _opened(self, data: bytes, key: bytes) -> CachedVector | None:
+        """The vector; `None` if no gateway with this secret key stored it under this key."""
+        record = data[_TAG_BYTES:]
+        return read_record(record, key) if hmac.compare_digest(data[:_TAG_BYTES], self._tag(record)) else None
+
+    async def _ask(self, connection: ValkeyConnection, *commands: tuple[Argument, ...]) -> Sequence[Any]:
+        """Execute commands. Raises: StoreFailed: one of them failed, or the reply could not be read."""
+        try:
+            return await connection.commands(commands)
+        except StoreFailed:
+            raise
+        except Exception as error:  # of any kind: the server decides what is parsed
+            raise self._odd_reply() from error
+
+    def _strings(self, reply: object, count: int | None = None) -> Sequence[bytes | None]:
+        """A reply that is a list of strings, or of nothing. Raises: StoreFailed: it is anything else."""
+        if not isinstance(reply, list) or (count is not None and len(reply) != count):
+            raise self._odd_reply()
+        if not all(one is None or isinstance(one, bytes) for one in reply):
+            raise self._odd_reply()
+        return reply
+
+    def _named(self, generation: object) -> bytes:
+        """A reply that is the name of a generation. Raises: StoreFailed: it is anything else."""
+        if isinstance(generation, bytes) and _GENERATION_NAME.fullmatch(generation):
+            return generation
+        raise self._odd_reply()
+
+    def _odd_reply(self) -> StoreFailed:
+        return StoreFailed(
+            f"The Valkey server {self.name} sent an unexpected reply.",
+            remedy="Check that it is Valkey, or Redis 6.2 or newer, and that only hubgate writes to this database number.",
+        )
 
     async def _learn_generation(self) -> bytes:
         """Read the generation. If the server has none, it gets the one that this gateway knows, or a new one."""
         mine = self._generation or _new_generation()
-        _, current = await self._reading.commands([("SET", _GENERATION, mine, "NX"), ("GET", _GENERATION)])
+        asked = (("SET", _GENERATION, mine, "NX"), ("GET", _GENERATION))
+        _, reply = await self._ask(self._reading, *asked)
+        current = self._named(reply)
         if self._generation is None:
             self._generation = current
-        return bytes(current)
+        return current
 
     def _begin(self, generation: bytes) -> None:
         self._generation = generation
@@ -203,8 +255,11 @@ class ValkeyVectors:
             )
 
     async def _memory(self) -> dict[bytes, bytes]:
-        lines = bytes(await self._writing.command("INFO", "memory")).splitlines()
-        return {name: value for name, colon, value in (line.partition(b":") for line in lines) if colon}
+        (reply,) = await self._ask(self._writing, ("INFO", "memory"))
+        if not isinstance(reply, bytes):
+            raise self._odd_reply()
+        parts = (line.partition(b":") for line in reply.splitlines())
+        return {name: value for name, colon, value in parts if colon}
 
     async def _write(self) -> None:
         """Write until nothing is pending."""
@@ -224,9 +279,12 @@ class ValkeyVectors:
 
     async def _write_batch(self, batch: Mapping[bytes, CachedVector]) -> None:
         generation = self._generation or await self._learn_generation()
-        await self._writing.commands(
-            ("SET", _place(generation, key), data, "EX", _KEPT_SECONDS)
-            for key, data in records_of(batch).items()
+        await self._ask(
+            self._writing,
+            *(
+                ("SET", _place(generation, key), self._tag(record) + record, "EX", _KEPT_SECONDS)
+                for key, record in records_of(batch).items()
+            ),
         )
 
     def _next_batch(self) -> Mapping[bytes, CachedVector]:
@@ -243,18 +301,25 @@ class ValkeyVectors:
         try:
             cursor = b"0"
             while True:
-                cursor, places = await self._writing.command(
-                    "SCAN", cursor, "MATCH", KEY_PREFIX + b"v:*", "COUNT", _KEYS_PER_STEP
-                )
+                step = ("SCAN", cursor, "MATCH", KEY_PREFIX + b"v:*", "COUNT", _KEYS_PER_STEP)
+                (reply,) = await self._ask(self._writing, step)
+                if not isinstance(reply, list) or len(reply) != 2 or not isinstance(reply[0], bytes):
+                    raise self._odd_reply()
+                cursor, places = reply[0], self._strings(reply[1])
                 current = _place(self._generation or b"", b"")
-                if old := [place for place in places if not place.startswith(current)]:
-                    await self._writing.command("UNLINK", *old)
+                if old := [place for place in places if place and not place.startswith(current)]:
+                    await self._ask(self._writing, ("UNLINK", *old))
                 if cursor == b"0":
                     break
         except StoreFailed as error:
             _log.info("the vectors of a cleared cache are left to expire: %s", error)
         finally:
             self._cleaner = None
+
+
+def _number(value: bytes | None) -> int:
+    """A number of the server's report; 0 if it is none."""
+    return int(value) if value is not None and value.isdigit() and len(value) < 20 else 0
 
 
 def _new_generation() -> bytes:
