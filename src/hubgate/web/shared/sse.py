@@ -193,15 +193,16 @@ async def _send_parts(
             if body := encoder.encode(payloads):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         return encoder.finish()
-    except HubgateError as error:
-        failed = error
+    except HubgateError as error:  # in no other variable: its traceback would keep it alive
+        context.cause = error.cause
+        return encoder.encode_error(error)
     except asyncio.CancelledError:
         if context.client_left or not (task := asyncio.current_task()):
             raise
         task.uncancel()  # the drain period of a stop is over
-        failed = stopping()
-    context.cause = failed.cause
-    return encoder.encode_error(failed)
+        stop = stopping()
+        context.cause = stop.cause
+        return encoder.encode_error(stop)
 
 
 def _on_one_line(payload: bytes) -> bytes:
