@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from hubgate.core.off_loop import off_loop
@@ -28,14 +28,19 @@ _VERSIONS = {
 }
 
 
-async def handle_chat(exchange: Exchange, fields: Fields, version: int) -> None:
+def handle_chat(exchange: Exchange, fields: Fields, version: int) -> Awaitable[None]:
     of_version = _VERSIONS[version]
     is_streamed = fields.flag("stream")
     call = Chat(fields=of_version.read(fields), context=exchange.context.call_context())
+    return (_stream if is_streamed else _respond)(exchange, call, of_version)
+
+
+async def _respond(exchange: Exchange, call: Chat, version: _Version) -> None:
+    body = (await generate(exchange, call)).body
     reply_id, prompt = exchange.context.request_id, call.fields["messages"]
-    if is_streamed:
-        encoder = of_version.encoder(reply_id, prompt)
-        await exchange.send_stream(await stream(exchange, call), encoder, of_version.stream_type)
-    else:
-        body = (await generate(exchange, call)).body
-        await exchange.respond(await off_loop(len(body), of_version.render, body, reply_id, prompt))
+    await exchange.respond(await off_loop(len(body) + len(prompt), version.render, body, reply_id, prompt))
+
+
+async def _stream(exchange: Exchange, call: Chat, version: _Version) -> None:
+    encoder = version.encoder(exchange.context.request_id, call.fields["messages"])
+    await exchange.send_stream(await stream(exchange, call), encoder, version.stream_type)

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from hubgate.core.off_loop import LARGE_BYTES
 from hubgate.core.transcoding import decode_reply
 from hubgate.core.transcoding.objects import Usage
 from hubgate.web.shared.chat_reply import CHAT_REPLY, Choice, Message, ToolCall
@@ -65,9 +66,10 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 
 def estimate(prompt: bytes, written: str) -> Usage:
-    without_spaces_and_escapes = msgspec.json.encode(msgspec.json.decode(prompt)).decode()
+    if len(prompt) <= LARGE_BYTES:  # without spaces and escapes; a larger one would take too long
+        prompt = msgspec.json.encode(msgspec.json.decode(prompt))
     return Usage(
-        estimate_tokens((without_spaces_and_escapes,)),
+        estimate_tokens((prompt.decode(errors="replace"),)),
         estimate_tokens((written,)) if written else 0,
         estimated=True,
     )

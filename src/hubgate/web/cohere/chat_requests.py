@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from hubgate.core.off_loop import LARGE_BYTES
 from hubgate.domain.errors import InvalidRequest
-from hubgate.web.shared.generation import Fields
+from hubgate.web.shared.generation import Fields, decode_items
 
 _RENAMED = {"p": "top_p", "k": "top_k", "stop_sequences": "stop"}
 _TOOL_CHOICES = {"REQUIRED": "required", "NONE": "none"}
@@ -29,6 +30,8 @@ _UNSUPPORTED = {
     "raw_prompting": "Omit it, or use /v1/completions.",
 }
 _TRANSLATED = frozenset({*_IGNORED, *_UNSUPPORTED, *_RENAMED, "safety_mode", "response_format"})
+_NULL = b"null"
+_EMPTY = frozenset({b'""', b"[]", b"{}", b"false", b"0"})
 _TOOL_FIELDS = frozenset({"strict_tools", "tools", "tool_choice"})
 
 
@@ -68,11 +71,11 @@ def fields_of_v2(fields: Fields) -> dict[str, bytes]:
 
 def fields_of_v1(fields: Fields) -> dict[str, bytes]:
     message, preamble = fields.take("message", str), fields.take("preamble", str)
-    history: list[_Turn] = fields.take("chat_history", list[_Turn]) or []
+    history: list[_Turn] = fields.take_items("chat_history", _Turn) or []
     if not message:
         raise InvalidRequest("[message] is required.", remedy="Send the user's message as a string.")
     for name in ("tools", "tool_results"):
-        if fields.take(name):
+        if _is_given(fields, name):
             raise InvalidRequest(f"[{name}] is not supported here.", remedy="Use /v2/chat, which has tools.")
     fields.take("force_single_step")  # concerns only tools
     _translate(fields)
@@ -88,13 +91,13 @@ def _translate(fields: Fields) -> None:
     if _TRANSLATED.isdisjoint(fields.rest):
         return
     for name in _IGNORED:
-        fields.take(name)
+        fields.rest.pop(name, None)
     if fields.take("safety_mode", Literal["CONTEXTUAL", "STRICT", "OFF", "NONE"]) == "STRICT":
         raise InvalidRequest(
             "[safety_mode] cannot be STRICT: only Cohere's models have safety modes.", remedy="Omit it."
         )
     for name, remedy in _UNSUPPORTED.items():
-        if fields.take(name):
+        if _is_given(fields, name):
             raise InvalidRequest(f"[{name}] is not supported here.", remedy=remedy)
     if fields.rest.get("k") == b"0":  # Cohere's word for "off"
         del fields.rest["k"]
@@ -106,6 +109,13 @@ def _translate(fields: Fields) -> None:
         fields.rest["response_format"] = msgspec.json.encode(_response_format(form))
 
 
+def _is_given(fields: Fields, name: str) -> bool:
+    """Whether a field has a value other than an empty one. A large value is not decoded."""
+    if len(fields.rest.get(name, b"")) > LARGE_BYTES:
+        return True
+    return bool(fields.take(name))
+
+
 def _response_format(form: _ResponseFormat) -> dict[str, Any]:
     schema = form.json_schema or form.schema
     if schema is None:
@@ -114,7 +124,7 @@ def _response_format(form: _ResponseFormat) -> dict[str, Any]:
 
 
 def _translate_tools(fields: Fields) -> None:
-    strict, tools = fields.flag("strict_tools"), fields.take("tools", list[dict[str, Any]])
+    strict, tools = fields.flag("strict_tools"), fields.take_items("tools", dict[str, Any])
     if tools and strict:
         tools = [{**tool, "function": {**tool.get("function", {}), "strict": True}} for tool in tools]
     if tools is not None:
@@ -133,7 +143,7 @@ def _are_plain(messages: bytes) -> bool:
 
 
 def _translated_messages(fields: Fields) -> bytes:
-    messages = fields.take("messages", list[dict[str, Any]])
+    messages = fields.take_items("messages", dict[str, msgspec.Raw])
     if not messages:
         raise InvalidRequest(
             "[messages] must be a list of messages.",
@@ -142,18 +152,15 @@ def _translated_messages(fields: Fields) -> bytes:
     return msgspec.json.encode([_message(message) for message in messages])
 
 
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
+def _message(message: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
     """A message of version 2. Reasoning, plans and citations of earlier replies are not sent back."""
-    plan = message.get("tool_plan")
-    kept = {
-        name: value
-        for name, value in message.items()
-        if name not in {"tool_plan", "citations", "content"} and value is not None
-    }
-    content = message.get("content")
-    if isinstance(content, list):
-        content = _content(content)
-    return {**kept, "content": plan if content is None and plan else content}
+    given: dict[str, Any] = {name: value for name, value in message.items() if bytes(value) != _NULL}
+    plan, content = given.pop("tool_plan", None), given.pop("content", None)
+    given.pop("citations", None)
+    if content is not None and bytes(content).startswith(b"["):
+        content = _content(decode_items(bytes(content), Any, "content"))
+    has_plan = content is None and plan is not None and bytes(plan) not in _EMPTY
+    return {**given, "content": plan if has_plan else content}
 
 
 def _content(parts: Iterable[Any]) -> str | list[Any]:

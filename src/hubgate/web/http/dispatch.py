@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache, partial
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route, Router
 
+from hubgate.core.off_loop import LARGE_BYTES, off_loop, outlasting
 from hubgate.domain.errors import NotFound
 from hubgate.service.cluster.gates import Gates
 from hubgate.service.keys.shared_limits import SharedKeyLimits
@@ -74,7 +76,8 @@ class Dispatch:
         key = context.key
         if key is not None and key.is_limited:
             await self._limits.admit(key, context.started)
-        await call(body=await read_body(receive))
+        body = await read_body(receive)
+        await (call(body=body) if len(body) <= LARGE_BYTES else await _begin_off_loop(call, body))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, allowed: set[str]) -> None:
         """Find the handler with Starlette's router. `allowed` are methods that are allowed besides its own."""
@@ -95,6 +98,27 @@ class Dispatch:
         """Every method that the router serves at this path."""
         routes = (r for r in self.routes if isinstance(r, Route) and r.matches(scope)[0] is not Match.NONE)
         return {method for route in routes for method in route.methods or ()}
+
+
+async def _begin_off_loop(call: Callable[..., Awaitable[None]], body: bytes) -> Awaitable[None]:
+    """Let a handler read a large body in a thread; what it returns is awaited here."""
+    begun = asyncio.ensure_future(off_loop(len(body), _begin, call, body))
+    try:
+        return await outlasting(begun)
+    except asyncio.CancelledError:
+        begun.add_done_callback(_discard)
+        raise
+
+
+def _begin(call: Callable[..., Awaitable[None]], body: bytes) -> Awaitable[None]:
+    """An executor calls no coroutine function, but this one."""
+    return call(body=body)
+
+
+def _discard(begun: asyncio.Future[Awaitable[None]]) -> None:
+    """Close what nobody awaits: Python would warn of it."""
+    if not begun.cancelled() and begun.exception() is None and asyncio.iscoroutine(call := begun.result()):
+        call.close()
 
 
 class _Node:

@@ -26,7 +26,11 @@ MAX_REMEMBERED_PATH = 200
 """What was found for a path is remembered, unless the path is longer."""
 
 Handler: TypeAlias = Callable[..., Awaitable[None]]
-"""Gets the scope, the body and `send`; the path's parameters are keyword arguments."""
+"""Gets the scope, the body and `send`; the path's parameters are keyword arguments.
+
+With a large body it is called in a thread, so one that reads its body in Python, not only with a decoder, does so before
+it returns what is awaited.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

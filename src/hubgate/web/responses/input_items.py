@@ -17,7 +17,7 @@ REASONING_ID = "rs_"
 """How the ids of reasoning items begin."""
 
 
-class Part(msgspec.Struct):
+class Part(msgspec.Struct, gc=False):
     """A part of the content of a message, or of the output of a tool."""
 
     type: str
@@ -31,7 +31,7 @@ class Part(msgspec.Struct):
 Content: TypeAlias = str | list[Part]
 
 
-class Item(msgspec.Struct):
+class Item(msgspec.Struct, gc=False):
     """An item of any type; fields of other types are ignored."""
 
     type: str | None = None

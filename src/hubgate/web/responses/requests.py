@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from hubgate.core.off_loop import LARGE_BYTES
 from hubgate.domain.calls import Chat, Context
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.responses.input_items import Item, messages_of
@@ -50,7 +51,7 @@ _UNLIKE_CHAT = frozenset({*_REFUSED, "background", "reasoning", *_CONVERTED, *_W
 _TEXT_TYPE = msgspec.Raw(b'"text"')
 
 
-class _Tool(msgspec.Struct):
+class _Tool(msgspec.Struct, gc=False):
     type: str
     name: str | None = None
     description: str | None = None
@@ -58,7 +59,7 @@ class _Tool(msgspec.Struct):
     strict: bool | None = None
 
 
-class _Named(msgspec.Struct):
+class _Named(msgspec.Struct, gc=False):
     name: str | None = None
 
 
@@ -84,7 +85,6 @@ class _Reasoning(msgspec.Struct):
 
 
 _INPUT = str | list[Item]
-_TOOLS = list[_Tool]
 _CHOICE = Literal["none", "auto", "required"] | _ToolChoice
 
 
@@ -125,8 +125,13 @@ def parse_request(fields: Fields, context: Context) -> ResponseRequest:
 
 def _input(fields: Fields) -> str | list[Item]:
     # To find the decoder of a union takes longer than to decode a text.
-    is_text = fields.rest.get("input", b"").startswith(b'"')
-    given: str | list[Item] | None = fields.take("input", str if is_text else _INPUT)
+    raw = fields.rest.get("input", b"")
+    is_large_list = len(raw) > LARGE_BYTES and raw.startswith(b"[")
+    given: str | list[Item] | None
+    if is_large_list:
+        given = fields.take_items("input", Item)
+    else:
+        given = fields.take("input", str if raw.startswith(b'"') else _INPUT)
     if given is None:
         raise InvalidRequest("[input] is required.", remedy="Send a string, or a list of items.")
     return given
@@ -158,7 +163,7 @@ def _converted(fields: Fields, reasoning: _Reasoning) -> dict[str, bytes]:
 
 
 def _tools(fields: Fields) -> dict[str, object]:
-    tools: list[_Tool] = fields.take("tools", _TOOLS) or []
+    tools: list[_Tool] = fields.take_items("tools", _Tool) or []
     choice: str | _ToolChoice | None = fields.take("tool_choice", _CHOICE)
     for index, tool in enumerate(tools):
         if tool.type != "function" or not tool.name:

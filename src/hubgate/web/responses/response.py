@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from hubgate.core.off_loop import LARGE_BYTES
 from hubgate.web.shared.chat_reply import ChatUsage
 
 _PREFIX = "resp_"
@@ -53,10 +54,18 @@ _DEFAULT_REST = _rest(_FIXED)
 
 
 def rest_of_response(request: Mapping[str, bytes]) -> bytes:
-    """The JSON of a response after its `Response`: the fields that only its request decides."""
+    """The JSON of a response after its `Response`: the fields that only its request decides.
+
+    A stream repeats them three times, so those beyond a megabyte in total have their default instead.
+    """
     if _REPEATED.keys().isdisjoint(request):
         return _DEFAULT_REST
-    repeated = {name: msgspec.Raw(raw) for name, raw in request.items() if name in _REPEATED}
+    repeated: dict[str, msgspec.Raw] = {}
+    size = 0
+    for name, raw in request.items():
+        if name in _REPEATED and size + len(raw) <= LARGE_BYTES:
+            size += len(raw)
+            repeated[name] = msgspec.Raw(raw)
     return _rest({**_FIXED, **repeated})
 
 

@@ -59,7 +59,9 @@ async def missing(request: Request) -> HttpResponse:
 async def _respond(exchange: Exchange, request: ResponseRequest) -> None:
     generated = await generate(exchange, request.call)
     response = new_response(exchange.endpoint.name)
-    await exchange.respond(await off_loop(len(generated.body), _whole, response, generated, request))
+    await exchange.respond(
+        await off_loop(len(generated.body) + len(request.rest), _whole, response, generated, request)
+    )
 
 
 def _whole(response: Response, generated: Generated, request: ResponseRequest) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from hubgate.core.generation import ManagedStream
+from hubgate.core.off_loop import LARGE_BYTES
 from hubgate.core.transcoding import Label
 from hubgate.domain.calls import Chat, Generated, GenerationCall
 from hubgate.domain.endpoint import Endpoint, Task
@@ -46,19 +47,44 @@ class Fields:
             InvalidRequest: it is not of the type `kind`.
         """
         raw = self.rest.pop(name, None)
-        if raw is None:
-            return None
-        try:
-            return _decoder(kind).decode(raw)
-        except msgspec.ValidationError as error:
-            raise InvalidRequest(validation_message(error, kind, field=name)) from None
-        except UnicodeDecodeError:
-            raise InvalidRequest(f"[{name}] is not valid UTF-8.") from None
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise InvalidRequest(f"[{name}] is not valid JSON: {error}.") from None
+        return None if raw is None else decode_field(raw, kind, name)
+
+    def take_items(self, name: str, kind: Any) -> list[Any] | None:
+        """`take` for a list of items of this type: see `decode_items`."""
+        raw = self.rest.pop(name, None)
+        return None if raw is None else decode_items(raw, kind, name)
 
     def flag(self, name: str) -> bool:
         return name in self.rest and bool(self.take(name, bool))
+
+
+def decode_field(raw: bytes, kind: Any, name: str) -> Any:
+    """Decode a field.
+
+    Raises:
+        InvalidRequest: it is not of the type `kind`.
+    """
+    try:
+        return _decoder(kind).decode(raw)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(validation_message(error, kind, field=name)) from None
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"[{name}] is not valid UTF-8.") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(f"[{name}] is not valid JSON: {error}.") from None
+
+
+def decode_items(raw: bytes, kind: Any, name: str) -> list[Any]:
+    """Decode a list. The items of a large one are decoded one by one: even in a thread, the parser holds the GIL.
+
+    Raises:
+        InvalidRequest: it is not a list, or an item is not of the type `kind`.
+    """
+    if len(raw) <= LARGE_BYTES:
+        items: list[Any] = decode_field(raw, list[kind], name)
+        return items
+    parts = decode_field(raw, list[msgspec.Raw], name)
+    return [decode_field(part, kind, f"{name}[{index}]") for index, part in enumerate(parts)]
 
 
 @functools.cache
