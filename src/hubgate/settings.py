@@ -48,6 +48,8 @@ class Settings:
     max_total_body_bytes: int = 256 * 1024 * 1024
     """For all requests in flight together."""
     max_connections: int = 1024
+    max_pending_per_address: int = 256
+    """Connections of one address that owe a head, or a body without a known key."""
     max_reply_bytes: int = 16 * 1024 * 1024
     cache_bytes: int = 1 << 30
     log_level: str = "info"
@@ -145,6 +147,7 @@ class Settings:
             max_body_bytes=_max_body_bytes(env),
             max_total_body_bytes=_total_body_bytes(env),
             max_connections=_integer(env, "HUBGATE_MAX_CONNECTIONS", 1024, 1, 1_000_000),
+            max_pending_per_address=_integer(env, "HUBGATE_MAX_PENDING_PER_ADDRESS", 256, 1, 1_000_000),
             max_reply_bytes=_integer(env, "HUBGATE_MAX_REPLY_BYTES", 16 * 1024 * 1024, 1 << 20, 1 << 30),
             cache_bytes=_cache_bytes(env),
             log_level=_log_level(env),

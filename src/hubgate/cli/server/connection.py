@@ -21,9 +21,12 @@ from hubgate.core.traffic.outbox import Outbox
 from hubgate.web.http.body import ARRIVED, BROKEN, EXCESS, SLOW
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import uvicorn
     from uvicorn.server import ServerState
 
+    from hubgate.cli.server.addresses import Addresses
     from hubgate.web.http.asgi import AsgiApp, Scope
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
@@ -49,6 +52,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_addresses",
         "_app",
         "_body_bytes",
         "_body_since",
@@ -91,6 +95,8 @@ class Connection(asyncio.Protocol):
     """Max time for a whole body."""
     last_request_seconds = 1.0
     """When hubgate stops: from then until the first byte of a new connection's request."""
+    pending_seconds = 1.0
+    """After this time, a client that owes a head, or a body without a known key, may be closed for another client."""
     body_bytes_a_second = 4096
     """Min transfer rate of a body after the first `stall_seconds`."""
 
@@ -104,7 +110,10 @@ class Connection(asyncio.Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],  # noqa: ARG002 - of `lifespan`, which is not supported
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        addresses: Addresses | None = None,
     ) -> None:
+        self._addresses = addresses
         self._app: AsgiApp = cast("AsgiApp", config.loaded_app)
         self._max_connections = config.limit_concurrency
         self._keep_alive_seconds = config.timeout_keep_alive
@@ -142,6 +151,8 @@ class Connection(asyncio.Protocol):
         self._client, self._local = _address(transport, "peername"), _address(transport, "sockname")
         connections = cast("set[Any]", self._state.connections)
         connections.add(self)
+        if self._addresses is not None and self._addresses.add(self._host):
+            self._bound_address(self._addresses.most_pending)
         if self._max_connections is not None and len(connections) > self._max_connections:
             self._excess = not self._make_room()
             if self._excess and len(connections) > self._max_connections + EXCESS_CONNECTIONS:
@@ -150,6 +161,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._timer.cancel()
+        if self._addresses is not None:
+            self._addresses.remove(self._host)
         cast("set[Any]", self._state.connections).discard(self)
         self._parser = None  # which refers to this object
         self.resume_writing()
@@ -396,15 +409,49 @@ class Connection(asyncio.Protocol):
             self._reading.end_body(fault)
 
     def _make_room(self) -> bool:
-        """Close the connection that has been idle the longest; `False` if none is idle."""
-        idle = {
-            one._idle_since: one  # noqa: SLF001 - of this class
-            for one in self._state.connections
-            if isinstance(one, Connection) and one._is_idle()  # noqa: SLF001
-        }
-        if idle:
-            idle[min(idle)].close()
-        return bool(idle)
+        """Close a connection for this one; `False` if there is none to close.
+
+        First the one that has been pending the longest, then the one that has been idle the longest. Many that are
+        pending for a moment only are no crowd of clients, which send their requests at once.
+        """
+        others = [one for one in self._all() if one is not self]
+        pending = [one for one in others if one._is_pending()]  # noqa: SLF001 - of this class, as below
+        oldest = min(pending, key=_pending_since, default=None)
+        idle = min((one for one in others if one._is_idle()), key=_idle_since, default=None)  # noqa: SLF001
+        if oldest is not None:
+            is_old = self._loop.time() - _pending_since(oldest) >= self.pending_seconds
+            if is_old or (idle is None and len(pending) > (self._max_connections or 0) // 4):
+                oldest.transport.abort()
+                return True
+        if idle is not None:
+            idle.close()
+        return idle is not None
+
+    def _bound_address(self, most: int) -> None:
+        """Close the connections of this address that have been pending the longest, but for `most`."""
+        same = (one for one in self._all() if one._host == self._host)  # noqa: SLF001
+        pending = sorted((one for one in same if one._is_pending()), key=_pending_since)  # noqa: SLF001
+        for one in pending[: max(0, len(pending) - most)]:
+            one.transport.abort()
+
+    def _all(self) -> Iterable[Connection]:
+        return (one for one in self._state.connections if isinstance(one, Connection))
+
+    @property
+    def _host(self) -> str:
+        return self._client[0] if self._client else ""
+
+    def _is_pending(self) -> bool:
+        """Whether the client owes a head, or a body without a known key."""
+        if self._excess or self.transport.is_closing():
+            return False
+        if self._owed == _HEAD:
+            return self._responding is None
+        reading = self._reading
+        if self._owed != _BODY or reading is None or reading is not self._responding:
+            return False
+        context = reading.scope.get("hubgate.context")
+        return context is not None and context.key is None
 
     def _is_idle(self) -> bool:
         """Whether the client may send another request, and has sent nothing of it."""
@@ -427,6 +474,14 @@ class Connection(asyncio.Protocol):
     def _close_unused(self) -> None:
         if not self._served and not self._unread:
             self.close()
+
+
+def _pending_since(one: Connection) -> float:
+    return one._since if one._owed == _HEAD else one._body_since  # noqa: SLF001 - of this module
+
+
+def _idle_since(one: Connection) -> float:
+    return one._idle_since  # noqa: SLF001 - of this module
 
 
 def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:

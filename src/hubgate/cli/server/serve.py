@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
 from hubgate import __version__
 from hubgate.cli.memory import return_large_blocks, tune_for_requests
+from hubgate.cli.server.addresses import Addresses
 from hubgate.cli.server.connection import EXCESS_CONNECTIONS, Connection
 from hubgate.cli.server.draining import DrainingServer
 from hubgate.cli.server.process import allow_open_files, log_to_stderr, say_stopped
@@ -57,9 +59,10 @@ async def serve(
             if shared is not None:
                 gate.access.admit_cli(shared.cli_key)
                 sockets.append(stack.enter_context(join(settings.host, shared.shared_port)))
+            addresses = Addresses(settings.max_pending_per_address, settings.trusted_proxies)
             config = uvicorn.Config(
                 gate.app,
-                http=Connection,
+                http=cast("type[asyncio.Protocol]", partial(Connection, addresses=addresses)),
                 ws="none",
                 lifespan="off",
                 access_log=False,
