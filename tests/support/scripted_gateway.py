@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +22,7 @@ from hubgate.service.batches.files import Files
 from hubgate.service.batches.folder import FilesFolder
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
+from hubgate.service.inference.rate_limits import RateLimits
 from hubgate.service.keys.access import Access
 from hubgate.service.keys.credentials import read_credentials
 from hubgate.service.metrics import Meter
@@ -184,7 +186,7 @@ class Script:
 
 class _MinimalPipelines(Pipelines):
     def __init__(self) -> None:
-        pass
+        self.limits = RateLimits(time.monotonic)
 
     def build(self, target: Target, model: Model) -> Pipeline:
         endpoint = target.endpoint

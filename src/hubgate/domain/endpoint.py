@@ -432,6 +432,8 @@ class Target:
     """Of the stored endpoint that this one is based on. Each change adds one."""
     changed: str | None = field(default=None, compare=False)
     """Why calls are refused: another model is running. `None` again once an operator accepts it."""
+    limit: str | None = field(default=None, compare=False)
+    """The identity of its rate limit, kept when the numbers or the token change; `None` if an earlier version stored it."""
 
     @property
     def first_token(self) -> Secret | None:

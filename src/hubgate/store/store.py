@@ -119,7 +119,7 @@ class SqlStore:
         def work(connection: Connection) -> list[Target]:
             rows = connection.execute(select(endpoints).order_by(endpoints.c.name))
             return [
-                Target(endpoint, self._tokens.open(row), row.version, row.changed)
+                Target(endpoint, self._tokens.open(row), row.version, row.changed, row.limit_id)
                 for row in rows
                 if (endpoint := _endpoint(row)) is not None
             ]
@@ -138,7 +138,7 @@ class SqlStore:
             found = None if row is None else _endpoint(row)
             if row is None or found is None:
                 raise EndpointNotFound(name)
-            return Target(found, self._tokens.open(row), row.version, row.changed)
+            return Target(found, self._tokens.open(row), row.version, row.changed, row.limit_id)
 
         return await self._database.do(work)
 
@@ -393,7 +393,7 @@ def _destination(endpoint: Endpoint) -> tuple[object, ...]:
 def _settings(target: Target) -> dict[str, Any]:
     endpoint = target.endpoint
     settings = msgspec.json.encode(endpoint).decode()
-    return {"name": endpoint.name, "settings": settings, "changed": target.changed}
+    return {"name": endpoint.name, "settings": settings, "changed": target.changed, "limit_id": target.limit}
 
 
 def _endpoint(row: Row[Any]) -> Endpoint | None:

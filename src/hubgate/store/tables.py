@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0020"
+REVISION = "0021"
 """The newest migration."""
 OLDEST_ABLE = "0009"
 """The oldest revision whose version of hubgate works with these tables. A migration that only adds keeps it."""
@@ -46,6 +46,7 @@ endpoints = Table(
     Column("version", BigInteger, nullable=False, server_default="1"),  # counts the changes of this row
     Column("changed", Text),  # why calls are refused: another model is running
     Column("looked_at", Double),  # when a gateway that started last checked which model is running
+    Column("limit_id", String(8)),  # which rate limit it has, whatever its numbers and its token are now
 )
 
 keys = Table(

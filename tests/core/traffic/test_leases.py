@@ -14,7 +14,7 @@ from servers.lua_valkey import LuaValkey
 from virtual_time import now, run
 
 from hubgate.core.traffic.leases import SharedLeases
-from hubgate.core.traffic.rate_limiter import RateLimiter
+from hubgate.core.traffic.rate_limiter import LimitNumbers, RateLimiter
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.store.valkey.leases import ValkeyLeases
 from hubgate.store.valkey.permits import ValkeyPermits
@@ -152,6 +152,33 @@ def test_only_the_first_call_after_a_while_waits_for_an_answer() -> None:
         assert [waited for waited, _ in waits] == [True, False, False, True, False]
         await asyncio.sleep(20)
         assert "{hg}:lease:limit" not in {key for key, stored in server.hashes.items() if stored}
+        await close(opened)
+
+    run(main())
+
+
+def test_changed_limit_never_doubles_what_is_in_flight() -> None:
+    async def main() -> None:
+        opened = await gateways(LuaValkey(latency=0.002), 12)
+        start = now()
+        busy = [each.calls(20, start, start + 40) for each in opened]
+
+        async def change() -> None:
+            for number in range(15):
+                await asyncio.sleep(2)
+                limit = 6 if number % 2 == 0 else 12
+                for each in opened[:2]:  # the third does not know yet
+                    lease = each.limiter.request_lease
+                    assert lease is not None
+                    lease.set_total(limit)
+                    each.limiter.set_numbers(LimitNumbers(), request_lease=lease)
+
+        await asyncio.gather(change(), *busy)
+        assert 6 <= opened[0].upstream.most <= 12
+        for each in opened:
+            each.limiter.set_numbers(LimitNumbers())
+        await asyncio.gather(*(each.calls(20, now(), now() + 1) for each in opened))
+        assert opened[0].upstream.most == 60
         await close(opened)
 
     run(main())

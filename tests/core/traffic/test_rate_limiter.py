@@ -13,7 +13,7 @@ from slow_server import SlowServer, max_per_minute
 from virtual_time import now, run
 
 from hubgate.core.traffic.permits import Permit
-from hubgate.core.traffic.rate_limiter import RateLimiter
+from hubgate.core.traffic.rate_limiter import LimitNumbers, RateLimiter
 
 
 async def granted(limiter: RateLimiter, count: int, *, takes: float = 0.0) -> list[float]:
@@ -151,6 +151,91 @@ def test_server_never_receives_more_than_the_limit_in_60_seconds(
 
     run(main())
     assert max_per_minute(server.arrivals) <= limit
+
+
+@settings(max_examples=examples(20))
+@given(
+    seed=st.integers(0, 2**32),
+    limits=st.lists(st.tuples(st.sampled_from([1, 7, 60, 300]), st.sampled_from([1, 3, 60])), min_size=2),
+    every=st.sampled_from([0.5, 2.0, 30.0, 70.0]),
+)
+def test_changed_limit_admits_no_more_than_the_largest_in_60_seconds(
+    seed: int, limits: list[tuple[int, int]], every: float
+) -> None:
+    chance = random.Random(seed)
+    server = SlowServer(chance, chance.choice([0.0, 0.9, 20.0]))
+
+    async def ask(limiter: RateLimiter) -> None:
+        while True:
+            permit = await limiter.acquire()
+            try:
+                await server.answer(permit)
+            finally:
+                limiter.release(permit)
+
+    async def main() -> None:
+        rate, burst = limits[0]
+        limiter = RateLimiter(rate, burst=burst, clock=now)
+        asks = [asyncio.create_task(ask(limiter)) for _ in range(30)]
+        for rate, burst in limits:
+            limiter.set_numbers(LimitNumbers(requests_per_minute=rate, burst=burst))
+            await asyncio.sleep(every)
+        await asyncio.sleep(130)
+        for task in asks:
+            task.cancel()
+        await asyncio.gather(*asks, return_exceptions=True)
+        await asyncio.sleep(5)
+        last = sum(at >= now() - 65 for at in server.arrivals)
+        assert last >= limits[-1][0] / 3  # the new limit is used
+
+    run(main())
+    assert max_per_minute(server.arrivals) <= max(rate for rate, _ in limits)
+
+
+def test_lowered_limit_waits_for_all_earlier_requests_and_not_only_the_latest() -> None:
+    """The first reply takes 30 s, the second none: entries do not expire in the order of their grants."""
+
+    async def main() -> float:
+        limiter = RateLimiter(2, burst=2, clock=now)
+        slow = await sent(limiter)
+        (await sent(limiter)).reply_started()
+        limiter.set_numbers(LimitNumbers(requests_per_minute=1))
+        asyncio.get_running_loop().call_later(30, slow.reply_started)
+        await limiter.acquire()
+        return now()
+
+    assert run(main()) == pytest.approx(90.05)
+
+
+def test_changed_numbers_apply_to_what_is_in_flight_and_to_tokens() -> None:
+    async def main() -> list[float]:
+        limiter = RateLimiter(
+            6000, tokens_per_minute=1000, max_concurrent_requests=4, max_concurrent_texts=4, clock=now
+        )
+        held = []
+        for _ in range(3):
+            held.append(await sent(limiter))
+            limiter.fill(held[-1], texts=1, tokens=300)
+            held[-1].reply_started()
+        limiter.set_numbers(
+            LimitNumbers(requests_per_minute=6000, max_concurrent_requests=2, max_concurrent_texts=4)
+        )
+        assert limiter.counts_tokens is False
+        loop, times = asyncio.get_running_loop(), []
+        for seconds, permit in enumerate(held, start=1):
+            loop.call_later(seconds, limiter.release, permit)
+        permit = await limiter.acquire()
+        times.append(now())
+        limiter.fill(permit, texts=1, tokens=100)
+        permit.try_send()
+        permit.reply_started()
+        limiter.release(permit)
+        limiter.set_numbers(LimitNumbers(requests_per_minute=6000, tokens_per_minute=500))
+        await limiter.acquire(400)
+        times.append(now())
+        return times
+
+    assert run(main()) == pytest.approx([2.0, 60.07], abs=0.05)
 
 
 async def sent(limiter: RateLimiter) -> Permit:

@@ -16,7 +16,7 @@ from slow_server import max_per_minute
 from virtual_time import now, run
 
 from hubgate.core.traffic.permits import Permit
-from hubgate.core.traffic.rate_limiter import RateLimiter
+from hubgate.core.traffic.rate_limiter import LimitNumbers, RateLimiter
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.store.valkey.permits import ValkeyPermits
 
@@ -264,6 +264,28 @@ def test_server_clock_that_is_set_costs_two_seconds(seconds: float) -> None:
     run(main())
     assert max_per_minute(living[0].arrivals) <= 60
     assert used_in(living, 100, 160) >= 0.8
+
+
+@pytest.mark.parametrize("known", [3, 2], ids=["all know it", "one does not"])
+@pytest.mark.parametrize("rates", [(300, 120), (120, 300), (300, 299)])
+def test_changed_limit_admits_no_more_than_the_larger_of_both(rates: tuple[int, int], known: int) -> None:
+    """The limit is changed to and fro every 2 s, while the server is there and while it is away."""
+    server = LuaValkey(stalls=[(130.0, 170.0)])
+    living = gateways(server, rates[0], 3, callers=6)
+
+    async def change() -> None:
+        await asyncio.sleep(70)
+        for number in range(60):
+            for each in living[:known]:
+                each.limiter.set_numbers(LimitNumbers(requests_per_minute=rates[number % 2 == 0]))
+            await asyncio.sleep(2)
+
+    async def main() -> None:
+        await asyncio.gather(all_live(living, 200.0), change())
+
+    run(main())
+    assert max_per_minute(living[0].arrivals) <= max(rates)
+    assert used_in(living, 75, 125) * rates[0] >= 0.9 * min(rates)
 
 
 def test_slot_that_is_not_used_in_time_lapses() -> None:

@@ -44,7 +44,6 @@ class GenerationQueue:
         clock: Clock = time.monotonic,
     ) -> None:
         self._limiter = limiter
-        self.counts_tokens = limiter.counts_tokens
         """Whether a slot depends on the number of tokens."""
         self._places = ConcurrencyLimit(START_LIMIT) if places is None else places
         self._places.on_raise = self._start_dispatcher
@@ -69,6 +68,10 @@ class GenerationQueue:
     def limit(self) -> int:
         """Of slots."""
         return self._places.limit
+
+    @property
+    def counts_tokens(self) -> bool:
+        return self._limiter.counts_tokens
 
     @property
     def limiter(self) -> RateLimiter | Balancer:

@@ -55,7 +55,6 @@ class Balancer:
         self._patient = patient
         self._clock = clock
         self._by_limiter = {replica.limiter: replica for replica in replicas}
-        self.counts_tokens = any(replica.limiter.counts_tokens for replica in replicas)
         self._held: dict[Permit, Permit | None] = {}
         """For each permit that was granted, the one under which its request is sent now."""
         self._waiting: set[asyncio.Future[None]] = set()
@@ -79,6 +78,10 @@ class Balancer:
         return self._by_limiter[permit.limiter]
 
     # As a rate limiter
+
+    @property
+    def counts_tokens(self) -> bool:
+        return any(replica.limiter.counts_tokens for replica in self.replicas)
 
     async def acquire(self, tokens: int = 1, *, retry: bool = False) -> Permit:
         """Wait for a permit of any replica; a retry's is of the replica that its request was sent to."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import math
 from collections.abc import Callable
 from weakref import WeakSet
@@ -49,6 +50,8 @@ class SharedLeases:
         self.server = server
         self.limits = limits
         self.gateway = gateway
+        self.numbers = itertools.count(1)
+        """Of the questions of this gateway."""
         self._open: WeakSet[Lease] = WeakSet()
         self._renewing: asyncio.Task[None] | None = None
 
@@ -94,7 +97,6 @@ class Lease:
         """When the question was asked that was answered last."""
         self._asked_first = math.inf
         """When the first question was asked since the limit was not used."""
-        self._number = 0
         self._used_at = -math.inf
         self._asking: asyncio.Task[None] | None = None
         self.limit = 0
@@ -103,6 +105,15 @@ class Lease:
         """Returns what is held now."""
         self.on_change: Callable[[], None] = _ignore
         """Called when `limit` has changed."""
+
+    def set_total(self, limit: int) -> None:
+        """Divide another limit from now on. What is held may exceed it for a while."""
+        self._total = limit
+        self._apply()
+
+    def detach(self) -> None:
+        """Limit nothing from now on."""
+        self.held, self.on_change = int, _ignore
 
     def used(self) -> None:
         """Note that something of it is used."""
@@ -147,7 +158,6 @@ class Lease:
     async def _question(self, *, wants: bool) -> None:
         asked = self._clock()
         self._asked_first = min(self._asked_first, asked)
-        self._number += 1
         if not wants:
             self.limit = 0  # before the server may give it to others
             self._granted = 0
@@ -160,7 +170,7 @@ class Lease:
             wants=wants,
             known_gateways=self._shared.limits.contact.gateways,
             was_away=self._shared.limits.contact.was_away,
-            number=self._number,
+            number=next(self._shared.numbers),
         )
         try:
             granted = await self._shared.server.lease(question)
@@ -186,7 +196,7 @@ class Lease:
             return 0
         silent = self._clock() - max(self._granted_at, self._asked_first)
         if self._granted_at >= self._asked_first and silent < _VALID_SECONDS:
-            return self._granted
+            return min(self._granted, self._total)
         contact = self._shared.limits.contact
         if not contact.gateways or (silent >= DEAD and not contact.shares):
             return 0

@@ -8,6 +8,9 @@ Proof. Take the requests that the server reads within any 60 seconds [t, t + 60)
 last, at `g`. Every other one was granted before and still counts at `g`: its `e` is not before t, so it counts beyond
 t + 60, and t + 60 > g. So all of them are among those that count at `g`, and these never exceed the limit.
 
+The limit may be another one at each grant (`set_numbers`): at `g`, the requests that count do not exceed the limit at
+`g`. So no 60 seconds hold more than the largest limit in force within them. The same holds for tokens.
+
 `e` for a request that was sent at `s` (at most `_MAX_LEAD` after its grant: if connecting takes longer the permit has
 lapsed, and another one is acquired before anything is sent):
 
@@ -37,6 +40,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+import msgspec
+
 from hubgate.core.traffic.leases import Lease
 from hubgate.core.traffic.notices import Notice
 from hubgate.core.traffic.permits import MAX_STALL, WINDOW, LoggedRequest, Permit
@@ -63,6 +68,16 @@ _FEW = 32
 """Requests that are forgotten at once where only memory depends on it. After a pause, all would take long."""
 _MAX_PER_REQUEST = 1 << 40
 """More texts or tokens than one request ever carries."""
+
+
+class LimitNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of a rate limit: see `RateLimiter`."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrent_requests: int | None = None
+    max_concurrent_texts: int | None = None
+    burst: int = 1
 
 
 class RateLimiter:
@@ -105,7 +120,6 @@ class RateLimiter:
         self._requests = requests_per_minute or _UNLIMITED
         self._interval = 60 / requests_per_minute if requests_per_minute else 0.0
         self._burst_seconds = (burst - 1) * self._interval
-        self.counts_tokens = tokens_per_minute is not None
         self._tokens_per_minute, self._gateways = tokens_per_minute, gateways
         self._tokens = self._tokens_left = self._token_share()
         self._max_in_flight = self._requests_left = max_concurrent_requests or _UNLIMITED
@@ -129,19 +143,44 @@ class RateLimiter:
         self._timer: asyncio.TimerHandle | None = None
         if slots is not None:
             slots.on_change = self.serve
-        self._leases = tuple(lease for lease in (request_lease, text_lease) if lease is not None)
-        if request_lease is not None:
-            self._max_in_flight = self._requests_left = request_lease.limit
-            request_lease.held = lambda: self._max_in_flight - self._requests_left
-            request_lease.on_change = lambda: self._set_max_in_flight(request_lease.limit)
-        if text_lease is not None:
-            self._max_texts = self._texts_left = text_lease.limit
-            text_lease.held = lambda: self._max_texts - self._texts_left
-            text_lease.on_change = lambda: self._set_max_texts(text_lease.limit)
+        self.request_lease: Lease | None = None
+        self.text_lease: Lease | None = None
+        self._leases: tuple[Lease, ...] = ()
+        self._use_leases(request_lease, text_lease)
         self._pauses = pauses
         if pauses is not None:
             pauses.on_change = self._follow_pause
             self._follow_pause()
+
+    def set_numbers(
+        self, numbers: LimitNumbers, *, request_lease: Lease | None = None, text_lease: Lease | None = None
+    ) -> None:
+        """Go on with other numbers. All requests so far count as before, and what waits keeps its place.
+
+        A limiter without any limit per minute does not get one, because it has no log.
+        """
+        if self._slots is not None and numbers.requests_per_minute:
+            self._slots.set_numbers(numbers.requests_per_minute, numbers.burst)
+        elif numbers.requests_per_minute and self.log is not None:
+            interval = 60 / numbers.requests_per_minute
+            self._next_slot += interval - self._interval
+            self._requests, self._interval = numbers.requests_per_minute, interval
+            self._burst_seconds = (numbers.burst - 1) * interval
+            if self._reservation is not None:
+                self._reservation.set_rate(numbers.requests_per_minute)
+        if self.log is not None:
+            self._tokens_per_minute = numbers.tokens_per_minute
+            self._follow_token_share()
+        self._use_leases(request_lease, text_lease)
+        if request_lease is None:
+            self._set_max_in_flight(numbers.max_concurrent_requests or _UNLIMITED)
+        if text_lease is None:
+            self._set_max_texts(numbers.max_concurrent_texts or _UNLIMITED)
+        self.serve()
+
+    @property
+    def counts_tokens(self) -> bool:
+        return self._tokens_per_minute is not None
 
     async def acquire(self, tokens: int = 1, *, retry: bool = False) -> Permit:
         """Wait for a permit with room for at least one text of `tokens`.
@@ -243,6 +282,22 @@ class RateLimiter:
             self._slots.throttle(seconds, remaining)
         self.serve()
 
+    def _use_leases(self, requests: Lease | None, texts: Lease | None) -> None:
+        """Let leases limit what is in flight, in place of those before."""
+        for former in self._leases:
+            if former is not requests and former is not texts:
+                former.detach()
+        self.request_lease, self.text_lease = requests, texts
+        self._leases = tuple(lease for lease in (requests, texts) if lease is not None)
+        if requests is not None:
+            requests.held = lambda: self._max_in_flight - self._requests_left
+            requests.on_change = lambda: self._set_max_in_flight(requests.limit)
+            requests.on_change()
+        if texts is not None:
+            texts.held = lambda: self._max_texts - self._texts_left
+            texts.on_change = lambda: self._set_max_texts(texts.limit)
+            texts.on_change()
+
     def _set_max_in_flight(self, limit: int) -> None:
         """What is in flight may exceed it for a while."""
         self._requests_left += limit - self._max_in_flight
@@ -302,7 +357,7 @@ class RateLimiter:
             self._expire(now, _FEW)
         due = max(self._paused_until, self._next_slot - self._burst_seconds)
         if log and len(log) >= self._requests:
-            due = max(due, log[len(log) - self._requests].expires)
+            due = max(due, self._full_until(log, now))
         if log and tokens > self._tokens_left:
             due = max(due, self._room_at(log, tokens))
         if due <= now + _EARLY:
@@ -312,6 +367,13 @@ class RateLimiter:
             if self._slots is not None:
                 due = max(due, self._slots.due(now))
         return due
+
+    def _full_until(self, log: deque[LoggedRequest], now: float) -> float:
+        """When there may be room for a request. Entries leave the log in order, several if the limit was lowered."""
+        if len(log) > self._requests:
+            self._expire(now)
+        excess = len(log) - self._requests
+        return max(log[0].expires, log[excess].expires) if excess >= 0 else -math.inf
 
     def _room_at(self, log: Iterable[LoggedRequest], tokens: int) -> float:
         """When there is room for this number of tokens. Entries leave the log in order."""
@@ -358,6 +420,7 @@ class RateLimiter:
             future, tokens = next(iter(line.items()))
             retry = line is self._waiting_retries
             now = self.clock()
+            tokens = min(tokens, self._tokens)
             due = self._due(now, tokens, retry=retry)
             if due > now + _EARLY:
                 if due < math.inf:
@@ -386,12 +449,15 @@ class RateLimiter:
             return _UNLIMITED
         return max(1, self._tokens_per_minute // max(1, self._gateways()))
 
+    def _follow_token_share(self) -> None:
+        share = self._token_share()
+        self._tokens_left += share - self._tokens
+        self._tokens = share
+
     def _expire(self, now: float, most: int = _UNLIMITED) -> None:
         """Forget requests that do not count any more, at most this number of them."""
         if self._tokens_per_minute:
-            share = self._token_share()
-            self._tokens_left += share - self._tokens
-            self._tokens = share
+            self._follow_token_share()
         log = self.log
         while log and log[0].expires <= now and most > 0:
             logged = log.popleft()

@@ -38,7 +38,7 @@ class Reservation:
         *,
         permit_seconds: float,
     ) -> None:
-        self._size = max(1, requests_per_minute // _RESERVATIONS_PER_MINUTE)
+        self.set_rate(requests_per_minute)
         self._spent = deque(sorted(spent))
         self._save = save
         self._clock = clock
@@ -54,6 +54,10 @@ class Reservation:
         """Until when a permit may be granted. If that has passed, call `request`."""
         self._saving: asyncio.Task[None] | None = None
         self._on_ready: Callable[[], None] | None = None
+
+    def set_rate(self, requests_per_minute: int) -> None:
+        """Reserve as much as suits another rate from now on."""
+        self._size = max(1, requests_per_minute // _RESERVATIONS_PER_MINUTE)
 
     def request(self, on_ready: Callable[[], None]) -> None:
         """Call back as soon as a permit may be granted."""

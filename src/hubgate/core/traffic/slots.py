@@ -10,6 +10,10 @@ assumed: not that replies come, that a gateway lives, or that the upstream reads
 of b, a slot may be used up to b - 1 steps after its time, and steps are `WINDOW` / (R - b + 1): R - b + 1 slots and
 b - 1 that were late.
 
+Other numbers (`Slots.set_numbers`). Each slot is at least one step before the next, by the numbers of the gateway that
+took it. So without bursts, 60 seconds hold at most as many as the largest of the limits that were in force or that a
+gateway still knows. Slots of a former burst may add b - 1, once.
+
 Clocks. A gateway asks at its t0 and hears at its t1 that the server's time was T. So the server's T + d is between
 t0 + d and t1 + d of the gateway: it sends not before t1 + d, and not after t0 + d + late. A gateway that was stopped
 finds that its slots have lapsed, and asks again.
@@ -181,8 +185,7 @@ class Slots:
         self._shared = shared
         self._clock = shared.clock
         self._key = key
-        self._rate = requests_per_minute
-        self._burst = max(1, min(burst, requests_per_minute // _BURST_SHARE))
+        self._rate, self._burst = requests_per_minute, _burst(requests_per_minute, burst)
         self._stock: deque[tuple[float, float]] = deque()
         """Each from when and until when it may be used."""
         self._block = 1
@@ -235,6 +238,16 @@ class Slots:
     def give_back(self, until: float) -> None:
         """Return a slot under which nothing was sent."""
         self._stock.appendleft((-math.inf, until))
+
+    def set_numbers(self, requests_per_minute: int, burst: int) -> None:
+        """Ask for slots under other numbers from now on. Slots that are here stay."""
+        burst = _burst(requests_per_minute, burst)
+        if (requests_per_minute, burst) == (self._rate, self._burst):
+            return
+        self._rate, self._burst, self._ask_at = requests_per_minute, burst, -math.inf
+        if self._alone_next is not None:
+            self._alone_next = min(self._alone_next, self._clock() + self._alone_step())
+        self.on_change()
 
     def throttle(self, seconds: float, remaining: int) -> None:
         """Let all gateways together send at most `remaining` more requests in the next `seconds`."""
@@ -352,6 +365,10 @@ class Slots:
         self._free_at = heard + ahead
         if not answer.granted:
             self._ask_at = heard + max(_RETRY_SECONDS, ahead - answer.horizon)
+
+
+def _burst(requests_per_minute: int, burst: int) -> int:
+    return max(1, min(burst, requests_per_minute // _BURST_SHARE))
 
 
 def _ignore() -> None:

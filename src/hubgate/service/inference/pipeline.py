@@ -27,7 +27,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
-from weakref import WeakValueDictionary
 
 from hubgate.core.cache import CacheStep, MemoryCache
 from hubgate.core.generation import GenerationPipeline
@@ -46,15 +45,14 @@ from hubgate.core.traffic.circuit_breaker import (
     CircuitBreaker,
 )
 from hubgate.core.traffic.concurrency import MOST, ConcurrencyLimit
-from hubgate.core.traffic.leases import Lease, SharedLeases
+from hubgate.core.traffic.leases import SharedLeases
 from hubgate.core.traffic.notices import Notice, SharedNotices
 from hubgate.core.traffic.rate_limiter import RateLimiter
-from hubgate.core.traffic.reservations import Reservation
 from hubgate.core.traffic.retry import Retrier, RetryStep
-from hubgate.core.traffic.slots import SharedLimits, Slots
+from hubgate.core.traffic.slots import SharedLimits
 from hubgate.core.vector_guard import VectorGuard, check_vectors
 from hubgate.domain.calls import Call, Embed, Result
-from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, InputType, Source, Target, Task
+from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, InputType, Source, Target, Task
 from hubgate.domain.errors import DeadlineExceeded, InvalidRequest
 from hubgate.domain.ports import (
     Clock,
@@ -66,17 +64,16 @@ from hubgate.domain.ports import (
     Upstream,
 )
 from hubgate.service.inference.ledger import Ledger
+from hubgate.service.inference.rate_limits import REMOTE, RateLimits, limit_of, server_of
 from hubgate.service.inference.replicas import ReplicatedModel
 from hubgate.upstreams.engines.embeddings import POOLED_BY_HUBGATE, max_vectors
 from hubgate.upstreams.engines.specs import spec_of
 from hubgate.upstreams.http.pool import MAX_REPLY_BYTES
-from hubgate.upstreams.urls import base_url
 
 DEFAULT_TIMEOUT = 45.0
 """Seconds for a call without a deadline: Dify gives up after 60."""
 GENERATION_TIMEOUT = 600.0
 """The same for generating text: OpenAI's clients give up after ten minutes."""
-_REMOTE = frozenset({Source.DEDICATED, Source.ROUTER})
 _MAX_TEXTS = 2048
 """The maximum per request to the gateway."""
 
@@ -152,11 +149,8 @@ class Pipelines:
         self._cache = cache
         self._clock = clock
         self._counters = counters
-        self._ledger = ledger
-        self._shared_limits = shared_limits
         self._notices = notices
-        self._leases = leases
-        self._limiters: WeakValueDictionary[tuple[object, ...], RateLimiter] = WeakValueDictionary()
+        self.limits = RateLimits(clock, ledger, shared_limits, notices, leases)
 
     def build(self, target: Target, model: Model) -> Pipeline:
         """Build the pipeline of an endpoint whose facts are known."""
@@ -168,7 +162,7 @@ class Pipelines:
         if endpoint.task is Task.TEXT_EMBEDDING and not isinstance(model, ReplicatedModel):
             check = partial(check_vectors, dimensions=endpoint.facts.dimensions)
         answer: Handler = _EnforceDeadline(upstream, self._clock)
-        if endpoint.source in _REMOTE:
+        if endpoint.source in REMOTE:
             health = self._health(target, model)
             monitor = BreakerMonitor(RetryStep(upstream, health.retrier), health.breaker)
             queue = BatchQueue(
@@ -184,7 +178,7 @@ class Pipelines:
         elif endpoint.is_rate_limited:
             # There is no server that limits the size of a request, so each call is one request.
             limits = replace(_limits(endpoint, self._max_reply_bytes), max_texts=_MAX_TEXTS)
-            limiter = self._limiter(target)
+            limiter = self.limits.limiter(target)
             answer = queue = BatchQueue(
                 upstream,
                 limiter=limiter,
@@ -234,8 +228,8 @@ class Pipelines:
 
     def _health(self, target: Target, model: Model) -> Health:
         if isinstance(model, ReplicatedModel):
-            return self._balanced(target.endpoint, model)
-        limiter, places = self._limiter(target), self._places(target.endpoint)
+            return self._balanced(target, model)
+        limiter, places = self.limits.limiter(target), self._places(target.endpoint)
         patient = target.endpoint.fallback is None
         retrier = Retrier(
             limiter, places=places, patient=patient, waking=self._notice("waking", target), clock=self._clock
@@ -245,12 +239,12 @@ class Pipelines:
         breaker = CircuitBreaker(notices=notices, clock=self._clock)
         return Health(limiter=limiter, retrier=retrier, breaker=breaker, places=places)
 
-    def _balanced(self, endpoint: Endpoint, model: ReplicatedModel) -> Health:
+    def _balanced(self, target: Target, model: ReplicatedModel) -> Health:
         balancer = model.balanced(
-            [self._limiter(one.target) for one in model.replicas],
+            [self.limits.limiter(replace(one.target, limit=limit_of(target))) for one in model.replicas],
             [self._places(one.target.endpoint) for one in model.replicas],
             [self._notice("waking", one.target) for one in model.replicas],
-            patient=endpoint.fallback is None,
+            patient=target.endpoint.fallback is None,
             clock=self._clock,
         )
         return Health(limiter=balancer, retrier=balancer, breaker=balancer, places=balancer)
@@ -267,80 +261,15 @@ class Pipelines:
             clock=self._clock,
         )
 
-    def _limiter(self, target: Target) -> RateLimiter:
-        """Endpoints with the same URL, token and rate limit share one, as in Elasticsearch."""
-        endpoint, key = target.endpoint, _server_key(target)
-        requests_per_minute = _requests_per_minute(endpoint)
-        limiter = self._limiters.get(key)
-        if limiter is None:
-            slots = self._slots(key, requests_per_minute, endpoint.burst)
-            max_texts = _max_concurrent_texts(endpoint.facts)
-            limiter = self._limiters[key] = RateLimiter(
-                requests_per_minute if slots is None else None,
-                tokens_per_minute=endpoint.tokens_per_minute,
-                gateways=self._known_gateways if key[0] in _REMOTE else lambda: 1,
-                max_concurrent_requests=endpoint.max_concurrent_requests,
-                max_concurrent_texts=max_texts,
-                burst=endpoint.burst,
-                reservation=None if slots else self._reservation(key, requests_per_minute),
-                slots=slots,
-                request_lease=self._lease("requests", key, endpoint.max_concurrent_requests),
-                text_lease=self._lease("texts", key, max_texts),
-                pauses=self._pauses(key) if slots is None else None,
-                clock=self._clock,
-            )
-        return limiter
-
-    def _known_gateways(self) -> int:
-        return self._shared_limits.contact.gateways if self._shared_limits else 1
-
     def _notice(self, kind: str, target: Target) -> Notice | None:
         """Of an endpoint's server, as long as the endpoint leads there with the same token."""
         if self._notices is None:
             return None
-        return self._notices.notice(f"{kind} {_digest((target.endpoint.name, *_server_key(target)))}")
-
-    def _lease(self, of: str, key: tuple[object, ...], limit: int | None) -> Lease | None:
-        if self._leases is None or limit is None or key[0] not in _REMOTE:
-            return None
-        return self._leases.lease(f"{_digest(key)} {of}", limit)
-
-    def _pauses(self, key: tuple[object, ...]) -> Notice | None:
-        return self._notices.notice(f"pause {_digest(key)}") if self._notices else None
-
-    def _slots(self, key: tuple[object, ...], requests_per_minute: int | None, burst: int) -> Slots | None:
-        if self._shared_limits is None or requests_per_minute is None:
-            return None
-        return self._shared_limits.slots(_digest(key), requests_per_minute, burst)
-
-    def _reservation(self, key: tuple[object, ...], requests_per_minute: int | None) -> Reservation | None:
-        if self._ledger is None or requests_per_minute is None:
-            return None
-        # Four bytes distinguish rate limits, and are too few to guess a token from.
-        digest = hashlib.blake2b(repr(key).encode(), digest_size=4).hexdigest()
-        return self._ledger.reservation(digest, requests_per_minute)
-
-
-def _server_key(target: Target) -> tuple[object, ...]:
-    """Where an endpoint leads, with which token and within which rate limit."""
-    endpoint, token = target.endpoint, target.token
-    secret = hashlib.sha256(token.reveal().encode()).digest() if token else b""
-    rate = (
-        _requests_per_minute(endpoint),
-        endpoint.tokens_per_minute,
-        endpoint.max_concurrent_requests,
-        endpoint.burst,
-    )
-    where = base_url(endpoint.url).lower() if endpoint.url else endpoint.model
-    return (endpoint.source, where, secret, *rate)
-
-
-def _requests_per_minute(endpoint: Endpoint) -> int | None:
-    return endpoint.requests_per_minute if endpoint.is_rate_limited else None
-
-
-def _digest(key: tuple[object, ...]) -> str:
-    return hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
+        token = target.token.reveal() if target.token else ""
+        led = (target.endpoint.name, *server_of(target.endpoint), token)
+        return self._notices.notice(
+            f"{kind} {hashlib.blake2b(repr(led).encode(), digest_size=8).hexdigest()}"
+        )
 
 
 def _rerank_step(endpoint: Endpoint, answer: Handler) -> RerankTemplateStep:
@@ -410,12 +339,6 @@ def identity(endpoint: Endpoint) -> list[str | None]:
         str(facts.dimensions),
         str(facts.max_input_tokens),
     ]
-
-
-def _max_concurrent_texts(facts: Facts) -> int | None:
-    """The limit of a server that counts texts: what it reports, or its engine's default."""
-    default = spec_of(facts.engine).max_concurrent_texts
-    return default and (facts.max_concurrent_requests or default)
 
 
 def _limits(endpoint: Endpoint, max_reply_bytes: int) -> BatchLimits:

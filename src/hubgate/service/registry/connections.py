@@ -181,7 +181,7 @@ class Connections:
         """Reopen an endpoint if its connection has a new token."""
         connection = self._connections.get(live.endpoint.connection or "")
         if connection and connection.token != live.target.token:
-            target = replace(live.target, token=connection.token)
+            target = replace(self._live.with_limit(live.target), token=connection.token)
             self._live.put(self._live.open(target, self._live.open_model(target)))
 
     async def _save(self, connection: Connection) -> None:

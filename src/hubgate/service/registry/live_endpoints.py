@@ -137,8 +137,9 @@ class LiveEndpoints:
 
     def put(self, live: LiveEndpoint) -> None:
         """Send calls to an endpoint. An endpoint of the same name finishes its calls and is closed."""
-        self.retire(live.endpoint.name)
+        self._retire(live.endpoint.name)
         self._live[live.endpoint.name] = live
+        self._pipelines.limits.use(live.target)
         live.barrier = self.barriers.get(live.endpoint.name)
 
     def set_barriers(self, barriers: Mapping[str, WakeBarrier]) -> None:
@@ -155,6 +156,15 @@ class LiveEndpoints:
 
     def retire(self, name: str) -> None:
         """Take an endpoint out of service. Its calls, also queued ones, are finished."""
+        self._retire(name)
+        self._pipelines.limits.drop(name)
+
+    def with_limit(self, target: Target) -> Target:
+        """The target with the identity of its rate limit, which is that of the endpoint in service, if there is one."""
+        live = self._live.get(target.endpoint.name)
+        return replace(target, limit=self._pipelines.limits.identify(target, live.target if live else None))
+
+    def _retire(self, name: str) -> None:
         live = self._live.pop(name, None)
         if live is not None:
             live.retired = True

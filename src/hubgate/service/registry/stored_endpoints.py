@@ -117,7 +117,7 @@ class StoredEndpoints:
         old = self._live.find(name) if name in self._live else None
         try:
             target = await self._connections.resolve(own.endpoint, own.token)
-            target = replace(target, version=own.version, changed=own.changed)
+            target = replace(target, version=own.version, changed=own.changed, limit=own.limit)
             if old and (target, target.changed) == (old.target, old.changed):  # as after a change made here
                 old.target = target
                 return
@@ -171,6 +171,7 @@ class StoredEndpoints:
                 self._check_fallback(endpoint)
                 if endpoint.connection:
                     await self._connections.resolve(endpoint, None)
+                target = self._live.with_limit(target)
                 live = self._live.open(target, model)
                 version = await save(replace(target, token=None) if endpoint.connection else target)
         except BaseException:
