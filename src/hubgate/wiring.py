@@ -329,19 +329,22 @@ def open_deployments(
 ) -> tuple[Deployer, Follower, CostGuard]:
     """What manages Inference Endpoints, what follows those that it created, and what guards their costs."""
     api, accounts = hub.inference_endpoints, Accounts(gateway.connections, hub)
-    budget = Budget(api, settings.max_dollars_per_hour)
+    budget = Budget(api, settings.max_dollars_per_hour, store.leases)
+    clock = store.leases.now
     follower = Follower(
         api=api,
         accounts=accounts,
         store=store.deployments,
         registry=gateway.registry,
         audit=store.audit,
+        clock=clock,
     )
     guard = CostGuard(
         api=api,
         accounts=accounts,
         deployments=store.deployments,
         store=store.guard,
+        leases=store.leases,
         live=gateway.live,
         budget=budget,
         audit=store.audit,
@@ -350,7 +353,7 @@ def open_deployments(
     )
     deployer = Deployer(
         api=api,
-        planner=Planner(api, hub, accounts, store.plan_secret),
+        planner=Planner(api, hub, accounts, store.plan_secret, clock),
         accounts=accounts,
         store=store.deployments,
         registry=gateway.registry,
@@ -359,6 +362,7 @@ def open_deployments(
         costs=store.guard,
         guard=guard,
         on_change=follower.wake,
+        clock=clock,
     )
     return deployer, follower, guard
 

@@ -97,6 +97,33 @@ class DeploymentStore(Protocol):
         ...
 
 
+class Leases(Protocol):
+    """Which gateway process may do what only one does at a time, by the clock of the database."""
+
+    def now(self) -> float:
+        """Seconds since the epoch by the clock of the database, as far as it is known."""
+        ...
+
+    async def acquire(self, name: str, seconds: float) -> int | None:
+        """Take a lease, or renew it; returns its fence, which grows with each new owner.
+
+        Args:
+            name: of the lease; always with about the same seconds.
+            seconds: until it lapses, if it is neither renewed nor released.
+
+        Returns:
+            `None` if another process has it.
+
+        Raises:
+            StoreFailed: the database cannot be used.
+        """
+        ...
+
+    async def release(self, name: str) -> None:
+        """Give a lease back, if it is still held. Raises: StoreFailed: the database cannot be used."""
+        ...
+
+
 class CostRow(NamedTuple):
     """What an Inference Endpoint cost on a day, estimated."""
 

@@ -47,6 +47,7 @@ from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.batches import SqlBatches
 from hubgate.store.cluster.expiring_values import SqlExpiringValues
 from hubgate.store.cluster.feed import SqlFeed
+from hubgate.store.cluster.leases import SqlLeases
 from hubgate.store.cluster.shared_files import SqlFiles
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
@@ -83,6 +84,7 @@ class SqlStore:
         self.usage = SqlUsage(database)
         self.deployments = SqlDeployments(database)
         self.guard = SqlGuard(database)
+        self.leases = SqlLeases(database)
         self.plan_secret = vault.derived(b"deployment plans")
         """The key that signs the plans of deployments."""
         self.files = SqlFiles(database)
@@ -99,7 +101,10 @@ class SqlStore:
         """
         vault = await asyncio.to_thread(Vault.from_settings, settings)
         location = settings.database_url or settings.database
-        return cls(await Database.open(location, patience=patience, migrate=settings.migrate), vault)
+        store = cls(await Database.open(location, patience=patience, migrate=settings.migrate), vault)
+        if store._database.is_shared:
+            await store.leases.read_clock()
+        return store
 
     async def close(self) -> None:
         await self.feed.close()

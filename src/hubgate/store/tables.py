@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-REVISION = "0021"
+REVISION = "0022"
 """The newest migration."""
 OLDEST_ABLE = "0009"
 """The oldest revision whose version of hubgate works with these tables. A migration that only adds keeps it."""
@@ -261,6 +261,16 @@ deployment_watch = Table(
     Column("up_since", Double, nullable=False),
     Column("paused_for", String(16)),
     Column("failing_since", Double),
+)
+
+# Which gateway process may do what only one does at a time. Times are those of the database.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("owner", String(32), nullable=False),
+    Column("until", Double, nullable=False),
+    Column("fence", BigInteger, nullable=False),  # grows with each new owner
 )
 
 # One row: the revision of these tables, and the oldest revision whose version of hubgate works with them.

@@ -134,12 +134,13 @@ async def open_deployment_world(
         audit=store.audit,
         clock=clock,
     )
-    budget = Budget(hub.inference_endpoints, settings.max_dollars_per_hour)
+    budget = Budget(hub.inference_endpoints, settings.max_dollars_per_hour, store.leases)
     guard = CostGuard(
         api=hub.inference_endpoints,
         accounts=accounts,
         deployments=deployments,
         store=store.guard,
+        leases=store.leases,
         live=gateway.live,
         budget=budget,
         audit=store.audit,

@@ -338,6 +338,56 @@ async def test_three_gateways_pause_and_resume_once(
         assert costs[1] == costs[2] == costs[0]
 
 
+async def test_one_gateway_looks_for_all(
+    settings: Settings, deployment_site: DeploymentsApi, hub_site: HubApi, migrated_url: str
+) -> None:
+    """The lease lasts for a minute of the database, in which only its owner looks again."""
+    settings = replace(settings, database_url=migrated_url, secret_keys=(secrets.token_urlsafe(32),))
+    async with AsyncExitStack() as opened:
+        worlds: list[DeploymentWorld] = []
+        for _ in range(3):
+            former = worlds[0] if worlds else None
+            another = open_deployment_world(settings, deployment_site, hub_site.url, former=former)
+            worlds.append(await opened.enter_async_context(another))
+            if former is None:
+                await registered(worlds[0])
+        asked = len(deployment_site.asked)
+        for world in worlds[1:]:
+            await world.guard.round()
+        assert len(deployment_site.asked) == asked
+        await worlds[0].guard.round()
+        assert len(deployment_site.asked) > asked
+        assert worlds[1].guard.dollars() == worlds[2].guard.dollars() != {}
+
+
+async def test_limit_holds_between_gateways_that_create_at_the_same_moment(
+    settings: Settings, deployment_site: DeploymentsApi, hub_site: HubApi, migrated_url: str
+) -> None:
+    key = secrets.token_urlsafe(32)
+    settings = replace(
+        settings, database_url=migrated_url, secret_keys=(key,), max_dollars_per_hour=1.5 * PRICE
+    )
+    async with AsyncExitStack() as opened:
+        first = await opened.enter_async_context(
+            open_deployment_world(settings, deployment_site, hub_site.url)
+        )
+        other = await opened.enter_async_context(
+            open_deployment_world(settings, deployment_site, hub_site.url, former=first)
+        )
+        for _ in range(3):
+            made = await asyncio.gather(
+                first.create(scaling=STAYS_UP),
+                other.create(replace(REQUEST, name="other"), scaling=STAYS_UP),
+                return_exceptions=True,
+            )
+            (refused,) = [one for one in made if isinstance(one, BaseException)]
+            assert isinstance(refused, NotPermitted)
+            assert refused.cause is Cause.OVER_BUDGET
+            ((_, name),) = deployment_site.hosted
+            await first.deployer.delete("hf", "acme", name, typed=name)
+            deployment_site.hosted.clear()
+
+
 async def test_shared_database_leaves_idle_endpoints_to_hugging_face(
     settings: Settings, deployment_site: DeploymentsApi, hub_site: HubApi, migrated_url: str
 ) -> None:

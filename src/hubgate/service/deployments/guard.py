@@ -1,7 +1,8 @@
 """The cost guard: counts what Inference Endpoints cost, pauses those that nobody needs, and resumes them.
 
-Once a minute it reads the states of those that hubgate created. Several gateways may run it: each round belongs to the
-one that holds the lock, and the others follow what it stored. Calls at other gateways are not seen, so with a shared
+Once a minute it reads the states of those that hubgate created. Of several gateways, the one with the lease does it,
+for a minute at a time, and the others follow what it stored; one whose calls wait for a resume also looks. All go by the
+clock of the database, so theirs do not matter. Calls at other gateways are not seen, so with a shared
 database nothing is paused for being idle.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -19,7 +19,14 @@ from typing import Literal, NamedTuple
 from hubgate.core.deployments.costs import Reading, spent_between
 from hubgate.core.deployments.guard_rules import Reason, Rules, Seen, pause_reason, resumes
 from hubgate.core.deployments.prices import cost_at_most, hardware_of
-from hubgate.domain.deployment_ports import CostRow, DeploymentStore, GuardStore, InferenceEndpoints, Watched
+from hubgate.domain.deployment_ports import (
+    CostRow,
+    DeploymentStore,
+    GuardStore,
+    InferenceEndpoints,
+    Leases,
+    Watched,
+)
 from hubgate.domain.deployments import BILLED, Hardware, ManagedDeployment, Stage
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import HubgateError, InUse, InvalidEndpoint
@@ -34,6 +41,7 @@ from hubgate.service.registry.live_endpoints import LiveEndpoints
 ROUND_SECONDS = 60.0
 WAKING_SECONDS = 5.0
 """Between rounds while calls wait for an endpoint that is being resumed."""
+_LEASE = "cost guard"
 _PRICES_SECONDS = 3600.0
 _COSTS_MONEY = BILLED | {DeploymentState.UPDATE_FAILED}
 
@@ -73,12 +81,13 @@ class CostGuard:
         accounts: for the tokens of connections.
         deployments: those that hubgate created.
         store: has the costs, and what was seen last.
+        leases: say which gateway's turn it is, and the time.
         live: has the endpoints that use them.
         budget: may forbid a resume.
         audit: gets an entry for each act.
         follow: called when a deployment was resumed, so that its URL is read again.
         shared: whether other gateways use the same database.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch; by default, by the clock of the database.
     """
 
     def __init__(
@@ -88,23 +97,25 @@ class CostGuard:
         accounts: Accounts,
         deployments: DeploymentStore,
         store: GuardStore,
+        leases: Leases,
         live: LiveEndpoints,
         budget: Budget,
         audit: AuditLog,
         follow: Callable[[], None],
         shared: bool = False,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._api = api
         self._accounts = accounts
         self._deployments = deployments
         self._store = store
+        self._leases = leases
         self._live = live
         self._budget = budget
         self._audit = audit
         self._follow = follow
         self._shared = shared
-        self._clock = clock
+        self._clock = clock or leases.now
         self._due = asyncio.Event()
         self._prices: dict[str, tuple[float, Sequence[Hardware]]] = {}
         self._totals: Mapping[str, float] = {}
@@ -125,9 +136,8 @@ class CostGuard:
                 _log.error("the cost guard could not do its round, retrying: %s", error)
             except Exception:  # noqa: BLE001 - what is not guarded may cost
                 _log.exception("the cost guard could not do its round, retrying")
-            is_waking = any(barrier.wanted for barrier in self._live.barriers.values())
             try:
-                async with asyncio.timeout(WAKING_SECONDS if is_waking else ROUND_SECONDS):
+                async with asyncio.timeout(WAKING_SECONDS if self._is_waking() else ROUND_SECONDS):
                     await self._due.wait()
             except TimeoutError:
                 pass
@@ -141,15 +151,23 @@ class CostGuard:
         managed = [one for one in await self._deployments.all() if one.stage is not Stage.PLANNED]
         watched = await self._store.watched()
         self._keep_barriers(managed, watched)
-        if managed or watched:
+        if (managed or watched) and await self._has_turn():
             try:
                 async with self._store.guarding():
                     await self._guard(managed)
             except InUse:
                 pass  # another gateway does
             watched = await self._store.watched()
+        if managed or watched:
             self._totals = await self._store.totals()
         self.failing = frozenset(name for name, one in watched.items() if one.failing_since is not None)
+
+    def _is_waking(self) -> bool:
+        return any(barrier.wanted for barrier in self._live.barriers.values())
+
+    async def _has_turn(self) -> bool:
+        """Whether this gateway looks now: one does for all, and any does while its own calls wait."""
+        return await self._leases.acquire(_LEASE, ROUND_SECONDS) is not None or self._is_waking()
 
     async def failed_pauses(self) -> Sequence[FailedPause]:
         """Those of the last round, of whichever gateway did it. Hugging Face is not asked."""
@@ -250,7 +268,7 @@ class CostGuard:
         is_up, was_up = (state is DeploymentState.RUNNING for state in (deployment.state, before.state))
         return replace(
             before,
-            at=now,
+            at=max(now, before.at),  # no minute counts twice, even if the clock is set back
             state=deployment.state,
             replicas=_billed(deployment),
             price=kind.price_per_hour if kind else before.price,
