@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from running_gateway import RunningGateway
+from running_gateway import Reply, RunningGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,3 +111,25 @@ def test_pending_revocation_is_stored_without_another_request(full: Settings, di
     with RunningGateway(full) as gateway:
         gateway.admin_key = admin
         assert not alive(gateway, key)
+
+
+def test_an_upload_on_a_full_disk_is_a_503_with_its_reason_and_leaves_nothing(
+    full: Settings, disk: Path
+) -> None:
+    with RunningGateway(replace(full, cache_bytes=0)) as gateway:
+        assert upload(gateway, b"{}").status == 200
+        filler = fill(disk)
+        for size in (100, 100_000, 3_000_000):
+            reply = upload(gateway, b"x" * size)
+            assert reply.status == 503, reply.body
+            assert "No space left on device" in reply.json()["error"]["message"]
+        assert len([path for path in full.files.iterdir() if path.name != ".folder"]) == 1
+        filler.unlink()
+        assert upload(gateway, b"{}").status == 200
+
+
+def upload(gateway: RunningGateway, content: bytes) -> Reply:
+    head = b'--edge\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
+    body = head % (b"purpose", b"", b"batch") + head % (b"file", b'; filename="a"', content) + b"--edge--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=edge"}
+    return gateway.request("POST", "/v1/files", body, headers=headers)

@@ -104,7 +104,11 @@ def test_a_full_folder_refuses_uploads_until_files_are_deleted(gateway: RunningG
         (form(part("data", b"", "a"), PURPOSE), "The file must be the field [file]."),
         (form(part("file", b"", "a"), PURPOSE)[:-20], "The form ends too early."),
         (form(part("purpose", b"b" * 5000)), "[purpose] is too long."),
-        (form(*(part(f"f{n}", b"") for n in range(17))), "The form has too many fields."),
+        (form(*(part(f"f{n}", b"") for n in range(18))), "The form has too many fields."),
+        (form(*(part("same", b"") for n in range(18))), "The form has too many fields."),
+        (b"--edge\r\n" + b"A" * 4150 + b": x\r\n\r\n", "The form cannot be read."),
+        (b"--edge\r\nA: " + b"x" * 4150 + b"\r\n\r\n", "The form cannot be read."),
+        (b"--edge\r\n" + b"A: x\r\n" * 9 + b"\r\n", "The form cannot be read."),
         (b"--edge\r\n\x00: x\r\n\r\n", "The form cannot be read."),
         (form(b"--edge\r\nX-Other: a\r\n\r\n\r\n"), "A part of the form has no name."),
         (
@@ -126,6 +130,13 @@ def test_an_invalid_form_is_a_400_with_the_reason(gateway: RunningGateway, body:
 def test_a_body_that_is_not_a_form_is_a_400(gateway: RunningGateway) -> None:
     reply = gateway.request("POST", "/v1/files", {"purpose": "batch"})
     assert error_of(reply)[1].startswith("The body is not a form.")
+
+
+@pytest.mark.parametrize("length", [257, 2000])
+def test_a_boundary_that_is_too_long_is_a_400(gateway: RunningGateway, length: int) -> None:
+    headers = {"content-type": f"multipart/form-data; boundary={'b' * length}"}
+    reply = gateway.request("POST", "/v1/files", b"", headers=headers)
+    assert (reply.status, error_of(reply)[1].startswith("The boundary of the form is too long.")) == (400, True)
 
 
 def test_an_upload_needs_a_key_and_a_disconnect_leaves_nothing(gateway: RunningGateway) -> None:

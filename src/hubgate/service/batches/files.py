@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -100,11 +103,12 @@ class Files:
             created_at=now,
             expires_at=now + self.life(seconds),
         )
-        await upload.keep_as(file.id)
         try:
+            await upload.keep_as(file.id)
             await self._store.add_file(file)
         except BaseException:
-            await asyncio.to_thread(self.folder.remove, file.id)
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self.folder.remove, file.id)
             raise
         return file
 
@@ -246,8 +250,7 @@ class Upload:
 
     def _open(self) -> BinaryIO:
         if self._file is None:
-            self._draft.touch(mode=0o600, exist_ok=False)
-            self._file = self._draft.open("wb")
+            self._file = open(self._draft, "xb", opener=partial(os.open, mode=0o600))  # noqa: SIM115 - see `_discard`
         return self._file
 
     def _keep(self, file_id: str) -> None:
@@ -260,7 +263,8 @@ class Upload:
 
     def _discard(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # on a full disk, `close` fails like the write before it
+                self._file.close()
             self._draft.unlink(missing_ok=True)
 
 

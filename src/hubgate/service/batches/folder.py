@@ -116,9 +116,11 @@ class FilesFolder:
         return self._total_bytes - max(used, self._stored)
 
     def remove(self, file_id: str) -> None:
-        if self._objects is not None:
-            self._objects.delete([file_id])
-        self.path(file_id).unlink(missing_ok=True)
+        try:
+            if self._objects is not None:
+                self._objects.delete([file_id])
+        finally:
+            self.path(file_id).unlink(missing_ok=True)
 
     def clean(self) -> None:
         """Remove uploads that nobody finishes any more, and copies that nobody reads."""

@@ -19,6 +19,8 @@ FORM_BYTES = 64 * 1024
 """Of an upload, besides the file."""
 _WRITE_BYTES = 1 << 20
 _MAX_FIELDS, _MAX_FIELD_BYTES = 16, 4096
+_MAX_HEADERS, _MAX_HEADER_BYTES = 8, 4096
+"""Of one part: the number of its headers, and the size of one."""
 _REMEDY = "Send multipart/form-data with [file] and [purpose]."
 
 
@@ -31,6 +33,7 @@ class UploadForm:
         self.filename: str | None = None
         self._header = self._value = b""
         self._name = ""
+        self._parts = 0
         self._is_file = False
         self._text = bytearray()
         self._pending = bytearray()
@@ -74,10 +77,21 @@ class UploadForm:
             "on_part_end": self._end_part,
             "on_end": self._end,
         }
-        return MultipartParser(options[b"boundary"], callbacks)
+        try:
+            return MultipartParser(
+                options[b"boundary"],
+                callbacks,
+                max_header_count=_MAX_HEADERS,
+                max_header_size=_MAX_HEADER_BYTES,
+            )
+        except FormParserError:
+            raise InvalidRequest("The boundary of the form is too long.", remedy=_REMEDY) from None
 
     def _begin_part(self) -> None:
         self._name, self._is_file, self._text = "", False, bytearray()
+        self._parts += 1
+        if self._parts > _MAX_FIELDS + 1:  # with the file
+            raise InvalidRequest("The form has too many fields.", remedy=_REMEDY)
 
     def _add_to_header(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -112,8 +126,6 @@ class UploadForm:
     def _end_part(self) -> None:
         if not self._is_file:
             self.fields[self._name] = _text(bytes(self._text))
-            if len(self.fields) > _MAX_FIELDS:
-                raise InvalidRequest("The form has too many fields.", remedy=_REMEDY)
 
     def _end(self) -> None:
         self._complete = True
