@@ -136,7 +136,10 @@ def test_a_body_that_is_not_a_form_is_a_400(gateway: RunningGateway) -> None:
 def test_a_boundary_that_is_too_long_is_a_400(gateway: RunningGateway, length: int) -> None:
     headers = {"content-type": f"multipart/form-data; boundary={'b' * length}"}
     reply = gateway.request("POST", "/v1/files", b"", headers=headers)
-    assert (reply.status, error_of(reply)[1].startswith("The boundary of the form is too long.")) == (400, True)
+    assert (reply.status, error_of(reply)[1].startswith("The boundary of the form is too long.")) == (
+        400,
+        True,
+    )
 
 
 def test_an_upload_needs_a_key_and_a_disconnect_leaves_nothing(gateway: RunningGateway) -> None:
