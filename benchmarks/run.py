@@ -36,6 +36,7 @@ BENCHMARKS = {
     "leaving": Benchmark("leaving.py", "how soon a client that leaves is felt upstream"),
     "g5": Benchmark("memory.py", "memory, and its growth while clients leave", has_litellm=True),
     "failed": Benchmark("failed_replies.py", "memory and /healthz while exchanges fail"),
+    "replies": Benchmark("reply_memory.py", "memory of large replies to small requests", ("calls-8",)),
     "g6": Benchmark("start.py", "cold start and idle CPU", has_litellm=True),
     "g8": Benchmark("size.py", "installed size", has_litellm=True),
     "g9": Benchmark(

@@ -47,6 +47,8 @@ class Settings:
     max_body_bytes: int = 32 * 1024 * 1024
     max_total_body_bytes: int = 256 * 1024 * 1024
     """For all requests in flight together."""
+    max_total_reply_bytes: int = 256 * 1024 * 1024
+    """For the replies to all requests in flight."""
     max_connections: int = 1024
     max_pending_per_address: int = 256
     """Connections of one address that owe a head, or a body without a known key."""
@@ -146,6 +148,9 @@ class Settings:
             keys_in_path=_flag(env, "HUBGATE_KEYS_IN_PATH", default=False),
             max_body_bytes=_max_body_bytes(env),
             max_total_body_bytes=_total_body_bytes(env),
+            max_total_reply_bytes=_integer(
+                env, "HUBGATE_MAX_TOTAL_REPLY_BYTES", 256 * 1024 * 1024, 1 << 20, 1 << 50
+            ),
             max_connections=_integer(env, "HUBGATE_MAX_CONNECTIONS", 1024, 1, 1_000_000),
             max_pending_per_address=_integer(env, "HUBGATE_MAX_PENDING_PER_ADDRESS", 256, 1, 1_000_000),
             max_reply_bytes=_integer(env, "HUBGATE_MAX_REPLY_BYTES", 16 * 1024 * 1024, 1 << 20, 1 << 30),

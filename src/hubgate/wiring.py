@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hubgate.core.byte_budget import ByteBudget
 from hubgate.core.traffic.leases import SharedLeases
 from hubgate.core.traffic.notices import SharedNotices
 from hubgate.core.traffic.slots import SharedLimits
@@ -71,6 +72,7 @@ class Application:
     background: Sequence[Callable[[], Coroutine[Any, Any, None]]]
     """What runs as long as the gateway serves."""
     access: Access
+    replies: ByteBudget
     first_admin_key: str | None
     """The admin key generated at the very first start, to be shown only once."""
 
@@ -128,13 +130,14 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
             deployer=deployer,
             max_body_bytes=settings.max_body_bytes,
             max_total_body_bytes=settings.max_total_body_bytes,
+            replies=(replies := ByteBudget(settings.max_total_reply_bytes)),
             keys_in_path=settings.keys_in_path,
             cookie_keys=await store.cookie_keys() if settings.database_url else (),
             shared=shared,
         )
         if serving:
             await batches.start(app.call)
-        yield Application(app, gateway, (follower.run, guard.run), access, first_admin_key=new_key)
+        yield Application(app, gateway, (follower.run, guard.run), access, replies, first_admin_key=new_key)
 
 
 def _meter(

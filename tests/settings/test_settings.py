@@ -49,6 +49,7 @@ def test_reads_every_variable() -> None:
             "HUBGATE_FILES_MAX_BYTES": "4096",
             "HUBGATE_FILES_TOTAL_BYTES": "8192",
             "HUBGATE_FILES_DAYS": "7",
+            "HUBGATE_MAX_TOTAL_REPLY_BYTES": "2097152",
             "HUBGATE_WEBHOOK_URL": "https://hooks.example/x",
             "HUBGATE_WEBHOOK_SECRET": "a secret of at least 24 bytes",
             "HUBGATE_VALKEY_URL": " valkeys://:hidden@valkey.example:6380/1",
@@ -63,6 +64,7 @@ def test_reads_every_variable() -> None:
     assert settings.keys_in_path is True
     assert settings.max_body_bytes == 2048
     assert settings.max_total_body_bytes == 4096
+    assert settings.max_total_reply_bytes == 2 << 20
     assert settings.max_connections == 10
     assert (settings.files, settings.files_days) == (Path("/files"), 7)
     assert (settings.files_max_bytes, settings.files_total_bytes) == (4096, 8192)

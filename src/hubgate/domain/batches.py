@@ -5,7 +5,7 @@ Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -136,6 +136,8 @@ class RowReply(NamedTuple):
     cause: str
     """`ok`, or a `Cause`."""
     retry_after: float | None
+    release: Callable[[], None] = lambda: None
+    """To be called when the body is not needed any more: until then, it counts as memory of replies."""
 
 
 class RowCaller(Protocol):

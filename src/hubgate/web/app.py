@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from starlette.routing import Route
 
+from hubgate.core.byte_budget import ByteBudget
 from hubgate.domain.ports import Hub
 from hubgate.service.batches.batches import Batches
 from hubgate.service.deployments.deployer import Deployer
@@ -51,6 +52,7 @@ def create_app(
     deployer: Deployer,
     max_body_bytes: int,
     max_total_body_bytes: int,
+    replies: ByteBudget | None = None,
     keys_in_path: bool,
     cookie_keys: Sequence[bytes] = (),
     shared: SharedValues | None = None,
@@ -83,5 +85,6 @@ def create_app(
         visible=gateway.visible,
         max_body_bytes=max_body_bytes,
         max_total_body_bytes=max_total_body_bytes,
+        replies=replies,
         keys_in_path=keys_in_path,
     )

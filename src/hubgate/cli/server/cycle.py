@@ -166,6 +166,12 @@ class Cycle:
         self._end()
         return _DONE
 
+    async def flush(self) -> None:
+        """Wait until the client has read what was sent, or most of it, or has left."""
+        await asyncio.sleep(0)  # the transport says in the next turn that it holds too much
+        while (full := self._connection.unwritable) is not None:
+            await full.wait()
+
     async def _send_later(self, send: Callable[..., Awaitable[None]], *response: Any) -> None:
         while (full := self._connection.unwritable) is not None:
             await full.wait()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import uvicorn
 
 from hubgate import __version__
-from hubgate.cli.memory import return_large_blocks, tune_for_requests
+from hubgate.cli.memory import return_freed_memory, return_large_blocks, tune_for_requests
 from hubgate.cli.server.addresses import Addresses
 from hubgate.cli.server.connection import EXCESS_CONNECTIONS, Connection
 from hubgate.cli.server.draining import DrainingServer
@@ -115,6 +115,8 @@ def run_until_stopped(
     def tune(url: str, gate: Application, server: uvicorn.Server) -> None:
         tune_for_requests()
         return_large_blocks()
+        loop = asyncio.get_running_loop()
+        gate.replies.on_idle = lambda: loop.run_in_executor(None, return_freed_memory)
         started(url, gate, server)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

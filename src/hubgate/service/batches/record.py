@@ -16,13 +16,17 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from hubgate.domain.batches import RowReply
 from hubgate.files import atomic_write
 from hubgate.service.batches.folder import FilesFolder
 from hubgate.service.batches.rows import Row
 
 _ID = b'{"id":"batch_req_'
 _DIGITS = 10
+_JSON = msgspec.json.Decoder(msgspec.Raw)
 _SUCCESS, _ERROR = "output", "errors"
+_JOINED_BYTES = 1024 * 1024
+"""Fewer are written at once."""
 
 
 class Answer(NamedTuple):
@@ -50,6 +54,16 @@ def error_line(batch_id: str, row: Row, code: str, message: str) -> bytes:
     """The line of a request that got no response."""
     error = msgspec.json.encode({"code": code, "message": message})
     return b'%b"response":null,"error":%b}\n' % (_start(batch_id, row), error)
+
+
+def final_answer(batch_id: str, row: Row, reply: RowReply, request_id: str) -> Answer:
+    try:
+        _JSON.decode(reply.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        message = "The response of the model is not JSON."
+        return Answer(row.number, False, error_line(batch_id, row, "invalid_response", message))
+    line = response_line(batch_id, row, reply.status, request_id, reply.body)
+    return Answer(row.number, reply.status == 200, line)
 
 
 def _start(batch_id: str, row: Row) -> bytes:
@@ -91,9 +105,10 @@ class _Source:
         """Append lines to a new file; returns their offsets. After an error, the next call replaces what was written."""
         assert self._new is not None  # noqa: S101 - only files of this run grow
         self._new.seek(self.end)
-        left = memoryview(b"".join(lines))
-        while left:
-            left = left[self._new.write(left) :]
+        for piece in [b"".join(lines)] if sum(map(len, lines)) < _JOINED_BYTES else lines:
+            left = memoryview(piece)
+            while left:
+                left = left[self._new.write(left) :]
         offsets = []
         for line in lines:
             offsets.append(self.end)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ MAX_FAULTS = 100
 MAX_ROWS = 1_000_000
 _MAX_ID = 512
 _SHOWN = 80
+_READ_ROWS, _READ_BYTES = 256, 1024 * 1024
+"""How much of the input is read at a time."""
 _NOT_JSON = "The line is not valid JSON."
 
 
@@ -72,6 +75,17 @@ def read_rows(path: Path, max_bytes: int) -> Iterator[Row]:
     for number, line in _lines(path, max_bytes):
         found = _LINE.decode(line)
         yield Row(number, found.custom_id, bytes(found.body))
+
+
+def read_some(rows: Iterator[Row]) -> list[Row]:
+    """The next requests: a few large ones or many small ones."""
+    some, size = [], 0
+    for row in islice(rows, _READ_ROWS):
+        some.append(row)
+        size += len(row.body)
+        if size >= _READ_BYTES:
+            break
+    return some
 
 
 def first_url(path: Path, max_bytes: int) -> str | None:

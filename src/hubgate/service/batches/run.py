@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,8 +26,8 @@ from hubgate.domain.errors import Cause, StoreFailed
 from hubgate.domain.records import Key
 from hubgate.service.batches.files import Files
 from hubgate.service.batches.output import output_file, write_output
-from hubgate.service.batches.record import Answer, Record, error_line, response_line
-from hubgate.service.batches.rows import Row, check_rows, read_rows
+from hubgate.service.batches.record import Answer, Record, final_answer
+from hubgate.service.batches.rows import Row, check_rows, read_rows, read_some
 
 CONCURRENCY = 64
 """Requests of one batch in flight. Many, so that the endpoint's queue can send small ones together."""
@@ -37,10 +36,8 @@ LEASE_SECONDS = 60.0
 _BEAT_SECONDS = 2.0
 _FLUSH_BEATS = 3
 _PUBLISH_BEATS = 15
-_SLOT_BYTES = 512 * 1024
-"""A larger request takes several slots."""
-_READ_ROWS, _READ_BYTES = 256, 1024 * 1024
-"""How much of the input is read at a time."""
+_SLOT_BYTES = 128 * 1024
+"""A larger request takes several slots: a request takes a few times its size in memory."""
 _RECENT_SECONDS = 60.0
 _FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 0.5, 30.0
 _MAX_SUSPECT_TRIES = 5
@@ -50,6 +47,7 @@ _MAX_UNCLEAN = 2
 _STEADY_SECONDS = 600.0
 """A batch at work for this long does not kill its gateway."""
 _PAUSED = "paused"
+_BUSY = frozenset({Cause.OVERLOADED, Cause.GATE_BUSY})
 _FIRST_UNAVAILABLE = 424
 """Statuses below it say that the request is at fault."""
 _UNANSWERED: dict[str, tuple[str, str]] = {
@@ -59,7 +57,6 @@ _UNANSWERED: dict[str, tuple[str, str]] = {
 }
 
 _log = logging.getLogger(__name__)
-_JSON = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Parts(NamedTuple):
@@ -267,7 +264,7 @@ class BatchRun:
         try:
             async with asyncio.TaskGroup() as requests:
                 rows = self._rows()
-                while batch := await asyncio.to_thread(_read_some, rows):
+                while batch := await asyncio.to_thread(read_some, rows):
                     for row in batch:
                         slots = min(CONCURRENCY, 1 + len(row.body) // _SLOT_BYTES)
                         for _ in range(slots):
@@ -287,7 +284,12 @@ class BatchRun:
 
     async def _ask_one(self, row: Row, slots: int) -> None:
         try:
-            await self._write(await self._answer(row))
+            request_id = f"{self.batch.id}.{row.number}"
+            reply = await self._answer(row, request_id)
+            try:
+                await self._write(final_answer(self.batch.id, row, reply, request_id))
+            finally:
+                reply.release()
             self._answered += 1
             self.answered_at = time.monotonic()
         except _Leave:
@@ -296,7 +298,7 @@ class BatchRun:
             for _ in range(slots):
                 self._slots.release()
 
-    async def _answer(self, row: Row) -> Answer:
+    async def _answer(self, row: Row, request_id: str) -> RowReply:
         """Send a request until the gateway has a final answer.
 
         | response | reaction |
@@ -311,26 +313,19 @@ class BatchRun:
             _Leave: it would have to wait, and the run gives its place back.
         """
         before, tries, wait = self._answered, 0, _FIRST_WAIT_SECONDS
-        request_id = f"{self.batch.id}.{row.number}"
         while True:
             reply = await self._call(row, request_id)
             if reply.status < _FIRST_UNAVAILABLE:
                 break
             tries += 1
-            if tries >= _MAX_SUSPECT_TRIES and self._answered > before and reply.cause != Cause.OVERLOADED:
+            if tries >= _MAX_SUSPECT_TRIES and self._answered > before and reply.cause not in _BUSY:
                 break
+            reply.release()
             self._waiting_for = _message(reply.body)
             await self._sleep(max(wait, min(reply.retry_after or 0.0, _MAX_WAIT_SECONDS)))
             wait = min(wait * 2, _MAX_WAIT_SECONDS)
         self._waiting_for = ""
-        batch_id = self.batch.id
-        try:
-            body = bytes(_JSON.decode(reply.body))
-        except msgspec.DecodeError:
-            message = "The response of the model is not JSON."
-            return Answer(row.number, False, error_line(batch_id, row, "invalid_response", message))
-        line = response_line(batch_id, row, reply.status, request_id, body)
-        return Answer(row.number, reply.status == 200, line)
+        return reply
 
     async def _call(self, row: Row, request_id: str) -> RowReply:
         if self._limited.locked():
@@ -475,17 +470,6 @@ class BatchRun:
         self.batch = msgspec.structs.replace(self.batch, cancel_at=cancel_at)
         if cancel_at is not None and self._asking is not None:
             self._asking.cancel()
-
-
-def _read_some(rows: Iterator[Row]) -> list[Row]:
-    """The next requests: a few large ones or many small ones."""
-    some, size = [], 0
-    for row in islice(rows, _READ_ROWS):
-        some.append(row)
-        size += len(row.body)
-        if size >= _READ_BYTES:
-            break
-    return some
 
 
 def _message(body: bytes) -> str:

@@ -34,6 +34,7 @@ from hubgate.web.elastic.generation import ElasticEncoder, chat_body, completion
 from hubgate.web.elastic.inference_requests import ElementType, InferenceForm, read_chat, read_inference
 from hubgate.web.elastic.options import SERVICE, RequestOptions, Timeout
 from hubgate.web.http.asgi import Headers, respond
+from hubgate.web.http.request_context import SPARSE_REPLY_BYTES
 from hubgate.web.shared.embeddings import embed, embed_in_chunks, joined, vector_headers, waited_header
 from hubgate.web.shared.exchange import Exchange
 from hubgate.web.shared.generation import generate, stream
@@ -128,6 +129,7 @@ async def _embed(exchange: Exchange, form: InferenceForm, call_context: Context)
 
 async def _embed_sparse(exchange: Exchange, form: InferenceForm, call_context: Context) -> _Reply:
     call = SparseEmbed(texts=form.texts(Task.SPARSE_EMBEDDING), context=call_context)
+    await exchange.context.reserve(len(call.texts) * SPARSE_REPLY_BYTES)
     vectors = await exchange.gateway.inference.embed_sparse(exchange.endpoint.name, call)
     exchange.record(texts=len(call.texts), tokens=vectors.tokens, waited=vectors.waited)
     body = await off_loop(total(vectors.items), _render_sparse, vectors)

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from starlette.requests import ClientDisconnect
 
+from hubgate.core.byte_budget import ByteBudget
 from hubgate.domain.batches import RowReply
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import CallerError, Cause, GatewayBusy, HubgateError, UnknownKey
@@ -63,8 +64,10 @@ class Guard:
         max_body_bytes: int,
         max_total_body_bytes: int,
         keys_in_path: bool,
+        replies: ByteBudget | None = None,
     ) -> None:
         self._app = app
+        self._replies = replies
         self._face_of = FaceFinder(faces).find
         self._access = access
         self._meter = meter
@@ -89,6 +92,7 @@ class Guard:
             bulk=head.bulk,
             wake=head.wake,
             head=head,
+            replies=self._replies,
         )
         body = Body(scope, receive, head.length, self._max_body_bytes, self._body_memory)
         response = _Response(send, context, body)
@@ -118,6 +122,8 @@ class Guard:
             body.release()
             self._meter.in_flight -= 1
             self._record(scope["method"], head.path, context)
+            if context.reserved:
+                await _release_when_sent(send, context)
 
     async def _send_refusal(self, response: _Response, error: HubgateError, scope: Scope) -> None:
         context = response.context
@@ -133,6 +139,7 @@ class Guard:
         """Serve a POST of the gateway itself, in the class `bulk`, as if a client had sent it: see `RowCaller`."""
         face = self._face_of(path)
         context = RequestContext(request_id, time.monotonic(), face, client="batch", key=key, bulk=True)
+        context.replies = self._replies
         scope: Scope = {
             "type": "http",
             "http_version": "1.1",
@@ -153,6 +160,9 @@ class Guard:
             await _send_error(response, error)
         except Exception:  # noqa: BLE001 - the batch goes on
             await self._fail(response)
+        except BaseException:
+            context.release_reply()
+            raise
         finally:
             self._meter.in_flight -= 1
             self._record("POST", path, context)
@@ -297,7 +307,18 @@ class _Collected:
             body=b"".join(self._parts),
             cause=context.cause,
             retry_after=float(wait) if wait else None,
+            release=context.release_reply,
         )
+
+
+async def _release_when_sent(send: Send, context: RequestContext) -> None:
+    """Give back the memory of a reply once the client has read it, or has left."""
+    try:
+        flush = getattr(send, "flush", None)
+        if flush is not None:
+            await flush()
+    finally:
+        context.release_reply()
 
 
 async def _send_error(response: _Response, error: HubgateError) -> None:

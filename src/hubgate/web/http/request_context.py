@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from hubgate.core.byte_budget import ByteBudget
 from hubgate.domain.calls import Context, Origin
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import EndpointNotFound, NotPermitted
@@ -20,6 +21,10 @@ from hubgate.web.http.head import Head
 
 BULK_PATIENCE = 600.0
 """Seconds until the deadline of a request with `X-Hubgate-Class: bulk`."""
+SMALL_REPLY_BYTES = 64 * 1024
+"""Smaller replies are not counted: the number of connections bounds them."""
+SPARSE_REPLY_BYTES = 8 * 1024
+"""Of one text, as its reply is estimated: a few hundred tokens with their weights, twice."""
 _HEADER_SAFE = "/@:+,=~"
 """A server may report any text as the name of its model."""
 
@@ -64,6 +69,10 @@ class RequestContext(msgspec.Struct, eq=False):
     """The name of the called endpoint, never an alias."""
     origin: Origin = msgspec.field(default_factory=Origin)
     """Which endpoint and which model answer."""
+    replies: ByteBudget | None = None
+    """The memory of all replies."""
+    reserved: int = 0
+    """Bytes of it for this reply, until the guard gives them back."""
 
     def use(self, endpoint: Endpoint, name: str, model: str | None = None) -> None:
         """Record which endpoint is called, and by which name: its own or an alias.
@@ -81,6 +90,35 @@ class RequestContext(msgspec.Struct, eq=False):
             raise EndpointNotFound(name)
         self.endpoint = origin.endpoint = endpoint.name
         origin.model = model or endpoint.model_version
+
+    async def reserve(self, size: int) -> None:
+        """Wait for the memory of a reply whose size in bytes is known beforehand.
+
+        Raises:
+            GatewayBusy: there was none for too long.
+        """
+        if size <= SMALL_REPLY_BYTES or self.replies is None:
+            return
+        if self.reserved:  # to wait for more than it has could be for ever
+            self.hold(size)
+            return
+        await self.replies.take(size, self._caller, bulk=self.is_bulk)
+        self.reserved = min(size, self.replies.total)
+
+    def hold(self, size: int) -> None:
+        """Count a reply that is there already. Others wait until it is sent."""
+        if size > SMALL_REPLY_BYTES and self.replies is not None:
+            self.replies.add(size, self._caller)
+            self.reserved += size
+
+    def release_reply(self) -> None:
+        if self.reserved and self.replies is not None:
+            reserved, self.reserved = self.reserved, 0
+            self.replies.give_back(reserved, self._caller)
+
+    @property
+    def _caller(self) -> str:
+        return self.key.id if self.key else "-"
 
     @property
     def origin_headers(self) -> Headers:

@@ -11,6 +11,7 @@ from hubgate.core.off_loop import off_loop, total
 from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import decode
+from hubgate.web.http.request_context import SPARSE_REPLY_BYTES
 from hubgate.web.shared.embeddings import Inputs, parse_texts
 from hubgate.web.shared.exchange import Exchange, all_or_none
 from hubgate.web.shared.rerank import rerank, top_ranked
@@ -123,6 +124,7 @@ async def _sparse(exchange: Exchange, body: bytes) -> SparseVectors:
     form = decode(body, _SPARSE)
     texts = parse_texts(form.inputs, "inputs")
     call = SparseEmbed(texts=texts, truncate=form.truncate, context=exchange.context.call_context())
+    await exchange.context.reserve(len(call.texts) * SPARSE_REPLY_BYTES)
     vectors = await exchange.gateway.inference.embed_sparse(exchange.endpoint.name, call)
     exchange.record(texts=len(texts), tokens=vectors.tokens, waited=vectors.waited)
     return vectors

@@ -32,6 +32,11 @@ _JSON_TYPE_NAMES: dict[type, str] = {
     type(None): "null",
 }
 _TEXT = {str}
+_FEW_TEXTS = 2
+"""The reply to so few is small."""
+_MANY_DIMENSIONS = 4096
+_REPLY_BYTES_PER_NUMBER = 24
+"""In memory: 4 as f32 or up to 20 as the server's JSON, and 11 to 20 in the response."""
 _MIN_REPORTED_WAIT_SECONDS = 0.001
 # Between English prose (4 to 5 bytes a token) and Chinese (3 to 4), as BERT's and XLM-R's tokenizers cut them.
 _BYTES_PER_TOKEN = 4
@@ -105,6 +110,9 @@ async def embed(
     """Embed texts, and record the usage. With `counts`, the result has `text_unread`."""
     if not context.cached:
         call = replace(call, cached=False)
+    if len(call.texts) > _FEW_TEXTS:
+        dimensions = gateway.live.find(name).endpoint.facts.dimensions or _MANY_DIMENSIONS
+        await context.reserve(len(call.texts) * dimensions * _REPLY_BYTES_PER_NUMBER)
     vectors = await gateway.inference.embed(name, call)
     context.texts = len(call.texts)
     context.tokens = vectors.tokens or 0

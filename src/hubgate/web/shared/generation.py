@@ -97,6 +97,7 @@ async def generate(exchange: Exchange, call: GenerationCall) -> Generated:
     endpoint = exchange.endpoint
     check_supported(endpoint, call)
     generated = await exchange.gateway.inference.generate(endpoint.name, call)
+    exchange.context.hold(len(generated.body))
     exchange.record(
         texts=1,
         tokens=generated.tokens,
