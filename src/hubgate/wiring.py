@@ -118,7 +118,7 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         closing.push_async_callback(_cancel, asyncio.create_task(_flush(access, gateway.usage)))
         if serving and gates:
             applier = _applier(settings, access, gateway, memory, counters)
-            member = Member(settings.gate, store.feed, gates, applier=applier, version=version)
+            member = Member(settings.gate, store.feed, gates, applier, traffic.limits, version=version)
             await _join(closing, gateway, meter, member)
         app = create_app(
             gateway,

@@ -121,6 +121,8 @@ class SlotQuestion:
     per_window: int
     """Slots in a window, as long as no gateway comes or goes."""
     burst: int
+    version: int = 0
+    """Of the configuration that these two are from. If the server knows of a newer one, those of that one hold."""
     window: float
     known_gateways: int
     """As the asking gateway remembers, for a server that has lost its memory."""

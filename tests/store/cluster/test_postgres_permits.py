@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hubgate.domain.cluster_ports import SlotAnswer
 
 RATE = 60_000
+_NUMBERS = [(1, 1), (5, 1), (60, 1), (60, 3), (3000, 150), (60_000, 1)]
 _EMPTY = b"TRUNCATE rate_limits, rate_limit_gateways, rate_limit_server"
 
 
@@ -104,7 +105,9 @@ def test_answers_are_those_of_the_script_for_valkey(migrated_url: str) -> None:
 async def compare(connection: psycopg.Connection[tuple[list[int]]], chance: Random) -> None:
     server = LuaValkey()
     script = ValkeyPermits(server.connection())  # type: ignore[arg-type]
-    rate, burst = chance.choice([(1, 1), (5, 1), (60, 1), (60, 3), (3000, 150), (60_000, 1)])
+    rate, burst = chance.choice(_NUMBERS)
+
+    version = 1
 
     def execute(statement: str, *arguments: object) -> list[int]:
         row = connection.execute(statement.encode(), arguments).fetchone()
@@ -131,7 +134,11 @@ async def compare(connection: psycopg.Connection[tuple[list[int]]], chance: Rand
             answer = await script.beat(name, sent_at)
             assert told == [round(answer.now * 1e6), answer.gateways]
         else:
+            if chance.random() < 0.1:
+                rate, burst = chance.choice(_NUMBERS)
+                version += 1
             asked = SlotQuestion(
+                version=version - (chance.random() < 0.2),
                 key="limit",
                 wanted=chance.choice([0, 1, 1, 5]),
                 per_window=rate,
@@ -144,12 +151,13 @@ async def compare(connection: psycopg.Connection[tuple[list[int]]], chance: Rand
                 slow_seconds=chance.choice([0.0] * 9 + [20.0]),
                 slow_step=2.0,
             )
-            statement = "SELECT hubgate_take(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            statement = "SELECT hubgate_give_slots(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             arguments = ("limit", asked.wanted, rate, burst, round(WINDOW * 1e6), asked.known_gateways)
             flags = (
                 asked.unsure,
                 asked.was_alone,
                 *(round(each * 1e6) for each in (asked.pause, asked.slow_seconds, 2.0)),
+                asked.version,
             )
             row = await ask(statement, *arguments, *flags)
             given = await script.take(asked)

@@ -10,9 +10,13 @@ assumed: not that replies come, that a gateway lives, or that the upstream reads
 of b, a slot may be used up to b - 1 steps after its time, and steps are `WINDOW` / (R - b + 1): R - b + 1 slots and
 b - 1 that were late.
 
-Other numbers (`Slots.set_numbers`). Each slot is at least one step before the next, by the numbers of the gateway that
-took it. So without bursts, 60 seconds hold at most as many as the largest of the limits that were in force or that a
-gateway still knows. Slots of a former burst may add b - 1, once.
+Other numbers (`Slots.set_numbers`). The server uses those of the newest configuration that it heard of, so a gateway
+that was cut off from the configuration gets no slots under older ones. Each slot is at least one step before the next,
+by the numbers in force when it was given. In a burst, slots are given late. When numbers change, the server leaves out
+as much time as slots of the last minute were late. Take the slots that are used within 60 seconds, the first of them
+late by d. If the numbers change before the last one, at least d is left out, so the rest lies within `WINDOW`, and there
+are at most as many as there are of the smallest step: no more than the largest R in force.
+A gateway alone has its share of the limit that it knows. All shares together are at most the largest limit known.
 
 Clocks. A gateway asks at its t0 and hears at its t1 that the server's time was T. So the server's T + d is between
 t0 + d and t1 + d of the gateway: it sends not before t1 + d, and not after t0 + d + late. A gateway that was stopped
@@ -90,6 +94,8 @@ class SharedLimits:
         """How often the server's clock was set."""
         self.before_return: Callable[[], Awaitable[None]] = _nothing
         """Awaited before the server counts this gateway as one that is not alone."""
+        self.version = 0
+        """Of the configuration that this gateway knows."""
         self._server_name = server_name
         self._gateway = gateway
         self._server_clock = ServerClock()
@@ -107,6 +113,13 @@ class SharedLimits:
         slots = Slots(self, key, requests_per_minute, burst)
         self._open.add(slots)
         return slots
+
+    def follow(self, version: int) -> None:
+        """Note which version of the configuration this gateway knows, and report the numbers that are new in it."""
+        if version != self.version:
+            self.version = version
+            for slots in list(self._open):
+                slots.report()
 
     async def start(self) -> None:
         """Make contact, and keep it."""
@@ -186,6 +199,8 @@ class Slots:
         self._clock = shared.clock
         self._key = key
         self._rate, self._burst = requests_per_minute, _burst(requests_per_minute, burst)
+        self._new_after: int | None = None
+        """The version of the configuration before these numbers, until the server knows them."""
         self._stock: deque[tuple[float, float]] = deque()
         """Each from when and until when it may be used."""
         self._block = 1
@@ -245,6 +260,7 @@ class Slots:
         if (requests_per_minute, burst) == (self._rate, self._burst):
             return
         self._rate, self._burst, self._ask_at = requests_per_minute, burst, -math.inf
+        self._new_after = self._shared.version
         if self._alone_next is not None:
             self._alone_next = min(self._alone_next, self._clock() + self._alone_step())
         self.on_change()
@@ -256,7 +272,7 @@ class Slots:
             self._paused_until = max(self._paused_until, until)
         else:
             self._slow_until, self._slow_step = until, seconds / remaining
-        self._report()
+        self.report()
 
     def estimate_wait(self, slots: int, now: float) -> float:
         """Seconds until the last of this number of further slots, at least."""
@@ -268,7 +284,7 @@ class Slots:
 
     def changed(self) -> None:
         """Look again: the server is there, or away."""
-        self._report()
+        self.report()
         self.on_change()
 
     def close(self) -> None:
@@ -303,13 +319,15 @@ class Slots:
             self._block = max(1, math.floor(min(self._will_use(_PACE_SECONDS, now), most)))
             self._start(self._block)
 
-    def _report(self) -> None:
-        """Report what the upstream wants: now, or after an open question, or when the server is back."""
+    def report(self) -> None:
+        """Report what the server does not know yet: now, or after an open question, or when the server is back."""
         if self._asking is None and self._shared.contact.mode is Mode.SHARED and self._news():
             self._start(0)
 
     def _news(self) -> bool:
         now = self._clock()
+        if self._new_after is not None and self._new_after < self._shared.version:
+            return True
         return now < self._paused_until or now < self._slow_until
 
     def _start(self, wanted: int) -> None:
@@ -318,13 +336,14 @@ class Slots:
         self._asking = loop.create_task(self._question(wanted), context=contextvars.Context())
 
     async def _question(self, wanted: int) -> None:
-        asked, changes = self._clock(), self._shared.clock_changes
+        asked, changes, version = self._clock(), self._shared.clock_changes, self._shared.version
         paused_until, slow_until = self._paused_until, self._slow_until
         question = SlotQuestion(
             key=self._key,
             wanted=wanted,
             per_window=self._rate,
             burst=self._burst,
+            version=version,
             window=WINDOW,
             known_gateways=self._shared.contact.gateways,
             unsure=self._clock_changes != changes,
@@ -340,6 +359,8 @@ class Slots:
             self._shared.failed(error)
         else:
             self._asking, self._was_alone = None, False
+            if self._new_after is not None and self._new_after < version:
+                self._new_after = None
             if self._paused_until == paused_until:
                 self._paused_until = -math.inf
             if self._slow_until == slow_until:
@@ -348,7 +369,7 @@ class Slots:
             if self._shared.clock_changes == changes:
                 self._clock_changes = changes
                 self._receive(answer, asked, wanted)
-        self._report()
+        self.report()
         self.on_change()
 
     def _receive(self, answer: SlotAnswer, asked: float, wanted: int) -> None:

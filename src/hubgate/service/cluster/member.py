@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hubgate import __version__
+from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.records import Gate
@@ -24,8 +25,17 @@ _log = logging.getLogger(__name__)
 class Member:
     """Follows the changes of other gateways, and reports that it does."""
 
-    def __init__(self, name: str, feed: Feed, gates: Gates, *, applier: Applier, version: int) -> None:
-        """`version` is the newest one that memory agrees with."""
+    def __init__(
+        self,
+        name: str,
+        feed: Feed,
+        gates: Gates,
+        applier: Applier,
+        limits: SharedLimits | None = None,
+        *,
+        version: int,
+    ) -> None:
+        """`version` is the newest one that memory agrees with; `limits` follow it."""
         self._gate = Gate(
             id=secrets.token_hex(8),
             name=name,
@@ -34,6 +44,7 @@ class Member:
             started_at=time.time(),
         )
         self._feed = feed
+        self._limits = limits
         self._gates = gates
         self._draining: Callable[[], bool] = lambda: False
         self._states: Callable[[], str] = str
@@ -76,6 +87,8 @@ class Member:
         return gate.id != self._gate.id and not self._gates.is_silent(gate)
 
     async def _report(self) -> None:
+        if self._limits is not None:
+            self._limits.follow(self._follower.version)
         now = time.monotonic()
         current = replace(
             self._gate,

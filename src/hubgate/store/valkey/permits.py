@@ -38,6 +38,7 @@ class ValkeyPermits:
             microseconds(question.pause),
             microseconds(question.slow_seconds),
             microseconds(question.slow_step),
+            question.version,
         )
         return slot_answer(map(int, reply))
 
