@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 GATEWAYS = 3
 CAREFUL = 66.0
 """Seconds after the start for which the limit is not used fully."""
+LOWERED_FROM, LOWERED_TO = 20.0, 80.0
 _CHANGE_SECONDS = 0.5
 _FLUSH_SECONDS = 20.0
 _BODY = {"input": "Once upon a time"}
@@ -48,12 +49,21 @@ class World:
     valkey: ValkeyServer
     wire: Wire
     """Between the first gateway and Valkey."""
+    feed: Wire
+    """Between the last gateway and PostgreSQL."""
     key: str
+    rate: int
     began: float = 0.0
 
     def at(self, seconds: float) -> None:
         """Wait until so many seconds after the callers began."""
         time.sleep(max(0.0, self.began + seconds - time.monotonic()))
+
+    def limit(self, requests_per_minute: int) -> None:
+        """Change the limit at the first gateway."""
+        body = {"rate_limit": {"requests_per_minute": requests_per_minute}}
+        reply = self.gateways[0].request("PATCH", "/api/endpoints/writer", body, key=self.key)
+        assert reply.status == 200, reply.body
 
 
 class Scenario(NamedTuple):
@@ -66,6 +76,8 @@ class Scenario(NamedTuple):
     """Whether calls of the first gateway fail."""
     excess: float = 1.0
     """What the server may receive, compared with the limit."""
+    lowered: float = 1.0
+    """The limit between `LOWERED_FROM` and `LOWERED_TO`, compared with the one of the start."""
 
 
 def nothing(_: World) -> None:
@@ -130,6 +142,24 @@ def freeze_database(world: World) -> None:
     world.database.thaw()
 
 
+def edit(world: World) -> None:
+    """The limit is changed every two seconds."""
+    for number in range(40):
+        world.at(10 + 2 * number)
+        world.limit(world.rate - (number + 1) % 2)
+
+
+def edit_cut(world: World) -> None:
+    """The last gateway cannot reach PostgreSQL while the limit is lowered to a fifth."""
+    world.at(10)
+    world.feed.freeze()
+    world.at(15)
+    world.limit(world.rate // 5)
+    world.at(LOWERED_TO)
+    world.feed.cut()
+    world.feed.mend()
+
+
 SCENARIOS = {
     "rate": Scenario(nothing),
     "unequal": Scenario(nothing, callers=(1, 6, 24), every=(0.5, 0.0, 0.0)),
@@ -142,6 +172,8 @@ SCENARIOS = {
     "slow-wire": Scenario(slow_wire),
     "kill-database": Scenario(kill_database),
     "freeze-database": Scenario(freeze_database),
+    "edit": Scenario(edit),
+    "edit-cut": Scenario(edit_cut, lowered=0.2),
 }
 
 
@@ -277,13 +309,15 @@ def observe(scenario: Scenario, by: str, *, rate: int, seconds: float) -> Outcom
 def _start(stack: ExitStack, folder: Path, rate: int, by: str) -> World:
     data = short_folder()
     stack.callback(shutil.rmtree, data, ignore_errors=True)
-    database = PostgresServer(data, free_port())
+    port = free_port()
+    database = PostgresServer(data, port)
     database.start()
     stack.callback(database.stop)
     valkey = ValkeyServer(folder)
     valkey.start()
     stack.callback(valkey.kill)
     wire = stack.enter_context(Wire(valkey.port))
+    feed = stack.enter_context(Wire(port))
     upstream = stack.enter_context(Recorder())
     home = Home(folder, secrets.token_urlsafe(24))
     home.env |= {"HUBGATE_DATABASE_URL": database.url, "HUBGATE_SECRET_KEY": secrets.token_urlsafe(32)}
@@ -298,8 +332,10 @@ def _start(stack: ExitStack, folder: Path, rate: int, by: str) -> World:
         env = {"HUBGATE_HOME": f"{folder}/{number}"}
         if by == "valkey":
             env["HUBGATE_VALKEY_URL"] = f"valkey://127.0.0.1:{valkey.port if number else wire.port}/0"
+        if number == GATEWAYS - 1:
+            env["HUBGATE_DATABASE_URL"] = database.url.replace(f":{port}/", f":{feed.port}/")
         gateways.append(stack.enter_context(home.serve(**env)))
-    return World(gateways, upstream, database, valkey, wire, home.admin_key)
+    return World(gateways, upstream, database, valkey, wire, feed, home.admin_key, rate)
 
 
 def _counted(gateway: GatewayProcess, key: str, expected: int) -> int:

@@ -1,6 +1,6 @@
 """The most requests that a real server receives in a minute, whatever happens to it or to the gateway.
 
-A hundred callers send calls without a pause, and cancel one in five. All rows of the table run at the
+A hundred callers or more send calls without a pause, and cancel one in five. All rows of the table run at the
 same time, each with a gateway and a server of its own; together they take about three minutes.
 """
 
@@ -33,7 +33,6 @@ PREPARING = Lock()
 """A machine with few processors cannot start them all at once."""
 
 KEY = secrets.token_urlsafe(24)
-CALLERS = 100
 LEAVING = 0.2
 SECONDS = 145.0
 
@@ -119,12 +118,22 @@ def stand_still(world: World) -> None:
     world.server.signal(signal.SIGCONT)
 
 
+def change_the_limit(world: World) -> None:
+    """Every two seconds, with the callers' queue full."""
+    for number in range(40):
+        world.wait_until(50 + 2 * number)
+        limit = {"requests_per_minute": 299 + number % 2, "max_concurrent_requests": 50 + number}
+        reply = world.gateway.request("PATCH", "/api/endpoints/writer", {"rate_limit": limit}, key=KEY)
+        assert reply.status == 200, reply.body
+
+
 class Row(NamedTuple):
     """A row of the table."""
 
     per_minute: int
     burst: int
     happens: Callable[[World], None]
+    callers: int = 100
 
 
 ROWS: Mapping[str, Row] = {
@@ -136,6 +145,7 @@ ROWS: Mapping[str, Row] = {
     "600, burst 600: kill -9 at 30 s and 70 s": Row(600, 600, kill_at(30, 70)),
     "600, burst 600: SIGTERM and start again": Row(600, 600, stop_in_order),
     "60, burst 60: server stopped for 10 s": Row(60, 60, stand_still),
+    "300, burst 1: limit changed every 2 s": Row(300, 1, change_the_limit, 200),
 }
 
 
@@ -154,7 +164,7 @@ async def call(world: World, session: aiohttp.ClientSession, chance: random.Rand
     await asyncio.sleep(0.2 + chance.random())
 
 
-async def ask_all(world: World) -> None:
+async def ask_all(world: World, callers: int) -> None:
     """Send calls until the time is over."""
     until = world.began + SECONDS
 
@@ -166,7 +176,7 @@ async def ask_all(world: World) -> None:
     headers = {"authorization": f"Bearer {KEY}"}
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
-        asking = [asyncio.create_task(ask(number)) for number in range(CALLERS)]
+        asking = [asyncio.create_task(ask(number)) for number in range(callers)]
         await asyncio.wait(asking, timeout=SECONDS)
         for task in asking:
             task.cancel()
@@ -188,7 +198,7 @@ def run(row: Row, folder: Path) -> tuple[int, int]:
             world = World(home, server, stack.enter_context(home.serve()), stack)
         server.fullest_minute()  # what the registration asked is no call
         world.began = time.monotonic()
-        asked = asking.submit(asyncio.run, ask_all(world))
+        asked = asking.submit(asyncio.run, ask_all(world, row.callers))
         row.happens(world)
         asked.result()
         return server.fullest_minute()

@@ -1,6 +1,6 @@
 """What a model's server receives from three gateways, whatever happens to them, to Valkey or to PostgreSQL.
 
-Six rows run at the same time; all together take about five minutes.
+Seven rows run at the same time; all together take about five minutes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from servers.sharing import SCENARIOS, Outcome, observe
+from servers.sharing import LOWERED_FROM, LOWERED_TO, SCENARIOS, Outcome, observe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,7 +18,10 @@ pytestmark = pytest.mark.timeout(900)
 
 RATE = 3000
 SECONDS = 95.0
-AT_ONCE = 6
+AT_ONCE = 7
+ROWS = {name: (scenario, "valkey") for name, scenario in SCENARIOS.items()} | {
+    "edit, without Valkey": (SCENARIOS["edit"], "postgresql")
+}
 DATABASE_FAILURES = ("kill-database", "freeze-database")
 
 
@@ -26,14 +29,14 @@ DATABASE_FAILURES = ("kill-database", "freeze-database")
 def outcomes() -> Iterator[Mapping[str, Future[Outcome]]]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
-            name: pool.submit(observe, scenario, "valkey", rate=RATE, seconds=SECONDS)
-            for name, scenario in SCENARIOS.items()
+            name: pool.submit(observe, scenario, by, rate=RATE, seconds=SECONDS)
+            for name, (scenario, by) in ROWS.items()
         }
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", ROWS)
 def test_limit_holds_and_nothing_is_lost(name: str, outcomes: Mapping[str, Future[Outcome]]) -> None:
-    scenario, outcome = SCENARIOS[name], outcomes[name].result()
+    (scenario, _), outcome = ROWS[name], outcomes[name].result()
     gap, since = outcome.longest_gap
     print(
         f"{name}: {outcome.most} in the fullest minute, then {outcome.used:.1%} used, by gateways {outcome.answered}, "
@@ -41,6 +44,7 @@ def test_limit_holds_and_nothing_is_lost(name: str, outcomes: Mapping[str, Futur
         flush=True,
     )
     assert RATE / 10 < outcome.most <= RATE * scenario.excess
+    assert outcome.between(LOWERED_FROM, LOWERED_TO) <= RATE * scenario.lowered * scenario.excess
     assert {number for number, _ in outcome.callers.failed} <= ({0} if scenario.is_fatal else set())
     assert outcome.changes_are_kept
     if not scenario.is_fatal:  # a gateway that is killed loses up to five seconds of counts
