@@ -20,6 +20,8 @@ class Model:
     """The model that a look-alike serves."""
 
     name: str = "look/alike"
+    models: tuple[str, ...] = ()
+    """All names in its list of models, of a server with several."""
     kind: str = "embedding"
     """`embedding`, `tokens` (one vector per token), `sparse`, `reranker`, `classifier`, `similarity`, `llm`, `base` (a
     model without a chat template), `text2text`, `summarization` or `translation`."""

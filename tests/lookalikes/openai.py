@@ -1,4 +1,4 @@
-"""vLLM 0.32, SGLang 0.5.23 and infinity 0.0.78, from recordings and `spec/huggingface.md`."""
+"""vLLM 0.32, SGLang 0.5.23, infinity 0.0.78 and LiteLLM's proxy, from recordings, source and public reports."""
 
 from __future__ import annotations
 
@@ -169,3 +169,21 @@ def infinity(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answ
         words = f"List should have at least 1 item and at most 2048 items, not {len(request.texts)}"
         return Answer(422, {"detail": [{"type": "too_short", "loc": loc, "msg": words, "input": []}]})
     return embeddings(model, request, embedder, counted=len)
+
+
+def litellm(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
+    """Several models by the names of its operator. Without a database, it answers 400 to any but its own key."""
+    names = model.models or (model.name,)
+    is_known = request.path in {"/v1/models", "/models", "/v1/embeddings", CHAT, "/health"}
+    if is_known and model.key and request.token != model.key:
+        error = {"message": "No connected db.", "type": "no_db_connection", "param": None, "code": "400"}
+        return Answer(400, {"error": error})
+    if request.method == "GET" and request.path in {"/v1/models", "/models"}:
+        entry = {"object": "model", "created": 1677610602, "owned_by": "openai"}
+        return Answer(200, {"object": "list", "data": [entry | {"id": name} for name in names]})
+    if request.method != "POST" or request.path not in {"/v1/embeddings", CHAT}:
+        return NOT_FOUND
+    if request.field("model") not in names:
+        words = f"{request.path}: Invalid model name passed in model={request.field('model')}."
+        return Answer(400, {"error": {"message": words, "type": "None", "param": "None", "code": "400"}})
+    return openai_reply(model, request) if request.path == CHAT else embeddings(model, request, embedder)

@@ -32,6 +32,7 @@ ENGINES: dict[str, Callable[[Model, ReceivedRequest, Embedder], Answer]] = {
     "sglang": openai.sglang,
     "llamacpp": llamacpp,
     "infinity": openai.infinity,
+    "litellm": openai.litellm,
     "toolkit": toolkit.toolkit,
     "transformers": toolkit.transformers_serve,
     "tgi": tgi,

@@ -1,4 +1,4 @@
-"""Hugging Face's default toolkit 0.5.6, custom handlers in it, and transformers serve 5.23."""
+"""Hugging Face's default toolkit 0.5.6, custom handlers in it, and transformers serve 5.23 and 5.24."""
 
 from __future__ import annotations
 
@@ -119,9 +119,12 @@ def _writes(model: Model, request: ReceivedRequest) -> Answer:
 
 
 def transformers_serve(model: Model, request: ReceivedRequest, embedder: Embedder) -> Answer:
-    """Generates text only; its list of models fails offline. Pinned to `pinned`, it accepts that name or none."""
+    """Generates text only; pinned to `pinned`, it accepts that name or none. Only since 5.24 it lists models offline."""
     if request.path == "/health":
         return Answer(200, {"status": "ok"})
+    if request.path == "/v1/models" and model.models:
+        entry = {"owned_by": "local", "object": "model", "created": 0, "status": {"value": "loaded"}}
+        return Answer(200, {"object": "list", "data": [entry | {"id": name} for name in model.models]})
     if request.path == "/v1/models":
         return Answer(500, "Internal Server Error")
     if request.method != "POST" or request.path not in generation_routes(model):

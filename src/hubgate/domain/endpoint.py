@@ -253,7 +253,9 @@ class Endpoint:
     task: Task
     source: Source
     model: str | None = None
-    """A Hub repository; for local models also a folder."""
+    """A Hub repository; for local models also a folder; for dedicated endpoints also the server's own name."""
+    hub_model: str | None = None
+    """The model's Hub repository, if a dedicated endpoint's server has another name for it."""
     url: str | None = None
     urls: tuple[str, ...] = ()
     """If several servers run the model, the URLs of all; `url` is the first."""
@@ -317,6 +319,11 @@ class Endpoint:
     def public_model(self) -> str | None:
         """The model's name as callers may see it: never the folder of a local model."""
         return self.facts.model or (None if self.source is Source.LOCAL else self.model)
+
+    @property
+    def repository(self) -> str | None:
+        """The model's name on the Hub as far as it is known; for a local model perhaps a folder."""
+        return self.hub_model or self.model or self.facts.model
 
     @property
     def model_version(self) -> str | None:

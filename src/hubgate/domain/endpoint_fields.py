@@ -67,8 +67,13 @@ FIELDS = (
     EndpointField(name="source"),
     EndpointField(
         name="model",
-        help="The model at the URL, if the server does not report it.",
+        help="The model at the URL, by the server's name for it or its name on the Hub.",
         sources=frozenset(Source) - {Source.FAKE},
+    ),
+    EndpointField(
+        name="hub_model",
+        help="The model's name on the Hub, if the server has another name for it.",
+        sources=frozenset({Source.DEDICATED}),
     ),
     EndpointField(
         name="url",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hubgate.core.models.names import matching_names
 from hubgate.domain.calls import Tokenize, Tokens
-from hubgate.domain.endpoint import Facts, Target
+from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, UpstreamUnreadable
 from hubgate.upstreams.engines.detect import detect
 from hubgate.upstreams.engines.specs import spec_of
 from hubgate.upstreams.http.messages import HttpClient
 from hubgate.upstreams.hub.deployments import (
+    DEPLOYED_FOLDER,
     Deployments,
     check_model,
     deployment_facts,
     find_deployment,
+    is_repository,
     merge_facts,
 )
 from hubgate.upstreams.server import Server
@@ -46,8 +49,7 @@ class DedicatedSource:
             if reported.engine is None or error.cause is not Cause.NOT_AN_API:
                 raise
             facts = await detect(replace(endpoint, engine=reported.engine), server)
-        check_model(endpoint, facts.model, "the server")
-        return merge_facts(facts, reported)
+        return merge_facts(_check_name(endpoint, facts), reported)
 
     async def runs(self, target: Target) -> bool:
         """Whether Hugging Face reports that the server is running: contacting the server itself would wake it."""
@@ -121,3 +123,25 @@ class DedicatedSource:
 
     def _server(self, target: Target) -> Server:
         return Server(target, self._client)
+
+
+def _check_name(endpoint: Endpoint, facts: Facts) -> Facts:
+    """The facts, with a warning if the server has another name for the model than the endpoint.
+
+    Raises:
+        InvalidEndpoint: the server runs another embedding model.
+    """
+    named, reported = endpoint.model, facts.model
+    if not named or not reported or reported == DEPLOYED_FOLDER:
+        return facts
+    if matching_names(named, [reported]):
+        owners = {name.rpartition("/")[0].casefold() for name in (named, reported)}
+        if len(owners - {""}) < 2 or not is_repository(reported):
+            return facts
+    else:
+        check_model(endpoint, reported, "the server")
+    warning = (
+        f"The server calls its model [{reported[:200]}], not [{named[:200]}]. If it is the same model, set [model] to the "
+        "server's name and [hub_model] to the name on the Hub."
+    )
+    return replace(facts, warnings=(*facts.warnings, warning))

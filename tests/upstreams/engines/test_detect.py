@@ -104,7 +104,7 @@ async def test_token_is_sent_with_every_detection_request(sources: ModelSources)
             assert {asked.token for asked in server.requests} == {"hf_secret"}
 
 
-@pytest.mark.parametrize("engine", ["tei", "vllm", "infinity", "toolkit"])
+@pytest.mark.parametrize("engine", ["tei", "vllm", "infinity", "toolkit", "litellm"])
 async def test_wrong_or_missing_token_is_reported_at_detection(sources: ModelSources, engine: str) -> None:
     with lookalike(engine, key="hf_secret") as server:
         assert (await refused(sources, server.url, Secret("hf_wrong"))).cause is Cause.WRONG_TOKEN
@@ -300,6 +300,96 @@ async def test_configured_model_is_chosen_among_served_models(sources: ModelSour
     with lookalike("vllm") as server:
         facts = await sources.detect(Target(endpoint(server.url, model="look/alike")))
     assert facts.model == "look/alike"
+
+
+SEVERAL = ("all-minilm", "bge-m3:latest")
+
+
+@pytest.mark.parametrize("named", ["BAAI/bge-m3", "bge-m3", "BGE-M3", "bge-m3:latest", "bge-m3-GGUF"])
+async def test_model_is_called_by_the_servers_own_name(sources: ModelSources, named: str) -> None:
+    with lookalike("litellm", models=SEVERAL) as server:
+        facts = await sources.detect(Target(endpoint(server.url, model=named)))
+    assert (facts.model, facts.warnings) == ("bge-m3:latest", ())
+
+
+async def test_servers_name_and_name_on_the_hub_can_both_be_given(sources: ModelSources) -> None:
+    with lookalike("litellm", models=SEVERAL) as server:
+        both = endpoint(server.url, model="all-minilm", hub_model="sentence-transformers/all-MiniLM-L6-v2")
+        of_hub = endpoint(server.url, hub_model="BAAI/bge-m3")
+        assert (await sources.detect(Target(both))).model == "all-minilm"
+        assert (await sources.detect(Target(of_hub))).model == "bge-m3:latest"
+    assert both.repository == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.mark.parametrize("task", [Task.TEXT_EMBEDDING, Task.CHAT_COMPLETION])
+@pytest.mark.parametrize("named", ["bge-m33", "intfloat/e5-small-v2"])
+async def test_another_model_than_the_named_one_is_never_called(
+    sources: ModelSources, named: str, task: Task
+) -> None:
+    with lookalike("litellm", models=SEVERAL) as server:
+        error = await refused(sources, server.url, model=named, task=task)
+        assert server.posts == []
+    assert error.cause is Cause.MODEL_NOT_FOUND
+    assert error.message == f"The server has no model [{named}]. Its models: all-minilm, bge-m3:latest."
+
+
+async def test_name_that_fits_several_models_is_refused(sources: ModelSources) -> None:
+    with lookalike("litellm", models=("qwen3:4b", "qwen3:8b", "llama3")) as server:
+        error = await refused(sources, server.url, model="Qwen/qwen3", task=Task.CHAT_COMPLETION)
+        exact = endpoint(server.url, model="qwen3:8b", task=Task.CHAT_COMPLETION)
+        assert (await sources.detect(Target(exact))).model == "qwen3:8b"
+    assert error.message.endswith("several models that fit [Qwen/qwen3]. Its models: qwen3:4b, qwen3:8b.")
+
+
+async def test_only_model_of_a_server_is_used_with_a_warning_if_it_has_another_name(
+    sources: ModelSources,
+) -> None:
+    with lookalike("litellm", models=("embedder",)) as server:
+        facts = await sources.detect(Target(endpoint(server.url, model="BAAI/bge-m3")))
+        settled = endpoint(server.url, model="embedder", hub_model="BAAI/bge-m3")
+        assert (await sources.detect(Target(settled))).warnings == ()
+    assert facts.model == "embedder"
+    assert "calls its model [embedder], not [BAAI/bge-m3]" in facts.warnings[0]
+
+
+async def test_warns_which_of_several_models_is_used_if_none_is_named(sources: ModelSources) -> None:
+    with lookalike("litellm", models=SEVERAL) as server:
+        facts = await sources.detect(Target(endpoint(server.url)))
+    assert facts.model == "all-minilm"
+    assert "[all-minilm] is used: all-minilm, bge-m3:latest" in facts.warnings[0]
+
+
+async def test_copy_of_another_owner_is_used_with_a_warning(sources: ModelSources) -> None:
+    with lookalike("litellm", models=("ollama/bge-m3",)) as server:
+        facts = await sources.detect(Target(endpoint(server.url, model="BAAI/bge-m3")))
+    assert facts.model == "ollama/bge-m3"
+    assert "calls its model [ollama/bge-m3]" in facts.warnings[0]
+
+
+async def test_server_of_a_chosen_engine_is_asked_for_a_model_that_it_does_not_list(
+    sources: ModelSources,
+) -> None:
+    with lookalike("litellm", models=SEVERAL) as server:
+        chosen = endpoint(server.url, model="unlisted", engine=Engine.OPENAI)
+        assert (await sources.detect(Target(chosen))).model == "unlisted"
+
+
+@pytest.mark.parametrize(
+    ("listed", "named", "model"),
+    [
+        (("pinned",), None, "pinned"),
+        (("pinned",), "org/named", "pinned"),
+        (("org/one", "org/two"), "org/two", "org/two"),
+        (("org/one", "org/two"), "org/not-loaded-yet", "org/not-loaded-yet"),
+    ],
+)
+async def test_transformers_serve_is_recognized_by_its_list_of_models(
+    sources: ModelSources, listed: tuple[str, ...], named: str | None, model: str
+) -> None:
+    with lookalike("transformers", kind="llm", models=listed) as server:
+        draft = endpoint(server.url, task=Task.CHAT_COMPLETION, model=named)
+        facts = await sources.detect(Target(draft))
+    assert (facts.engine, facts.model) == (Engine.TRANSFORMERS, model)
 
 
 async def test_detection_respects_private_address_rule(tmp_path: Path) -> None:

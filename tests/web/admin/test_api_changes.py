@@ -143,6 +143,7 @@ class TestEndpoints:
             task=Task.RERANK,
             source=Source.DEDICATED,
             model="org/model",
+            hub_model="org/original",
             url="http://127.0.0.1:1/",
             urls=("http://127.0.0.1:1/", "http://127.0.0.1:3/"),
             engine=Engine.TEI,

@@ -86,8 +86,9 @@ def blind_warning(endpoint: Endpoint, counter: Counter | None) -> str | None:
     is_reported = endpoint.source in _REPORTS_TRUNCATION or facts.auto_truncate is False
     if is_reported or (counter is not None and endpoint.token_limit is not None):
         return None
+    named = "hub_model" if endpoint.model and endpoint.source is Source.DEDICATED else "model"
     remedy = (
-        "Set [model] to the model's name on the Hub, so that hubgate can count its tokens."
+        f"Set [{named}] to the model's name on the Hub, so that hubgate can count its tokens."
         if counter is None
         else "Set [max_input_tokens]."
     )

@@ -207,7 +207,7 @@ class Pipelines:
             answer = cached = CacheStep(
                 answer, self._cache, identity=identity(endpoint), secret=self._cache_secret
             )
-        answer = ShortenStep(answer, model=endpoint.model or facts.model, dimensions=facts.dimensions)
+        answer = ShortenStep(answer, model=endpoint.repository, dimensions=facts.dimensions)
         prefix = PrefixStep(answer, endpoint.effective_prefixes, endpoint.default_prefix)
         return Pipeline(
             answer=prefix, queue=queue, cached=cached, health=health, prefix=prefix, counter=counter
@@ -285,7 +285,7 @@ def _rerank_step(endpoint: Endpoint, answer: Handler) -> RerankTemplateStep:
 def takes_instruction(endpoint: Endpoint) -> bool:
     """Whether a reranker follows instructions: in the prompt that hubgate writes, or in a field of its server."""
     facts = endpoint.facts
-    template = named_template(facts.rerank_template) or rerank_template(endpoint.model, facts.model)
+    template = named_template(facts.rerank_template) or rerank_template(endpoint.repository, facts.model)
     if template is None or template.instructed is None:
         return False
     route = spec_of(endpoint.engine or facts.engine).rerank

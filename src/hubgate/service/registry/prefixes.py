@@ -27,7 +27,7 @@ async def learn_prefixes(sources: Sources, target: Target, former: Endpoint | No
         InvalidEndpoint: the model has no prompt of a chosen name.
     """
     endpoint = target.endpoint
-    model = endpoint.model or endpoint.facts.model
+    model = endpoint.repository
     prompts, missing = await _published(sources, target, former)
     facts = endpoint.facts
     if prompts is not None:
@@ -52,11 +52,7 @@ async def _published(
         return await sources.read_prompts(target), ""
     except HubgateError as error:
         endpoint = target.endpoint
-        same = former is not None and (former.model, former.facts.model) == (
-            endpoint.model,
-            endpoint.facts.model,
-        )
-        if former is not None and same and former.facts.prompts is not None:
+        if former is not None and _same_model(former, endpoint) and former.facts.prompts is not None:
             return ModelPrompts(texts=former.facts.prompts, default=former.facts.default_prompt), ""
         return None, error.message
 
@@ -127,7 +123,7 @@ def _change(former: Endpoint | None, now: Endpoint) -> str | None:
     if former is None or former.facts.engine is None:
         return None
     chosen = (former.prefixes, former.prompt_names) != (now.prefixes, now.prompt_names)
-    if chosen or former.model != now.model or former.facts.model != now.facts.model:
+    if chosen or not _same_model(former, now):
         return None
     before, after = former.effective_prefixes, now.effective_prefixes
     changes = [
@@ -141,6 +137,10 @@ def _change(former: Endpoint | None, now: Endpoint) -> str | None:
         f"The prefixes of the model changed: {', '.join(changes)}. Embed the texts again that were embedded with the old "
         "ones, or set [prefixes] to the old ones."
     )
+
+
+def _same_model(one: Endpoint, other: Endpoint) -> bool:
+    return (one.repository, one.facts.model) == (other.repository, other.facts.model)
 
 
 def _listed(names: Mapping[str, str] | list[str]) -> str:

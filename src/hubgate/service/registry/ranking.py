@@ -80,7 +80,7 @@ async def probe_reranker(endpoint: Endpoint, answer: Handler) -> Facts:
     facts = endpoint.facts
     route = spec_of(endpoint.engine or facts.engine).rerank or RerankRoute(path="", body=lambda *_: {})
     route = route.for_model(facts.model or endpoint.model)  # as it was opened
-    template = rerank_template(endpoint.model, facts.model)
+    template = rerank_template(endpoint.repository, facts.model)
     templates = await _templates_to_try(endpoint, answer, route, template)
     rankings = [await _rank(answer, each, raw=bool(route.raw)) for each in templates]
     best = max(rankings, key=lambda ranking: (ranking.total, ranking.margin))

@@ -19,6 +19,8 @@ from hubgate.upstreams.server import Server
 PROBE_TIMEOUT_SECONDS = 15.0
 _NOT_ABOUT_THE_ROUTE = frozenset({401, 402, 403, 408, 410, 429, 502, 503, 504})
 """About the token, the endpoint's state or its load: requests to other routes would fail, too."""
+_NOT_CAUSED_BY_THE_ROUTE = frozenset({Cause.PAUSED, Cause.WRONG_TOKEN, Cause.TOKEN_MISSING})
+"""Whatever the status: LiteLLM refuses a wrong token with 400."""
 _TEI_TASKS = {"embedding": Task.TEXT_EMBEDDING, "reranker": Task.RERANK}
 _ROUTE_TASKS = {
     "/v1/embeddings": Task.TEXT_EMBEDDING,
@@ -158,7 +160,7 @@ async def get(server: Server, path: str) -> HttpReply | None:
 
 def is_about_the_route(error: UpstreamRefused) -> bool:
     """Whether the error is about this route only, so that other routes may work."""
-    return error.status not in _NOT_ABOUT_THE_ROUTE and error.cause is not Cause.PAUSED
+    return error.status not in _NOT_ABOUT_THE_ROUTE and error.cause not in _NOT_CAUSED_BY_THE_ROUTE
 
 
 def decode(reply: HttpReply) -> Any:

@@ -7,9 +7,11 @@ takes precedence; the facts still come from the server.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
+from hubgate.core.models.names import listed_names, matching_names
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Task
 from hubgate.domain.errors import Cause, InvalidEndpoint, UpstreamUnreadable
 from hubgate.upstreams.engines.descriptions import (
@@ -20,7 +22,7 @@ from hubgate.upstreams.engines.descriptions import (
     tasks_by_capabilities,
 )
 from hubgate.upstreams.engines.embeddings import OPENAI_EMBEDDINGS
-from hubgate.upstreams.engines.specs import SPECS, engine_by_owner, spec_of
+from hubgate.upstreams.engines.specs import SPECS, engine_of_entry, spec_of
 from hubgate.upstreams.json_values import field_of, list_of, size_of, text_of
 from hubgate.upstreams.server import Server
 from hubgate.upstreams.urls import host_of
@@ -89,7 +91,13 @@ async def _recognise(endpoint: Endpoint, server: Server) -> DetectedServer | Non
         return found
     below_root = {Task.TEXT_EMBEDDING: "/embeddings", Task.RERANK: "/rerank"}.get(endpoint.task)
     for path, route in (("/v1/models", None), ("/models", below_root)):
-        found = from_models(await get_json(server, path), endpoint.model, route, endpoint.task)
+        found = from_models(
+            await get_json(server, path),
+            endpoint.model or endpoint.hub_model,
+            route,
+            endpoint.task,
+            may_be_unlisted=endpoint.engine is not None,
+        )
         if found:
             return found
     reply = await get(server, "/health")
@@ -110,23 +118,39 @@ def from_info(info: Any) -> DetectedServer | None:
 
 
 def from_models(
-    models: Any, wanted: str | None, route: str | None, task: Task | None = None
+    models: Any,
+    wanted: str | None,
+    route: str | None,
+    task: Task | None = None,
+    *,
+    may_be_unlisted: bool = False,
 ) -> DetectedServer | None:
     """A server with OpenAI's list of models.
 
     Args:
         models: the decoded reply to `GET /v1/models` or `/models`.
-        wanted: the model that the operator named. Without one, or if it is not listed, the first model that reports
-            the capability for the task is taken, or else the first model.
+        wanted: the model that the operator named, by its name there or on the Hub. Without one, the first model that
+            reports the capability for the task is taken, or else the first model.
         route: of the task, if the list was not at its usual place.
         task: of the endpoint.
+        may_be_unlisted: whether the server is called with the wanted name if several other models are listed.
+
+    Raises:
+        InvalidEndpoint: several models are listed, and not exactly one of them fits the wanted name.
     """
     entries = [entry for entry in list_of(models, "data") if isinstance(entry, dict)]
     if not entries:
         return None
-    named = (e for e in entries if wanted and wanted in (e.get("id"), e.get("root")))
-    entry = next(named, None) or next((e for e in entries if task in tasks_by_capabilities(e)), entries[0])
-    engine = engine_by_owner(entry.get("owned_by"))
+    spec = SPECS[engine_of_entry(entries[0])]
+    unlisted = {"id": wanted, "owned_by": spec.owned_by}
+    warnings: tuple[str, ...] = ()
+    if wanted is None:
+        entry, warnings = _first(entries, task)
+    elif may_be_unlisted or spec.loads_models:
+        entry = _named(entries, wanted) or (entries[0] if len(_names(entries)) == 1 else unlisted)
+    else:
+        entry = _named(entries, wanted) or _only(entries, wanted)
+    engine = engine_of_entry(entries[0] if entry is unlisted else entry)
     spec = SPECS[engine]
     facts = Facts(
         engine=engine,
@@ -134,6 +158,7 @@ def from_models(
         max_input_tokens=size_of(entry, "max_model_len") or size_of(field_of(entry, "meta"), "n_ctx_train"),
         auto_truncate=spec.auto_truncate,
         route=route,
+        warnings=warnings,
     )
     reported = spec.lists_capabilities and isinstance(entry.get("capabilities"), list)
     return DetectedServer(
@@ -141,3 +166,45 @@ def from_models(
         f"{spec.title} with the model {facts.model}",
         tasks_by_capabilities(entry) if reported else None,
     )
+
+
+_Entry: TypeAlias = dict[str, Any]
+
+
+def _first(entries: Sequence[_Entry], task: Task | None) -> tuple[_Entry, tuple[str, ...]]:
+    able = [entry for entry in entries if task in tasks_by_capabilities(entry)] or entries
+    names = _names(able)
+    if len(names) < 2:
+        return able[0], ()
+    warning = f"The server has several models, and [{names[0]}] is used: {listed_names(names)}. Set [model] to choose one."
+    return able[0], (warning,)
+
+
+def _named(entries: Sequence[_Entry], wanted: str) -> _Entry | None:
+    """The entry that fits the wanted name; `None` if none does, or several fit equally well."""
+    for key in (
+        "id",
+        "root",
+    ):  # vLLM can be started with a name for its model, and reports the repository, too
+        fitting = matching_names(wanted, _names(entries, key))
+        if len(fitting) == 1:
+            return next(entry for entry in entries if entry.get(key) == fitting[0])
+    return None
+
+
+def _only(entries: Sequence[_Entry], wanted: str) -> _Entry:
+    """The entry of a server with one model, which it may call anything."""
+    names = _names(entries)
+    if len(names) < 2:
+        return entries[0]
+    fitting = matching_names(wanted, names)
+    found = f"several models that fit [{wanted[:200]}]" if fitting else f"no model [{wanted[:200]}]"
+    raise InvalidEndpoint(
+        f"The server has {found}. Its models: {listed_names(fitting or names)}.",
+        remedy="Set [model] to one of these names, and [hub_model] to its name on the Hub if that is another.",
+        cause=Cause.MODEL_NOT_FOUND,
+    )
+
+
+def _names(entries: Sequence[_Entry], key: str = "id") -> list[str]:
+    return list(dict.fromkeys(name for entry in entries if (name := text_of(entry, key))))

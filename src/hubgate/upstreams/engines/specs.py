@@ -33,6 +33,7 @@ from hubgate.upstreams.engines.response_format import Schemas
 from hubgate.upstreams.engines.routes import ReportedTokens, TextRoute
 from hubgate.upstreams.engines.token_routes import SparseRoute, TokenizeRoute
 from hubgate.upstreams.engines.toolkit import TOOLKIT_EMBED, toolkit_details
+from hubgate.upstreams.json_values import field_of, text_of
 from hubgate.upstreams.server import Server
 
 
@@ -50,6 +51,8 @@ class EngineSpec:
     """Its reply to `GET /health`, decoded if it is JSON, for engines that do not describe themselves anywhere."""
     details: Callable[[DetectedServer, Endpoint, Server], Awaitable[DetectedServer]] | None = None
     """Requests more once the engine is recognised."""
+    loads_models: bool = False
+    """It loads a model that it does not list when it is called."""
     lists_capabilities: bool = False
     """Its list of models reports the capabilities of each."""
     image_keys: frozenset[str] = frozenset()
@@ -220,6 +223,7 @@ SPECS: Mapping[Engine, EngineSpec] = {
     Engine.TRANSFORMERS: EngineSpec(
         title="transformers serve",
         health={"status": "ok"},
+        loads_models=True,
         image_keys=frozenset({"hfserve"}),
         generation=_pinned_or_named(),
     ),
@@ -283,10 +287,18 @@ _UNKNOWN = EngineSpec(title="an unknown server")
 
 
 def engine_by_owner(owned_by: object) -> Engine:
-    """The engine of an entry in OpenAI's list of models."""
+    """The engine of an owner in OpenAI's list of models."""
     return next(
         (engine for engine, spec in SPECS.items() if owned_by and spec.owned_by == owned_by), Engine.OPENAI
     )
+
+
+def engine_of_entry(entry: Mapping[str, Any]) -> Engine:
+    """The engine of an entry in OpenAI's list of models."""
+    engine = engine_by_owner(entry.get("owned_by"))
+    # transformers serve 5.24 names the owner of the model's repository.
+    has_state = text_of(field_of(entry, "status"), "value") in {"loaded", "unloaded"}
+    return Engine.TRANSFORMERS if engine is Engine.OPENAI and has_state else engine
 
 
 def engine_of_image(key: str | None, image: str | None) -> Engine | None:

@@ -46,6 +46,8 @@ _PAGE = "https://endpoints.huggingface.co"
 _NAME = re.compile(r"(?!\.)[\w.-]+", re.ASCII)
 # llama.cpp reports the path of its file instead.
 _REPOSITORY = re.compile(r"(?!.*\.gguf$)\w[\w.-]*/[\w.-]+", re.ASCII)
+DEPLOYED_FOLDER = "/repository"
+"""Where Inference Endpoints have their model, whichever it is."""
 _EMBEDDING = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
 _MAX_LISTED = 10
 _MAX_CACHED = 256
@@ -254,7 +256,7 @@ def merge_facts(facts: Facts, reported: Facts) -> Facts:
 
     On Inference Endpoints, many servers know only the folder of their model, `/repository`.
     """
-    has_name = facts.model is not None and _REPOSITORY.fullmatch(facts.model) is not None
+    has_name = facts.model is not None and is_repository(facts.model)
     return replace(
         facts,
         engine=facts.engine or reported.engine,
@@ -262,6 +264,11 @@ def merge_facts(facts: Facts, reported: Facts) -> Facts:
         revision=facts.revision or reported.revision,
         warnings=(*facts.warnings, *reported.warnings),
     )
+
+
+def is_repository(model: str) -> bool:
+    """Whether this is the name of a repository, rather than of a file or a folder, or a name of the server's own."""
+    return _REPOSITORY.fullmatch(model) is not None
 
 
 def check_model(endpoint: Endpoint, reported: str | None, by: str) -> None:
@@ -273,12 +280,13 @@ def check_model(endpoint: Endpoint, reported: str | None, by: str) -> None:
         InvalidEndpoint: the names differ.
     """
     named = endpoint.model
-    if endpoint.task not in _EMBEDDING or not named or not reported or not _REPOSITORY.fullmatch(reported):
+    if endpoint.task not in _EMBEDDING or not named or not reported or not is_repository(reported):
         return
     if named.strip().casefold() != reported.casefold():
         raise InvalidEndpoint(
             f"The model there is [{reported}] according to {by}, not [{named[:200]}].",
-            remedy="Use that model's name, or remove [model]; or use the URL of the other model.",
+            remedy="Use that model's name, or remove [model], and set [hub_model] if it is a copy of yours; or use the URL of the "
+            "other model.",
         )
 
 

@@ -32,7 +32,7 @@ FETCH_SECONDS = 5.0
 """How long a registration waits for the Hub. A slow download continues, and the next registration finds it done."""
 _LIMIT_FILES = ("config.json", "sentence_bert_config.json", "tokenizer_config.json")
 _REPOSITORY = re.compile(r"(?!.*\.gguf$)[\w.-]+/[\w.-]+", re.ASCII)  # llama.cpp reports the path of its file
-NAME_MISSING = "The server does not report a model of the Hub: set [model]."
+NAME_MISSING = "The server does not report a model of the Hub: set [model], or [hub_model] if [model] is the server's own name for it."
 _NOT_INSTALLED = 'It needs tokenizers, which is not installed: pip install "hubgate[local]".'
 _SEE_LOG = "hubgate's log has the reason."
 
@@ -219,7 +219,7 @@ class TokenizerCounter:
 def repository_named(endpoint: Endpoint) -> tuple[str, str | None] | None:
     """The repository of an endpoint's model, and its commit if known."""
     facts = endpoint.facts
-    model = endpoint.model or facts.model
+    model = endpoint.repository
     if model is None or not _REPOSITORY.fullmatch(model):
         return None
     commit = facts.revision if model == facts.model else None

@@ -41,6 +41,7 @@ FULL: dict[str, dict[str, Any]] = {
         "task": "text_embedding",
         "source": "dedicated",
         "url": "http://127.0.0.1:1",
+        "hub_model": "org/original",
         "connection": "team",
         "namespace": "me",
         "engine": "vllm",

@@ -73,6 +73,13 @@ _RULES = (
         f"Give it the permission to make calls to Inference Providers at {_TOKENS_PAGE}, or create one that has it.",
     ),
     Rule(
+        _only(400),
+        r"^no connected db",  # LiteLLM without a database, for every token but its master key
+        Cause.WRONG_TOKEN,
+        "The server does not accept the token.",
+        "Give the endpoint a valid token that has access to it.",
+    ),
+    Rule(
         _only(401),
         None,
         Cause.WRONG_TOKEN,
@@ -245,7 +252,7 @@ _RULES = (
 )
 _OTHER = Rule(_ANY, None, Cause.UPSTREAM_FAILED, "The server refuses the request.", "Look at its log.")
 _NO_TOKEN = Rule(
-    _only(401, 403),
+    _only(400, 401, 403),
     None,
     Cause.TOKEN_MISSING,
     "The server requires an access token, and the endpoint has none.",
