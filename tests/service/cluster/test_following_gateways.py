@@ -132,10 +132,14 @@ def test_stopped_and_killed_gateways_delay_changes_only_until_they_are_silent(tr
         assert "gate-4" in late.headers["X-Hubgate-Pending"]
         trio.gateways[0].wait_for(r"not yet followed by .*gate-4")
         eventually(lambda: trio.statuses("late", trio.admin) == [200] * 3)
+        eventually(lambda: ("gate-4", "silent") in [(gate["name"], gate["state"]) for gate in trio.gates()])
+        unheard = trio.request(2, "POST", "/api/endpoints", {"name": "unheard", "source": "fake"})
+        assert unheard.status == 201
+        assert "gate-4" in unheard.headers["X-Hubgate-Pending"], "it may only be held up"
         fourth.signal(signal.SIGKILL)
         fourth.wait()
-    eventually(lambda: ("gate-4", "silent") in [(gate["name"], gate["state"]) for gate in trio.gates()])
-    trio.change(2, "DELETE", "/api/endpoints/late")
+    for name in ("late", "unheard"):
+        trio.change(2, "DELETE", f"/api/endpoints/{name}")
 
 
 def test_gateway_that_stops_says_goodbye(trio: Trio) -> None:

@@ -16,7 +16,7 @@ SILENT_SECONDS = 3.0
 WAIT_SECONDS = 1.0
 """How long a change waits until all gateways follow it."""
 _FORGOTTEN_SECONDS = 60.0
-"""Nobody waits longer for a gateway that has stopped without saying goodbye."""
+"""Until then, a gateway that has stopped without saying goodbye may only be held up."""
 ROTATION = (
     "To rotate keys: put the new one behind the old one at every gateway and restart them, then in front of it and "
     "restart them, then run `hubgate key rotate-secret`. `hubgate gates` shows who has which."
@@ -94,24 +94,41 @@ class Gates:
             )
 
     async def behind(self, version: int) -> Sequence[str]:
-        """Wait until all gateways that run follow a change; returns the names of those that do not after a second."""
+        """Wait until all gateways that run follow a change.
+
+        Returns the names of those that do not after a second, and of those that have fallen silent: nobody waits for
+        them, but they may only be held up, and answer calls again before they follow.
+        """
         self.wake()
         names: Sequence[str] = ["unknown"]
+        silent: Sequence[str] = []
         pause = _FIRST_PAUSE
         with contextlib.suppress(TimeoutError, StoreFailed):
             async with asyncio.timeout(WAIT_SECONDS):
                 while names:
+                    gates = await self.all()
                     names = [
-                        gate.name
-                        for gate in await self.all()
-                        if not self.is_silent(gate) and gate.version < version
+                        gate.name for gate in gates if not self.is_silent(gate) and gate.version < version
                     ]
+                    silent = self._lately_silent(gates, version)
                     if names:
                         await asyncio.sleep(pause)
                         pause = min(2 * pause, _LONGEST_PAUSE)
+        names = [*names, *silent]
         if names:
             _log.warning("change %d is answered, but not yet followed by %s", version, ", ".join(names))
         return names
+
+    def _lately_silent(self, gates: Sequence[Gate], version: int) -> Sequence[str]:
+        """The gateways that may be held up. One whose name is heard again was killed, and runs again."""
+        heard = {gate.name for gate in gates if not self.is_silent(gate)}
+        return [
+            gate.name
+            for gate in gates
+            if SILENT_SECONDS <= gate.silent < _FORGOTTEN_SECONDS
+            and gate.version < version
+            and gate.name not in heard
+        ]
 
     async def _read(self) -> Sequence[Gate]:
         return await self._feed.gates()
