@@ -7,10 +7,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from console_client import ConsoleClient
 from generation_endpoints import add_generator, last_chat
 
 from hubgate.core.off_loop import LARGE_BYTES
-from hubgate.domain.errors import InvalidRequest
+from hubgate.domain.errors import BodyTooLarge, InvalidRequest
+from hubgate.web.http.asgi import MAX_VALUES, check_values
 from hubgate.web.http.dispatch import Dispatch
 from hubgate.web.http.face import InferenceRoute
 from hubgate.web.http.request_context import RequestContext
@@ -19,6 +21,7 @@ from hubgate.web.responses.response import rest_of_response
 from hubgate.web.shared.generation import decode_items
 
 if TYPE_CHECKING:
+    from running_gateway import RunningGateway
     from scripted_gateway import ScriptedGateway
 
     from hubgate.web.http.asgi import Scope, Send
@@ -99,3 +102,68 @@ def test_response_repeats_no_more_than_a_megabyte_of_its_request() -> None:
     assert len(rest) < LARGE_BYTES
     assert b'"metadata":{}' in rest
     assert b'"user":"ada"' in rest
+
+
+MANY = b"[%b[]]" % (b"[]," * (LARGE_BYTES // 3 + 1))
+CALLS = {
+    "/v1/embeddings": "input",
+    "/v1/completions": "prompt",
+    "/v1/chat/completions": "messages",
+    "/v1/responses": "input",
+    "/v1/rerank": "documents",
+    "/v2/embed": "texts",
+    "/v2/chat": "messages",
+    "/hf/llm": "inputs",
+    "/hf/llm/embed": "inputs",
+    "/hf/llm/predict": "inputs",
+    "/hf/llm/rerank": "texts",
+    "/hf/llm/generate": "inputs",
+    "/_inference/chat_completion/llm/_stream": "messages",
+    "/_inference/llm": "task_settings",
+    "/v1/batches": "metadata",
+    "/api/keys": "endpoints",
+    "/api/config": "secrets",
+    "/api/diagnose": "options",
+}
+
+
+@pytest.mark.parametrize(("path", "field"), CALLS.items(), ids=CALLS)
+async def test_body_with_too_many_values_is_refused(scripted: ScriptedGateway, path: str, field: str) -> None:
+    await add_generator(scripted)
+    body = b'{"model":"llm","%b":%b}' % (field.encode(), MANY)
+    reply = await scripted.request("POST", path, body)
+    assert reply.status == 413, reply.body
+    assert "The request body has more than 524,288 values." in str(reply.body)
+
+
+async def test_elasticsearch_endpoint_with_too_many_settings_is_refused(scripted: ScriptedGateway) -> None:
+    reply = await scripted.request("PUT", "/_inference/rerank/a", b'{"task_settings":%b}' % MANY)
+    assert reply.status == 413
+
+
+def test_console_reads_a_large_form(gateway: RunningGateway) -> None:
+    console = ConsoleClient(gateway)
+    console.sign_in()
+    reply = console.post("/ui/preferences", {"back": "é" * LARGE_BYTES, "theme": "dark"})
+    assert (reply.status, console.cookies["hubgate_theme"]) == (303, "dark")
+
+
+@pytest.mark.parametrize("text", ["a,b,[", '"a","b",', '\\",[\\\\"', "\\" * 5 + '",'])
+@pytest.mark.parametrize("shift", range(4))
+def test_text_has_no_values(text: str, shift: int) -> None:
+    """Whatever it contains, and wherever it is cut in the scan."""
+    texts = json.dumps(["a" * shift + text * (LARGE_BYTES // len(text)), text]).encode()
+    body = b'{"input":%b,"a":[%b]}'
+    of_texts = 4  # commas and brackets
+    check_values(body % (texts, b"1," * (MAX_VALUES - of_texts - 1) + b"1"))
+    with pytest.raises(BodyTooLarge):
+        check_values(body % (texts, b"1," * (MAX_VALUES - of_texts) + b"1"))
+
+
+def test_only_a_large_body_is_refused_for_its_values() -> None:
+    numbers = b"[" + b"1," * MAX_VALUES + b"1]"
+    with pytest.raises(BodyTooLarge):
+        check_values(numbers)
+    check_values(numbers[: LARGE_BYTES - 2] + b"1]")
+    check_values(b"[%b]" % (b" " * LARGE_BYTES + numbers[1 : MAX_VALUES * 2 - 2]))
+    check_values(b'["%b"]' % numbers)

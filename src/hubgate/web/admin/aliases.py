@@ -15,7 +15,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.registry.aliases import affected_keys
 from hubgate.web.admin.openapi import ApiRoute, json_response
-from hubgate.web.http.asgi import decode
+from hubgate.web.http.asgi import decode, read_json_body
 
 
 class AliasForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,7 +36,7 @@ class AliasesApi:
         return json_response({"aliases": [self._alias_json(alias) for alias in self._gateway.aliases.all()]})
 
     async def set(self, request: Request) -> Response:
-        form = decode(await request.body(), _ALIAS)
+        form = decode(await read_json_body(request), _ALIAS)
         name, aliases = request.path_params["name"], self._gateway.aliases
         move = await aliases.set(name, form.endpoint, accept_new_vectors=form.accept_new_vectors)
         keys = affected_keys(move, self._access.list())

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.configuration import Step
 from hubgate.web.admin.openapi import ApiRoute, json_response
-from hubgate.web.http.asgi import decode
+from hubgate.web.http.asgi import decode, read_json_body
 from hubgate.web.http.errors import error_json
 from hubgate.web.http.request_context import context_of
 from hubgate.web.schemas.configuration import Configuration
@@ -47,7 +47,7 @@ class ConfigApi:
         return Response(text, media_type="application/yaml")
 
     async def apply(self, request: Request) -> Response:
-        form = decode(await request.body(), _FORM)
+        form = decode(await read_json_body(request), _FORM)
         key = context_of(request.scope).key
         steps = await self._configuration.apply(
             form.yaml,

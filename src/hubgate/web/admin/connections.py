@@ -13,7 +13,7 @@ from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS
 from hubgate.service.gateway import Gateway
 from hubgate.web.admin.openapi import ApiRoute, json_response
-from hubgate.web.http.asgi import decode
+from hubgate.web.http.asgi import decode, read_json_body
 
 
 class ConnectionForm(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,12 +44,12 @@ class ConnectionsApi:
         )
 
     async def add(self, request: Request) -> Response:
-        form = decode(await request.body(), _CONNECTION)
+        form = decode(await read_json_body(request), _CONNECTION)
         await self._gateway.connections.add(form.name, Secret(form.token), form.hosts)
         return json_response(self._connection_json(form.name), 201)
 
     async def edit(self, request: Request) -> Response:
-        name, form = request.path_params["name"], decode(await request.body(), _CHANGES)
+        name, form = request.path_params["name"], decode(await read_json_body(request), _CHANGES)
         token = None if form.token is None else Secret(form.token)
         await self._gateway.connections.replace(name, token, form.hosts)
         return json_response(self._connection_json(name))

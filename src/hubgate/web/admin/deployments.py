@@ -18,7 +18,7 @@ from hubgate.domain.records import DAY
 from hubgate.service.deployments.acts import Done, Edit, Listed
 from hubgate.service.deployments.deployer import Deployer
 from hubgate.web.admin.openapi import ApiRoute, json_response
-from hubgate.web.http.asgi import decode
+from hubgate.web.http.asgi import decode, read_json_body
 from hubgate.web.schemas.deployment import ConfirmedDeploymentForm, DeploymentEditForm, DeploymentForm
 
 MAX_DAYS = 3660
@@ -54,11 +54,11 @@ class DeploymentsApi:
 
     async def plan(self, request: Request) -> Response:
         return json_response(
-            _plan_json(await self._deployer.plan(decode(await request.body(), _PLAN).request()))
+            _plan_json(await self._deployer.plan(decode(await read_json_body(request), _PLAN).request()))
         )
 
     async def create(self, request: Request) -> Response:
-        form = decode(await request.body(), _CREATE)
+        form = decode(await read_json_body(request), _CREATE)
         if _flag(request, "dry_run"):
             return json_response(_plan_json(await self._deployer.plan(form.request())))
         return json_response(_managed_json(await self._deployer.create(form.request(), form.confirm)), 202)
@@ -101,7 +101,7 @@ class DeploymentsApi:
         return json_response(listed_json(await self._deployer.show(*_named(request))))
 
     async def edit(self, request: Request) -> Response:
-        form = decode(await request.body(), _EDIT)
+        form = decode(await read_json_body(request), _EDIT)
         edit = Edit(
             instance=form.instance,
             min_replicas=form.min_replicas,

@@ -14,7 +14,7 @@ from hubgate.domain.diagnosis import Finding, Outcome
 from hubgate.domain.endpoint import Endpoint, Task
 from hubgate.service.gateway import Gateway
 from hubgate.web.admin.openapi import ApiRoute, json_response
-from hubgate.web.http.asgi import decode
+from hubgate.web.http.asgi import decode, read_json_body
 from hubgate.web.schemas.endpoint import EndpointForm
 
 _NDJSON = "application/x-ndjson"
@@ -32,7 +32,7 @@ class DiagnosisApi:
         return await _respond(request, endpoint, findings)
 
     async def draft(self, request: Request) -> Response:
-        endpoint, token = decode(await request.body(), _FORM).endpoint()
+        endpoint, token = decode(await read_json_body(request), _FORM).endpoint()
         return await _respond(request, endpoint, await self._gateway.registry.diagnose(endpoint, token))
 
     def routes(self) -> Sequence[ApiRoute]:

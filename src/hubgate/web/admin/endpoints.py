@@ -20,7 +20,7 @@ from hubgate.service.states import State
 from hubgate.web.admin.aliases import is_forced
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.admin.paging import list_response, page_parameters, requested_page
-from hubgate.web.http.asgi import decode
+from hubgate.web.http.asgi import decode, read_json_body
 from hubgate.web.http.errors import CALL_FAILURES, error_json
 from hubgate.web.schemas.endpoint import EndpointForm, edit_endpoint, endpoint_json
 from hubgate.web.shared.embeddings import parse_input_type, parse_texts
@@ -77,7 +77,7 @@ class EndpointsApi:
         return json_response(await self._endpoint_json(request.path_params["name"]))
 
     async def add(self, request: Request) -> Response:
-        form = decode(await request.body(), _REGISTRATION)
+        form = decode(await read_json_body(request), _REGISTRATION)
         draft, token = form.endpoint()
         try:
             await self._gateway.registry.register(draft, token)
@@ -89,13 +89,13 @@ class EndpointsApi:
         return json_response(await self._endpoint_json(draft.name), 201)
 
     async def edit(self, request: Request) -> Response:
-        changes = decode(await request.body(), _CHANGES)
+        changes = decode(await read_json_body(request), _CHANGES)
         wanted = edit_endpoint(self._gateway.registry.find(request.path_params["name"]), changes)
         await self._gateway.registry.edit(wanted.endpoint, wanted.token, keep_token=wanted.keep_token)
         return json_response(await self._endpoint_json(wanted.endpoint.name))
 
     async def clone(self, request: Request) -> Response:
-        form = decode(await request.body(), _CLONE)
+        form = decode(await read_json_body(request), _CLONE)
         await self._gateway.registry.clone(request.path_params["name"], form.name)
         return json_response(await self._endpoint_json(form.name), 201)
 
@@ -122,7 +122,7 @@ class EndpointsApi:
         return json_response(await self._endpoint_json(name))
 
     async def chunk(self, request: Request) -> Response:
-        form = decode(await request.body(), _CHUNK)
+        form = decode(await read_json_body(request), _CHUNK)
         name = request.path_params["name"]
         settings = parse_chunking_settings(form.chunking_settings) if form.chunking_settings else None
         kind = parse_input_type(form.input_type)
@@ -135,7 +135,7 @@ class EndpointsApi:
         )
 
     async def measure(self, request: Request) -> Response:
-        form = decode(await request.body(), _MEASURE)
+        form = decode(await read_json_body(request), _MEASURE)
         name, texts = request.path_params["name"], parse_texts(form.texts, "texts")
         kind = parse_input_type(form.input_type)
         measures = await self._gateway.measures.texts(name, texts, kind, chunked=form.chunk)

@@ -15,7 +15,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.admin.paging import MAX_LIMIT, requested_page
-from hubgate.web.http.asgi import decode
+from hubgate.web.http.asgi import decode, read_json_body
 from hubgate.web.http.request_context import key_of
 from hubgate.web.shared.batch_estimate import estimate_batch
 
@@ -56,7 +56,7 @@ class JobsApi:
         return json_response(job_json(found, self._names()))
 
     async def estimate(self, request: Request) -> Response:
-        form = decode(await request.body(), _ESTIMATE)
+        form = decode(await read_json_body(request), _ESTIMATE)
         key = key_of(request.scope)
         return json_response(await estimate_batch(self._gateway, self._batches, key, form.input_file_id))
 

@@ -14,7 +14,7 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.admin.paging import list_response, page_parameters, requested_page
-from hubgate.web.http.asgi import decode
+from hubgate.web.http.asgi import decode, read_json_body
 from hubgate.web.schemas.key import KeyForm, edit_key
 
 _KEY = msgspec.json.Decoder(KeyForm)
@@ -31,13 +31,13 @@ class KeysApi:
         return await list_response("keys", map(key_json, keys))
 
     async def create(self, request: Request) -> Response:
-        form = decode(await request.body(), _KEY)
+        form = decode(await read_json_body(request), _KEY)
         self._check(form.default_endpoint, *form.endpoints)
         key, plain = await self._access.create(form.name, **form.rights())
         return json_response({**key_json(key), "key": plain}, 201)
 
     async def edit(self, request: Request) -> Response:
-        given = decode(await request.body(), _CHANGES)
+        given = decode(await read_json_body(request), _CHANGES)
         which = request.path_params["key"]
         old = self._access.find(which)
         form = edit_key(old, given)

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from hubgate import __version__
+from hubgate.core.off_loop import off_loop
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.console.languages import Language, choose, languages
 from hubgate.web.console.session import Session
@@ -80,9 +81,12 @@ class PageContext:
         Raises:
             InvalidRequest: the body is not a form.
         """
+        body = await self.request.body()
         try:
-            pairs = parse_qsl(
-                (await self.request.body()).decode(),
+            pairs = await off_loop(
+                len(body),
+                parse_qsl,
+                body.decode(),
                 keep_blank_values=True,
                 strict_parsing=False,
                 max_num_fields=_MAX_FIELDS,

@@ -24,7 +24,7 @@ from hubgate.web.elastic.errors import (
 from hubgate.web.elastic.generation import error_event
 from hubgate.web.elastic.inference import handle_inference, handle_stream, warning_header
 from hubgate.web.elastic.options import SERVED_TASKS, RequestOptions, parse_task
-from hubgate.web.http.asgi import Scope, Send, respond
+from hubgate.web.http.asgi import Scope, Send, read_json_body, respond
 from hubgate.web.http.errors import CALL_FAILURES, error_response, status_of
 from hubgate.web.http.face import Face, InferenceRoute, Services
 from hubgate.web.http.request_context import RequestContext, context_of, need_admin
@@ -81,7 +81,7 @@ class Elastic:
     async def put(self, request: Request) -> Response:
         _need_privilege(request, "put")
         options, name = RequestOptions(request.scope, "timeout"), request.path_params["name"]
-        draft, token = read_endpoint(name, request.path_params.get("task"), await request.body())
+        draft, token = read_endpoint(name, request.path_params.get("task"), await read_json_body(request))
         timeout = options.timeout(task=draft.task)
         try:
             endpoint = await self._gateway.registry.register(draft, token, within=timeout.seconds)
@@ -93,7 +93,7 @@ class Elastic:
         _need_privilege(request, "update")
         options, name = RequestOptions(request.scope, "timeout"), request.path_params["name"]
         changed, token = read_update(
-            self._gateway.registry.find(name), request.path_params.get("task"), await request.body()
+            self._gateway.registry.find(name), request.path_params.get("task"), await read_json_body(request)
         )
         timeout = options.timeout(task=changed.task)
         try:

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
-from hubgate.domain.errors import InvalidRequest
+from hubgate.core.off_loop import LARGE_BYTES, off_loop
+from hubgate.domain.errors import BodyTooLarge, InvalidRequest
 from hubgate.web.schemas.validation import validation_message
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -21,6 +22,10 @@ Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 T = TypeVar("T")
 JSON = b"application/json"
 PART_BYTES = 512 * 1024
+MAX_VALUES = 1 << 19
+"""Of the JSON in one body, counted as commas and opening brackets: more than a chat of a million tokens has."""
+_SCANNED_BYTES = 256 * 1024
+"""Of a body at once: `bytes` methods hold the interpreter lock."""
 
 
 def render_headers(headers: Headers) -> bytes:
@@ -62,6 +67,46 @@ async def read_body(receive: Receive) -> bytes:
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
     return body
+
+
+async def read_json_body(request: Request) -> bytes:
+    """The whole body of a request that is not for a hot route.
+
+    Raises:
+        BodyTooLarge: it has too many values.
+    """
+    body = await request.body()
+    await off_loop(len(body), check_values, body)
+    return body
+
+
+def check_values(body: bytes) -> None:
+    """Check that JSON is decoded in a fraction of a second: even in a thread, the parser holds the interpreter lock.
+
+    Raises:
+        BodyTooLarge: the body is larger than 1 MiB and has more than `MAX_VALUES` values.
+    """
+    if len(body) <= LARGE_BYTES or _marks(body) <= MAX_VALUES:
+        return
+    values = start = 0
+    in_string = False
+    while start < len(body):
+        part = body[start : start + _SCANNED_BYTES]
+        if (len(part) - len(part.rstrip(b"\\"))) % 2:  # do not cut an escape in two
+            part = body[start : start + _SCANNED_BYTES + 1]
+        start += len(part)
+        pieces = part.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        values += _marks(b"".join(pieces[in_string::2]))
+        in_string ^= len(pieces) % 2 == 0
+        if values > MAX_VALUES:
+            raise BodyTooLarge(
+                f"The request body has more than {MAX_VALUES:,} values.",
+                remedy="Send them in several requests.",
+            )
+
+
+def _marks(json: bytes) -> int:
+    return json.count(b",") + json.count(b"[") + json.count(b"{")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

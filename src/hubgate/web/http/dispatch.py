@@ -14,7 +14,7 @@ from hubgate.domain.errors import NotFound
 from hubgate.service.cluster.gates import Gates
 from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.web.http.acknowledged import Acknowledged
-from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send, read_body, take_arrived
+from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send, check_values, read_body, take_arrived
 from hubgate.web.http.errors import MethodNotAllowed
 from hubgate.web.http.face import MAX_REMEMBERED_PATH, Handler, InferenceRoute
 from hubgate.web.http.head import HEAD
@@ -112,6 +112,7 @@ async def _begin_off_loop(call: Callable[..., Awaitable[None]], body: bytes) -> 
 
 def _begin(call: Callable[..., Awaitable[None]], body: bytes) -> Awaitable[None]:
     """An executor calls no coroutine function, but this one."""
+    check_values(body)
     return call(body=body)
 
 

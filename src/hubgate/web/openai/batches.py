@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from hubgate.domain.batches import Batch, BatchStatus
 from hubgate.service.batches.batches import Batches, NewBatch
-from hubgate.web.http.asgi import decode
+from hubgate.web.http.asgi import decode, read_json_body
 from hubgate.web.http.request_context import key_of
 from hubgate.web.openai.lists import json_response, page_of, rendered_page
 
@@ -42,7 +42,7 @@ class BatchesApi:
         self._batches = batches
 
     async def create(self, request: Request) -> Response:
-        form = decode(await request.body(), _FORM)
+        form = decode(await read_json_body(request), _FORM)
         expiry = form.output_expires_after
         new = NewBatch(
             input_file=form.input_file_id,
