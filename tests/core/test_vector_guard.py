@@ -57,6 +57,19 @@ def test_rejects_non_finite_float32(number: float) -> None:
         returned(Vectors(items=[good, bad], encoding=Encoding.F32), embed("a", "b"))
 
 
+@pytest.mark.parametrize(
+    ("good", "bad", "encoding"),
+    [
+        (b"[0.0,1e-9]", b"[0.0, -0, 0]", Encoding.JSON),
+        (struct.pack("<2f", 0.0, 1e-9), struct.pack("<2f", 0.0, 0.0), Encoding.F32),
+    ],
+)
+def test_rejects_a_vector_of_zeros_by_its_text(good: bytes, bad: bytes, encoding: Encoding) -> None:
+    returned(Vectors(items=[good], encoding=encoding), embed("a"))
+    with pytest.raises(UpstreamUnreadable, match="zeros for text 1"):
+        returned(Vectors(items=[good, bad], encoding=encoding, dimensions=2), embed("a", "b"))
+
+
 def test_rejects_wrong_number_of_vectors() -> None:
     with pytest.raises(UpstreamUnreadable, match="2 vectors for 1 texts") as refusal:
         returned(json_vectors(b"[1,2]", b"[3,4]"), embed("a"))

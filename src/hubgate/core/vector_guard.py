@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 from hubgate.core import vectors
 from hubgate.core.errors import wrong_count
-from hubgate.domain.calls import Call, Embed, Result, Vectors
+from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import Cause, EndpointChanged, UpstreamUnreadable
 from hubgate.domain.ports import Handler
 
+_ZEROS = re.compile(rb"[\s\[\],.0-]*")
+_LAST_OF_ZERO = b"0 \n"
+"""Before the bracket at the end of a JSON vector of zeros."""
+
 
 class VectorGuard:
-    """A pipeline step that rejects results without one vector a text, of the right dimensions and of finite numbers.
+    """A pipeline step that rejects results without one vector a text, of the right dimensions, finite and not zero.
 
     Args:
         handler: of an untrusted server.
@@ -26,7 +32,7 @@ class VectorGuard:
 
         Raises:
             EndpointChanged: the vectors have the dimensions of another model.
-            UpstreamUnreadable: there is not one for each text, or a number is not finite.
+            UpstreamUnreadable: there is not one for each text, a number is not finite, or all numbers of one are zero.
         """
         result = await self._handler(call)
         check_vectors(call, result, dimensions=self._dimensions)
@@ -39,6 +45,7 @@ def check_vectors(call: Call, result: Result, *, dimensions: int | None) -> None
         return
     if len(result.items) != len(call.texts):
         raise wrong_count(len(result.items), len(call.texts))
+    _check_not_zero(result)
     expected = call.dimensions or dimensions
     if result.dimensions is not None and result.dimensions == expected:
         return
@@ -50,6 +57,26 @@ def check_vectors(call: Call, result: Result, *, dimensions: int | None) -> None
         return
     found = next(iter(seen - {expected}))
     raise _wrong_dimensions(found, expected) if call.dimensions else _model_changed(found, expected)
+
+
+def _check_not_zero(result: Vectors) -> None:
+    """Look at the beginning of each f32 vector and at the end of each JSON vector, so the numbers are not walked."""
+    items = result.items
+    if result.encoding is Encoding.F32:
+        zeros = bytes(len(items[0])) if items else b""
+        if zeros and zeros in items:
+            raise _zero(list(items).index(zeros))
+        return
+    for index, item in enumerate(items):
+        if item[-2] in _LAST_OF_ZERO and _ZEROS.fullmatch(item):
+            raise _zero(index)
+
+
+def _zero(index: int) -> UpstreamUnreadable:
+    return UpstreamUnreadable(
+        f"The model's server returned a vector of zeros for text {index}, which has no direction to compare.",
+        remedy="Check what is special about this text, and look at the server's log. Vector databases refuse such vectors.",
+    )
 
 
 def _model_changed(found: int, registered: int) -> EndpointChanged:
