@@ -55,6 +55,18 @@ async def test_empty_prefix_of_one_input_type_keeps_other_prefixes() -> None:
         ),
         ("google/embeddinggemma-300m", "task: search result | query: ", "title: none | text: "),
         ("thenlper/gte-small", None, None),
+        ("BAAI/bge-large-zh-noinstruct", None, None),
+        ("nomic-embed-text-v1.5.Q8_0.gguf", "search_query: ", "search_document: "),
+        ("nomic-ai/nomic-embed-text-v1.5-GGUF", "search_query: ", "search_document: "),
+        ("nomic-embed-text:latest", "search_query: ", "search_document: "),
+        ("onnx-community/e5-base-v2-ONNX", "query: ", "passage: "),
+        ("OpenVINO/e5-base-v2-int8-ov", "query: ", "passage: "),
+        ("multilingual-e5-large-q8_0.gguf", "query: ", "passage: "),
+        ("elastic/multilingual-e5-small-optimized", "query: ", "passage: "),
+        ("intfloat/e5-base-unsupervised", "query: ", "passage: "),
+        ("embeddinggemma:300m", "task: search result | query: ", "title: none | text: "),
+        ("mxbai-embed-large", "Represent this sentence for searching relevant passages: ", None),
+        ("someone/e5-base-v2-finetuned", None, None),
         ("sentence-transformers/all-MiniLM-L6-v2", None, None),
         (None, None, None),
     ],
@@ -69,7 +81,8 @@ def test_instruct_models_have_their_own_prefixes() -> None:
     assert family_prefixes("intfloat/multilingual-e5-large-instruct")[InputType.SEARCH].startswith(
         "Instruct: "
     )
-    assert family_prefixes("Qwen/Qwen3-Embedding-0.6B")[InputType.SEARCH].endswith("\nQuery:")
+    for name in ("Qwen/Qwen3-Embedding-0.6B", "qwen3-embedding:0.6b"):
+        assert family_prefixes(name)[InputType.SEARCH].endswith("\nQuery:")
 
 
 def test_reads_prefixes_from_model_prompts() -> None:

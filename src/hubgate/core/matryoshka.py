@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
+from hubgate.core.models.names import base_name
 from hubgate.core.off_loop import off_loop, total
 from hubgate.core.vectors import f32, floats, in_encoding, l2_normalize
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
@@ -30,7 +31,7 @@ _EXAMPLES = "nomic-embed-text-v1.5, Qwen3-Embedding or EmbeddingGemma"
 
 class _Row(NamedTuple):
     pattern: str
-    """Matches the whole lower-case name, without the suffixes in `_PACKAGING`."""
+    """Matches the whole name as `base_name` returns it: a fine-tune may have lost the property."""
     sizes: Sizes
     card: str
     """The repository of the model card."""
@@ -50,11 +51,6 @@ _TABLE = (
     _Row(r"embeddinggemma-300m", (128, 256, 512), "google/embeddinggemma-300m"),
     _Row(r"jina-embeddings-v3", (32, 64, 128, 256, 512, 768), "jinaai/jina-embeddings-v3"),
 )  # fmt: skip
-
-# Suffixes of repackaged weights. Other suffixes are fine-tunes, which may have lost the property.
-_PACKAGING = (
-    r"([-._](gguf|onnx|openvino|ov|mlx|awq|gptq|qat|fp8|fp16|bf16|f16|f32|int4|int8|[0-9]bit|i?q[0-9]\w*))*"
-)
 
 
 class ShortenStep:
@@ -138,8 +134,8 @@ def shorter_sizes(model: str | None, dimensions: int) -> Sizes:
 
 @lru_cache(256)  # many endpoints run the same few models
 def _row(model: str | None) -> _Row | None:
-    name = (model or "").rstrip("/").rsplit("/", 1)[-1].lower()
-    return next((row for row in _TABLE if re.fullmatch(row.pattern + _PACKAGING, name)), None)
+    name = base_name(model)
+    return next((row for row in _TABLE if re.fullmatch(row.pattern, name)), None)
 
 
 def _describe(sizes: Sizes) -> str:

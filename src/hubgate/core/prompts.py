@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from hubgate.core.models.names import base_name
 from hubgate.domain.calls import Call, Embed, Result
 from hubgate.domain.endpoint import InputType, PrefixSource
 from hubgate.domain.ports import Handler
@@ -22,7 +23,7 @@ _WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages th
 
 class _Row(NamedTuple):
     pattern: str
-    """Matches the start of the lower-case name, without the owner."""
+    """Matches the start of the name as `base_name` returns it, also of Ollama's."""
     query: str
     document: str
     classification: str
@@ -34,15 +35,15 @@ class _Row(NamedTuple):
 _TABLE = (
     # e5: symmetric tasks and features take `query: ` too.
     _Row(r"multilingual-e5-large-instruct|e5-mistral-7b-instruct", f"{_WEB_SEARCH} ", "", "", "", "intfloat/multilingual-e5-large-instruct"),
-    _Row(r"(multilingual-)?e5-(small|base|large)(-v2)?$", "query: ", "passage: ", "query: ", "query: ", "intfloat/e5-small-v2"),
-    _Row(r"bge-(small|base|large)-zh", "为这个句子生成表示以用于检索相关文章：", "", "", "", "BAAI/bge-large-zh-v1.5"),
-    _Row(r"bge-(small|base|large)-en", _SENTENCE, "", "", "", "BAAI/bge-large-en-v1.5"),
-    _Row(r"mxbai-embed-large-v1|uae-large-v1", _SENTENCE, "", "", "", "mixedbread-ai/mxbai-embed-large-v1"),
-    _Row(r"(nomic-embed-text-v(1|1\.5|2-moe)|modernbert-embed-base)$", "search_query: ", "search_document: ", "classification: ", "clustering: ", "nomic-ai/nomic-embed-text-v1.5"),
-    _Row(r"snowflake-arctic-embed-[ml]-v2", "query: ", "", "", "", "Snowflake/snowflake-arctic-embed-l-v2.0"),
-    _Row(r"snowflake-arctic-embed-(xs|s|m|l)", _SENTENCE, "", "", "", "Snowflake/snowflake-arctic-embed-m-v1.5"),
+    _Row(r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?$", "query: ", "passage: ", "query: ", "query: ", "intfloat/e5-small-v2"),
+    _Row(r"bge-(small|base|large)-zh(?!-noinstruct)", "为这个句子生成表示以用于检索相关文章：", "", "", "", "BAAI/bge-large-zh-v1.5"),
+    _Row(r"bge-(small|base|large)-en|bge-large$", _SENTENCE, "", "", "", "BAAI/bge-large-en-v1.5"),
+    _Row(r"mxbai-embed-large(-v1|-335m)?$|mxbai-embed-large-v1|uae-large-v1", _SENTENCE, "", "", "", "mixedbread-ai/mxbai-embed-large-v1"),
+    _Row(r"(nomic-embed-text(-v1|-v1\.5|-v2-moe)?|modernbert-embed-base)$", "search_query: ", "search_document: ", "classification: ", "clustering: ", "nomic-ai/nomic-embed-text-v1.5"),
+    _Row(r"snowflake-arctic-embed(-[ml]-v2|2)", "query: ", "", "", "", "Snowflake/snowflake-arctic-embed-l-v2.0"),
+    _Row(r"snowflake-arctic-embed(-(xs|s|m|l|\d+m)|$)", _SENTENCE, "", "", "", "Snowflake/snowflake-arctic-embed-m-v1.5"),
     _Row(r"gte-qwen2-", f"{_WEB_SEARCH} ", "", "", "", "Alibaba-NLP/gte-Qwen2-1.5B-instruct"),
-    _Row(r"qwen3-embedding-", _WEB_SEARCH, "", "", "", "Qwen/Qwen3-Embedding-0.6B"),
+    _Row(r"qwen3-embedding(-|$)", _WEB_SEARCH, "", "", "", "Qwen/Qwen3-Embedding-0.6B"),
     _Row(r"harrier-oss-v1-", f"{_WEB_SEARCH} ", "", "", "", "microsoft/harrier-oss-v1-0.6b"),
     _Row(r"stella_en_(400m|1\.5b)_v5", _WEB_SEARCH.replace("\n", ".\n") + " ", "", "", "", "NovaSearch/stella_en_400M_v5"),
     _Row(r"jina-embeddings-v5-text-(small|nano)-retrieval", "Query: ", "Document: ", "", "", "jinaai/jina-embeddings-v5-text-small-retrieval"),
@@ -55,7 +56,7 @@ _TABLE = (
         "jinaai/jina-embeddings-v3",
     ),
     _Row(
-        r"embeddinggemma-",
+        r"embeddinggemma(-|$)",
         "task: search result | query: ",
         "title: none | text: ",
         "task: classification | query: ",
@@ -130,7 +131,7 @@ def family_prefixes(model: str | None) -> Mapping[InputType, str]:
 
 
 def _row(model: str | None) -> _Row | None:
-    name = (model or "").rstrip("/").rsplit("/", 1)[-1].lower()
+    name = base_name(model)
     return next((row for row in _TABLE if re.match(row.pattern, name)), None)
 
 
