@@ -21,11 +21,13 @@ class VectorGuard:
     Args:
         handler: of an untrusted server.
         dimensions: of the registered model; `None` if unknown.
+        allows_zeros: whether a vector of zeros is a result, as in a comparison of models.
     """
 
-    def __init__(self, handler: Handler, *, dimensions: int | None) -> None:
+    def __init__(self, handler: Handler, *, dimensions: int | None, allows_zeros: bool = False) -> None:
         self._handler = handler
         self._dimensions = dimensions
+        self._allows_zeros = allows_zeros
 
     async def __call__(self, call: Call) -> Result:
         """Check the vectors of a reply.
@@ -35,17 +37,18 @@ class VectorGuard:
             UpstreamUnreadable: there is not one for each text, a number is not finite, or all numbers of one are zero.
         """
         result = await self._handler(call)
-        check_vectors(call, result, dimensions=self._dimensions)
+        check_vectors(call, result, dimensions=self._dimensions, allows_zeros=self._allows_zeros)
         return result
 
 
-def check_vectors(call: Call, result: Result, *, dimensions: int | None) -> None:
+def check_vectors(call: Call, result: Result, *, dimensions: int | None, allows_zeros: bool = False) -> None:
     """See `VectorGuard`."""
     if not isinstance(call, Embed) or not isinstance(result, Vectors):
         return
     if len(result.items) != len(call.texts):
         raise wrong_count(len(result.items), len(call.texts))
-    _check_not_zero(result)
+    if not allows_zeros:
+        _check_not_zero(result)
     expected = call.dimensions or dimensions
     if result.dimensions is not None and result.dimensions == expected:
         return

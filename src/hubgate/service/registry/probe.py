@@ -123,7 +123,8 @@ async def probe_model(endpoint: Endpoint, model: Model) -> Facts:
         return await _probe_generation(endpoint, cast("TextGenerator", model))
     if endpoint.task is Task.RERANK:
         return await probe_reranker(endpoint, cast("Upstream", model))
-    answer = VectorGuard(cast("Upstream", model), dimensions=None)
+    # A model that returns zeros now is another one than the registered one.
+    answer = VectorGuard(cast("Upstream", model), dimensions=None, allows_zeros=True)
     result = await answer(_PROBES[endpoint.task])
     if isinstance(result, Vectors):
         return _facts_of(result, facts)
