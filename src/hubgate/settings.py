@@ -89,6 +89,8 @@ class Settings:
     files_max_bytes: int = 512 * 1024 * 1024
     """Of one uploaded file."""
     files_total_bytes: int = 10 * 1024 * 1024 * 1024
+    files_key_bytes: int = 2 * 1024 * 1024 * 1024
+    """Of the files of one key."""
     files_days: int = 30
     webhook_url: str | None = field(default=None, repr=False)
     """It may contain a password."""
@@ -178,6 +180,7 @@ class Settings:
             files_url=_files_url(env),
             files_max_bytes=_integer(env, "HUBGATE_FILES_MAX_BYTES", 512 * 1024 * 1024, 1024, 1 << 50),
             files_total_bytes=_integer(env, "HUBGATE_FILES_TOTAL_BYTES", 10 * 1024**3, 1024, 1 << 60),
+            files_key_bytes=_integer(env, "HUBGATE_FILES_KEY_BYTES", 2 * 1024**3, 1024, 1 << 60),
             files_days=_integer(env, "HUBGATE_FILES_DAYS", 30, 1, 3650),
             webhook_url=_url(env, "HUBGATE_WEBHOOK_URL"),
             webhook_secret=_webhook_secret(env),

@@ -23,6 +23,7 @@ from hubgate.domain.errors import StoreFailed
 from hubgate.service.batches.batches import Batches
 from hubgate.service.batches.files import Files
 from hubgate.service.batches.folder import FilesFolder
+from hubgate.service.batches.room import Room
 from hubgate.service.batches.webhook import Webhook
 from hubgate.service.cluster.following import Applier
 from hubgate.service.cluster.gates import Gates
@@ -180,8 +181,11 @@ async def _open_gates(settings: Settings, store: SqlStore, *, serving: bool) -> 
 
 def _batches(settings: Settings, store: SqlStore, access: Access) -> Batches:
     objects = _objects(settings.files_url) if settings.files_url else None
-    folder = FilesFolder(settings.files, settings.files_total_bytes, objects)
-    files = Files(store.batches, folder, max_bytes=settings.files_max_bytes, days=settings.files_days)
+    folder = FilesFolder(settings.files, objects)
+    room = Room(
+        store.batches, folder, total_bytes=settings.files_total_bytes, key_bytes=settings.files_key_bytes
+    )
+    files = Files(store.batches, folder, room, max_bytes=settings.files_max_bytes, days=settings.files_days)
     webhook = None
     if settings.webhook_url:
         post = WebhookPost(settings.webhook_url)

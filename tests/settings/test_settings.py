@@ -48,6 +48,7 @@ def test_reads_every_variable() -> None:
             "HUBGATE_FILES": "/files",
             "HUBGATE_FILES_MAX_BYTES": "4096",
             "HUBGATE_FILES_TOTAL_BYTES": "8192",
+            "HUBGATE_FILES_KEY_BYTES": "2048",
             "HUBGATE_FILES_DAYS": "7",
             "HUBGATE_MAX_TOTAL_REPLY_BYTES": "2097152",
             "HUBGATE_WEBHOOK_URL": "https://hooks.example/x",
@@ -68,6 +69,7 @@ def test_reads_every_variable() -> None:
     assert settings.max_connections == 10
     assert (settings.files, settings.files_days) == (Path("/files"), 7)
     assert (settings.files_max_bytes, settings.files_total_bytes) == (4096, 8192)
+    assert settings.files_key_bytes == 2048
     assert settings.webhook_url == "https://hooks.example/x"
     assert settings.webhook_secret == "a secret of at least 24 bytes"
     assert "secret of" not in repr(settings)

@@ -20,6 +20,7 @@ from hubgate.domain.hub import ModelPrompts
 from hubgate.service.batches.batches import Batches
 from hubgate.service.batches.files import Files
 from hubgate.service.batches.folder import FilesFolder
+from hubgate.service.batches.room import Room
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.inference.rate_limits import RateLimits
@@ -292,8 +293,9 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
     await gateway.registry.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
     script.calls.clear()
     hub = open_hub(settings)
-    folder = FilesFolder(settings.files, 1 << 20)
-    files = Files(store.batches, folder, max_bytes=1 << 20, days=1)
+    folder = FilesFolder(settings.files)
+    room = Room(store.batches, folder, total_bytes=1 << 20, key_bytes=1 << 20)
+    files = Files(store.batches, folder, room, max_bytes=1 << 20, days=1)
     batches = Batches(
         store.batches, files, access, store.audit, webhook=None, max_row_bytes=1 << 20, alone=True
     )

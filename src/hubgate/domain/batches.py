@@ -55,6 +55,13 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float
 
 
+class Held(NamedTuple):
+    """What a key has in the folder for files."""
+
+    files: int
+    bytes: int
+
+
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """Why a batch failed or ended early."""
 
@@ -216,6 +223,10 @@ class BatchStore(Protocol):
 
     async def expired_files(self, folder: str, now: float) -> Sequence[StoredFile]:
         """Files that expired, but not the input of an unfinished batch."""
+        ...
+
+    async def held(self, folder: str) -> Mapping[str, Held]:
+        """The files in a folder, by the id of their key."""
         ...
 
     async def add_batch(self, batch: Batch, most: int) -> bool:

@@ -22,10 +22,12 @@
     │   │   └── BehindAlias       an alias leads to the endpoint
     │   ├── NotConfirmed          it would cost money, and nobody confirmed the price
     │   ├── BodyTooLarge          the request body is too large
+    │   ├── FilesFull             the files of the key take its whole share
     │   └── BodyTooSlow           the request body did not arrive in time
     ├── CapacityError             the gateway is out of capacity
     │   ├── GatewayBusy           no capacity for another connection or request body
     │   ├── QueueFull             too many calls are waiting
+    │   ├── FolderFull            the folder for files is full
     │   ├── KeyLimit              the caller's key reached its rate limit
     │   └── DeadlineExceeded      the caller's deadline passed
     │       └── DeadlineUnreachable   it would pass before the call's turn; raised at once
@@ -64,6 +66,7 @@ class Cause(StrEnum):
     CONFLICT = "conflict"
     WRONG_TASK = "wrong_task"
     BODY_TOO_LARGE = "body_too_large"
+    FILES_FULL = "files_full"
     DISABLED = "disabled"
     IN_USE = "in_use"
     NOT_CONFIRMED = "not_confirmed"
@@ -266,6 +269,12 @@ class BodyTooLarge(CallerError):
     default_cause = Cause.BODY_TOO_LARGE
 
 
+class FilesFull(CallerError):
+    """The files of the key take its whole share."""
+
+    default_cause = Cause.FILES_FULL
+
+
 class BodyTooSlow(CallerError):
     default_cause = Cause.DEADLINE_EXCEEDED
 
@@ -280,6 +289,13 @@ class GatewayBusy(CapacityError):
 
 class QueueFull(CapacityError):
     default_cause = Cause.QUEUE_FULL
+
+
+class FolderFull(CapacityError):
+    """The folder for files is full. Waiting does not help."""
+
+    default_cause = Cause.FILES_FULL
+    default_retryable = False
 
 
 class KeyLimit(CapacityError):

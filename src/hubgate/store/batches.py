@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from hubgate.domain.batches import UNFINISHED, Batch, BatchStatus, ClaimLost, Page, StoredFile, Turns
+from hubgate.domain.batches import UNFINISHED, Batch, BatchStatus, ClaimLost, Held, Page, StoredFile, Turns
 from hubgate.store.database import Database, insert_or_update
 from hubgate.store.tables import batch_files, batches
 
@@ -89,6 +89,15 @@ class SqlBatches:
         is_read = exists().where(batches.c.input_file == files.id, _unfinished)
         expired = select(batch_files).where(files.folder == folder, files.expires_at <= now, ~is_read)
         return await self._database.do(lambda c: [_file(row) for row in c.execute(expired).mappings()])
+
+    async def held(self, folder: str) -> Mapping[str, Held]:
+        """The files in a folder, by the id of their key."""
+        files = batch_files.c
+        sums = select(files.key, func.count(), func.sum(files.size)).where(files.folder == folder)
+        rows = sums.group_by(files.key)
+        return await self._database.do(
+            lambda c: {key: Held(count, int(size)) for key, count, size in c.execute(rows)}
+        )
 
     async def add_batch(self, batch: Batch, most: int) -> bool:
         """Add a batch, unless its key has that many that have not ended; returns whether it was added."""

@@ -25,7 +25,7 @@ def answer(number: int, text: str = "x", status: int = 200) -> Answer:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> FilesFolder:
-    folder = FilesFolder(tmp_path / "files", 1 << 20)
+    folder = FilesFolder(tmp_path / "files")
     folder.open()
     return folder
 

@@ -14,6 +14,7 @@ from hubgate.domain.batches import Batch, BatchStatus, RowReply, Turns
 from hubgate.domain.records import Key
 from hubgate.service.batches.files import Files
 from hubgate.service.batches.folder import FilesFolder
+from hubgate.service.batches.room import Room
 from hubgate.service.batches.run import BatchRun, Parts
 from hubgate.service.batches.turns import Patience, leavers
 from hubgate.store.store import SqlStore
@@ -66,7 +67,9 @@ def model() -> _Model:
 @pytest.fixture
 async def parts(settings: Settings, tmp_path: Path, model: _Model) -> AsyncIterator[Parts]:
     store = await SqlStore.open(settings)
-    files = Files(store.batches, FilesFolder(tmp_path / "files", 1 << 30), max_bytes=1 << 20, days=1)
+    folder = FilesFolder(tmp_path / "files")
+    room = Room(store.batches, folder, total_bytes=1 << 30, key_bytes=1 << 30)
+    files = Files(store.batches, folder, room, max_bytes=1 << 20, days=1)
     await files.folder_id()
     files.folder.path("file-in").write_bytes(batch_input(texts(ROWS)))
     yield Parts(

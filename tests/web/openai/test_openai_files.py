@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from hubgate.settings import Settings
 
 BOUNDARY = "edge"
-MAX_BYTES, TOTAL_BYTES = 100_000, 150_000
+MAX_BYTES, KEY_BYTES, TOTAL_BYTES = 100_000, 120_000, 150_000
 
 
 @pytest.fixture
@@ -26,6 +27,7 @@ def gateway(settings: Settings) -> Iterator[RunningGateway]:
         settings,
         files_max_bytes=MAX_BYTES,
         files_total_bytes=TOTAL_BYTES,
+        files_key_bytes=KEY_BYTES,
         max_body_bytes=2048,
         max_total_body_bytes=2048,
     )
@@ -43,9 +45,9 @@ def form(*parts: bytes) -> bytes:
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
-def upload(gateway: RunningGateway, body: bytes, **headers: str) -> Reply:
+def upload(gateway: RunningGateway, body: bytes, key: str | None = None, **headers: str) -> Reply:
     sent = {"content-type": f"multipart/form-data; boundary={BOUNDARY}", **headers}
-    return gateway.request("POST", "/v1/files", body, headers=sent)
+    return gateway.request("POST", "/v1/files", body, headers=sent, key=key)
 
 
 def error_of(reply: Reply) -> tuple[int, str]:
@@ -84,14 +86,55 @@ def test_a_file_over_the_limit_is_refused_and_leaves_nothing(gateway: RunningGat
     eventually(lambda: files_in(gateway) == [])  # they are removed after the reply
 
 
-def test_a_full_folder_refuses_uploads_until_files_are_deleted(gateway: RunningGateway) -> None:
+def test_a_key_has_a_share_and_a_full_folder_names_its_holders(gateway: RunningGateway) -> None:
     body = form(part("file", b"x" * 90_000, "a"), PURPOSE)
     first = upload(gateway, body)
     assert first.status == 200
-    status, message = error_of(upload(gateway, body))
-    assert (status, message.startswith("The folder for files is full.")) == (503, True)
+    over = upload(gateway, body)
+    status, message = error_of(over)
+    assert (status, message.startswith("The files of the key would take more than its share")) == (413, True)
+    assert "DELETE /v1/files/{file_id}" in message
+    assert (over.json()["error"]["code"], "retry-after" in over.headers) == ("files_full", False)
+    other = gateway.create_key("other")
+    assert upload(gateway, form(part("file", b"x" * 9000, "a"), PURPOSE), other).status == 200
+    full = upload(gateway, body, other)
+    assert (full.status, full.json()["error"]["message"].startswith("The folder for files is full.")) == (
+        507,
+        True,
+    )
+    assert (full.headers["x-should-retry"], "retry-after" in full.headers) == ("false", False)
+    report = gateway.request("GET", "/api/files").json()
+    assert [(one["key_name"], one["files"], one["bytes"]) for one in report["keys"]] == [
+        ("admin", 1, 90_000),
+        ("other", 1, 9000),
+    ]
+    assert report["bytes"] >= 99_000
+    assert gateway.request("GET", "/api/files", key=other).status == 403
     assert gateway.request("DELETE", f"/v1/files/{first.json()['id']}").status == 200
     assert upload(gateway, body).status == 200
+
+
+def test_uploads_at_once_stay_within_the_share_together(gateway: RunningGateway) -> None:
+    body = form(part("file", b"x" * 50_000, "a"), PURPOSE)
+    with ThreadPoolExecutor(12) as threads:
+        statuses = list(threads.map(lambda _: upload(gateway, body).status, range(12)))
+    assert statuses.count(200) == 2
+    assert set(statuses) == {200, 413}
+
+
+def test_uploads_and_new_batches_count_towards_the_limit_of_the_key(gateway: RunningGateway) -> None:
+    key = gateway.create_key("few", requests_per_minute=2)
+    body = form(part("file", b"{}", "a"), PURPOSE)
+    file = upload(gateway, body, key)
+    assert file.status == 200
+    batch = {
+        "input_file_id": file.json()["id"],
+        "endpoint": "/v1/embeddings",
+        "completion_window": "24h",
+    }
+    assert gateway.request("POST", "/v1/batches", batch, key=key).status == 200
+    over = upload(gateway, body, key), gateway.request("POST", "/v1/batches", batch, key=key)
+    assert [reply.status for reply in over] == [429, 429]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,6 @@ from hubgate.core.off_loop import shielded
 from hubgate.domain.batches import BatchStore, Page, Purpose, StoredFile
 from hubgate.domain.errors import (
     BodyTooLarge,
-    CapacityError,
-    Cause,
     DiskFull,
     InUse,
     InvalidRequest,
@@ -27,11 +25,10 @@ from hubgate.domain.errors import (
 from hubgate.domain.records import DAY, Key
 from hubgate.files import flush_to_disk, sync_folder
 from hubgate.service.batches.folder import FilesFolder
+from hubgate.service.batches.room import Room
 
 MIN_LIFE, MAX_LIFE = 3600, 30 * DAY
 """Seconds for which a caller may have a file kept: OpenAI's bounds."""
-_CHECK_BYTES = 8 << 20
-"""How much an upload may write before the room is measured again."""
 
 
 class Files:
@@ -40,6 +37,7 @@ class Files:
     Args:
         store: where their names, sizes and owners are.
         folder: where their content is.
+        room: how much room there is in it.
         max_bytes: of one uploaded file.
         days: how long a file is kept, unless its owner asks for less.
         clock: seconds since the epoch.
@@ -49,6 +47,7 @@ class Files:
         self,
         store: BatchStore,
         folder: FilesFolder,
+        room: Room,
         *,
         max_bytes: int,
         days: int,
@@ -56,6 +55,7 @@ class Files:
     ) -> None:
         self._store = store
         self.folder = folder
+        self.room = room
         self.max_bytes = max_bytes
         self._seconds = days * DAY
         self._clock = clock
@@ -74,10 +74,20 @@ class Files:
                 raise _disk_error(error) from error
         return self._folder_id
 
-    async def upload(self) -> Upload:
-        """Begin an upload."""
+    async def upload(self, key: Key) -> Upload:
+        """Begin an upload.
+
+        Raises:
+            FilesFull: the key has too many files.
+            StoreFailed: the folder or the database cannot be used.
+        """
         await self.folder_id()
-        return Upload(self.folder, self.max_bytes)
+        upload = Upload(self.folder, self.room, self.max_bytes)
+        try:
+            await self.room.begin(upload.draft.name, key.id)
+        except OSError as error:
+            raise _disk_error(error) from error
+        return upload
 
     async def add(
         self, upload: Upload, key: Key, *, name: str, purpose: str | None, seconds: float | None
@@ -110,6 +120,8 @@ class Files:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self.folder.remove, file.id)
             raise
+        self.room.end(upload.draft.name)
+        self.room.add(key.id, file.size)
         return file
 
     def life(self, seconds: float | None) -> float:
@@ -187,6 +199,7 @@ class Files:
     async def _remove(self, file: StoredFile) -> None:
         if file.folder == await self.folder_id():
             await asyncio.to_thread(self.folder.remove, file.id)
+            self.room.remove(file.key, file.size)
         await self._store.remove_file(file.id)
 
 
@@ -196,12 +209,12 @@ class Upload:
     A cancelled caller waits for the thread that writes, so that `discard` finds all that was written.
     """
 
-    def __init__(self, folder: FilesFolder, max_bytes: int) -> None:
+    def __init__(self, folder: FilesFolder, room: Room, max_bytes: int) -> None:
         self._folder = folder
+        self._room = room
         self._max_bytes = max_bytes
-        self._draft = folder.draft()
+        self.draft = folder.draft()
         self._file: BinaryIO | None = None
-        self._unchecked = _CHECK_BYTES
         self.size = 0
 
     async def write(self, data: bytes) -> None:
@@ -209,7 +222,7 @@ class Upload:
 
         Raises:
             BodyTooLarge: it is larger than allowed.
-            CapacityError: the folder is full.
+            FilesFull, CapacityError: there is no room; see `Room.take`.
             StoreFailed: the disk cannot be written.
         """
         self.size += len(data)
@@ -219,6 +232,7 @@ class Upload:
                 remedy="Split it, or ask the operator to raise HUBGATE_FILES_MAX_BYTES.",
             )
         try:
+            await self._room.take(self.draft.name, len(data))
             await shielded(asyncio.to_thread(self._write, data))
         except OSError as error:
             raise _disk_error(error) from error
@@ -232,32 +246,24 @@ class Upload:
 
     async def discard(self) -> None:
         """Delete what was received, unless it was kept."""
-        await shielded(asyncio.to_thread(self._discard))
+        try:
+            await shielded(asyncio.to_thread(self._discard))
+        finally:
+            self._room.end(self.draft.name)
 
     def _write(self, data: bytes) -> None:
-        file = self._open()
-        self._unchecked += len(data)
-        if self._unchecked >= _CHECK_BYTES:
-            if self._folder.room() < len(data):
-                raise CapacityError(
-                    "The folder for files is full.",
-                    remedy="Delete files that you no longer need, or ask the operator to raise HUBGATE_FILES_TOTAL_BYTES.",
-                    cause=Cause.STORE_FAILED,
-                    retryable=False,
-                )
-            self._unchecked = 0
-        file.write(data)
+        self._open().write(data)
 
     def _open(self) -> BinaryIO:
         if self._file is None:
-            self._file = open(self._draft, "xb", opener=partial(os.open, mode=0o600))  # noqa: SIM115 - see `_discard`
+            self._file = open(self.draft, "xb", opener=partial(os.open, mode=0o600))  # noqa: SIM115 - see `_discard`
         return self._file
 
     def _keep(self, file_id: str) -> None:
         file, path = self._open(), self._folder.path(file_id)  # an empty file has no data
         flush_to_disk(file)
         file.close()
-        self._draft.replace(path)
+        self.draft.replace(path)
         sync_folder(path.parent)
         self._folder.publish(file_id)
 
@@ -265,7 +271,7 @@ class Upload:
         if self._file is not None:
             with contextlib.suppress(OSError):  # on a full disk, `close` fails like the write before it
                 self._file.close()
-            self._draft.unlink(missing_ok=True)
+            self.draft.unlink(missing_ok=True)
 
 
 def may_see(key: Key, owner: str) -> bool:

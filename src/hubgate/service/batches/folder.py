@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections import defaultdict
+from collections.abc import Container
 from pathlib import Path
 
 from hubgate.domain.batches import Objects, StoredObject
@@ -20,7 +21,6 @@ _DRAFT = ".upload"
 _DRAFT_SECONDS = 3600.0
 _COPY_SECONDS = 3600.0
 """How long a copy that nobody reads is kept."""
-_MEASURE_SECONDS = 60.0
 _LOST_SECONDS = 40 * DAY
 """Pieces of a batch that are older belong to none: a batch takes at most 30 days."""
 
@@ -33,16 +33,12 @@ class FilesFolder:
 
     Args:
         path: created when it is first used.
-        total_bytes: of all files in it, and in the object store.
         objects: the object store.
     """
 
-    def __init__(self, path: Path, total_bytes: int, objects: Objects | None = None) -> None:
+    def __init__(self, path: Path, objects: Objects | None = None) -> None:
         self._path = path
-        self._total_bytes = total_bytes
         self._objects = objects
-        self._stored = 0
-        self._measured_at: float | None = None
 
     def open(self) -> str:
         """Create the folder if needed, and return its id, or that of the object store.
@@ -104,16 +100,16 @@ class FilesFolder:
         for part in self._path.glob(f"{batch_id}.*.part"):
             part.unlink(missing_ok=True)
 
-    def room(self) -> int:
-        """How many bytes may still be written. An object store is measured once a minute."""
+    def measure(self, without: Container[str] = ()) -> int:
+        """How many bytes the folder has, or the object store if that has more.
+
+        Args:
+            without: names of files that are not counted.
+        """
         with os.scandir(self._path) as entries:
-            used = sum(_size(entry) for entry in entries)
-        if self._objects is not None:
-            now = time.monotonic()
-            if self._measured_at is None or now - self._measured_at > _MEASURE_SECONDS:
-                self._stored = sum(one.size for one in self._objects.list())
-                self._measured_at = now
-        return self._total_bytes - max(used, self._stored)
+            used = sum(_size(entry) for entry in entries if entry.name not in without)
+        stored = 0 if self._objects is None else sum(one.size for one in self._objects.list())
+        return max(used, stored)
 
     def remove(self, file_id: str) -> None:
         try:

@@ -30,7 +30,7 @@ async def write_output(
     max_row_bytes: int,
     clock: Callable[[], float],
 ) -> tuple[str | None, str | None]:
-    """Write and register both files.
+    """Write and register both files; returns their ids, `None` for one that would be empty.
 
     Args:
         store: where they are registered.
@@ -40,9 +40,6 @@ async def write_output(
         missing: code and message for requests without an answer.
         max_row_bytes: of one request.
         clock: seconds since the epoch.
-
-    Returns:
-        Their ids, `None` for one that would be empty.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -77,6 +74,7 @@ async def write_output(
                 expires_at=now + files.life(batch.output_seconds),
             )
         )
+        files.room.add(batch.key, size)
         return file_id
 
     return await keep(output, "output", sizes[0]), await keep(errors, "errors", sizes[1])

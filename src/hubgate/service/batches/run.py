@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -128,6 +128,7 @@ class BatchRun:
                     task.cancel()
             await asyncio.gather(beat, work, return_exceptions=True)
             await self._close_record()
+            self.parts.files.room.close(self.batch.id)
         for task in (beat, work):
             if not task.cancelled():
                 task.result()
@@ -363,21 +364,27 @@ class BatchRun:
             record = self._record
             if not answers or record is None:
                 return
-            while True:
-                try:
-                    if await asyncio.to_thread(self._has_room):
-                        await shielded(asyncio.to_thread(record.append, answers))
-                        break
-                    self._waiting_for = "The folder for files is full."
-                except OSError as error:
-                    self._waiting_for = f"The folder for files cannot be written: {error.strerror}."
+            while reason := await self._append(record, answers):
+                self._waiting_for = reason
                 await asyncio.sleep(_FULL_SECONDS)
         self._recent.append((self.parts.clock(), len(answers)))
 
-    def _has_room(self) -> bool:
-        """Whether the output, too, will have room: it is written from the record, which is deleted after that."""
-        record = self._record
-        return record is not None and self.parts.files.folder.room() > record.size
+    async def _append(self, record: Record, answers: Sequence[Answer]) -> str:
+        """Append answers to the record, if there is room. Returns why they could not be appended, or nothing."""
+        room, batch = self.parts.files.room, self.batch
+        size = sum(len(answer.line) for answer in answers)
+        try:
+            if reason := await room.grow(batch.id, batch.key, record.size, size):
+                return reason
+            try:
+                await shielded(asyncio.to_thread(record.append, answers))
+            except OSError:
+                room.shrink(batch.id, size)
+                raise
+        except (StoreFailed, OSError) as error:
+            why = error.message if isinstance(error, StoreFailed) else f"{error.strerror}."
+            return f"The folder for files cannot be written: {why}"
+        return ""
 
     async def _finalize(self) -> None:
         """Write the output and the error file, then end the batch."""
@@ -405,6 +412,7 @@ class BatchRun:
             failed=record.failed,
         )
         await asyncio.to_thread(files.folder.remove_parts, batch.id)
+        files.room.drop(record.size)
 
     async def _end(self, status: BatchStatus, *faults: Fault, **values: Any) -> None:
         now = self.parts.clock()

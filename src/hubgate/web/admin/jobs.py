@@ -60,8 +60,30 @@ class JobsApi:
         key = key_of(request.scope)
         return json_response(await estimate_batch(self._gateway, self._batches, key, form.input_file_id))
 
+    async def files(self, request: Request) -> Response:
+        room, names = self._batches.files.room, self._names()
+        used, keys = await room.report()
+        most = sorted(keys.items(), key=lambda item: (-item[1].bytes, item[0]))
+        return json_response(
+            {
+                "bytes": used,
+                "most_bytes": room.total_bytes,
+                "most_bytes_of_key": room.key_bytes,
+                "keys": [
+                    {"key": key, "key_name": names.get(key), "files": held.files, "bytes": held.bytes}
+                    for key, held in most
+                ],
+            }
+        )
+
     def routes(self) -> Sequence[ApiRoute]:
         return (
+            ApiRoute(
+                method="GET",
+                path="/files",
+                handler=self.files,
+                summary="Returns how much room the files of batches take, and which keys hold it.",
+            ),
             ApiRoute(
                 method="GET",
                 path="/jobs",

@@ -46,7 +46,7 @@ class JobsPage:
         """Store a file of requests, and show its estimate."""
         scope, files = context.request.scope, self._batches.files
         context_of(scope).upload_bytes = files.max_bytes + FORM_BYTES
-        upload = await files.upload()
+        upload = await files.upload(key_of(scope))
         try:
             form = UploadForm(upload)
             await form.read(context.request.receive, context.request.headers.get("content-type", ""))

@@ -46,9 +46,12 @@ _STATUS: dict[type[HubgateError], int] = {
     # and every client retries 503.
     errors.EndpointDisabled: 424,
     errors.BodyTooLarge: 413,
+    # The client can delete files; it has to, before it tries again.
+    errors.FilesFull: 413,
     errors.BodyTooSlow: 408,
     errors.CapacityError: 503,
     errors.QueueFull: 429,
+    errors.FolderFull: 507,
     errors.KeyLimit: 429,
     errors.DeadlineExceeded: 504,
     errors.UpstreamError: 502,

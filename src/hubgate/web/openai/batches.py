@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from hubgate.domain.batches import Batch, BatchStatus
 from hubgate.service.batches.batches import Batches, NewBatch
+from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.web.http.asgi import decode, read_json_body
-from hubgate.web.http.request_context import key_of
+from hubgate.web.http.request_context import context_of, key_of
 from hubgate.web.openai.lists import json_response, page_of, rendered_page
 
 _DEFAULT_LISTED, _MAX_LISTED = 20, 100
@@ -38,10 +39,14 @@ _FORM = msgspec.json.Decoder(BatchForm)
 
 
 class BatchesApi:
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Batches, limits: SharedKeyLimits) -> None:
         self._batches = batches
+        self._limits = limits
 
     async def create(self, request: Request) -> Response:
+        key = key_of(request.scope)
+        if key.is_limited:
+            await self._limits.admit(key, context_of(request.scope).started)
         form = decode(await read_json_body(request), _FORM)
         expiry = form.output_expires_after
         new = NewBatch(
@@ -51,7 +56,7 @@ class BatchesApi:
             metadata=form.metadata,
             output_seconds=expiry.seconds if expiry else None,
         )
-        return json_response(batch_object(await self._batches.create(key_of(request.scope), new)))
+        return json_response(batch_object(await self._batches.create(key, new)))
 
     async def list(self, request: Request) -> Response:
         page = page_of(request, default=_DEFAULT_LISTED, maximum=_MAX_LISTED)

@@ -12,21 +12,26 @@ from starlette.routing import Route
 from hubgate.domain.batches import StoredFile
 from hubgate.domain.errors import InvalidRequest
 from hubgate.service.batches.files import Files
+from hubgate.service.batches.room import MAX_FILES
+from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.web.http.request_context import context_of, key_of
 from hubgate.web.openai.lists import json_response, page_of, rendered_page
 from hubgate.web.openai.uploads import FORM_BYTES, UploadForm
 
-_MAX_LISTED = 10_000
+_MAX_LISTED = MAX_FILES
 
 
 class FilesApi:
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, limits: SharedKeyLimits) -> None:
         self._files = files
+        self._limits = limits
 
     async def create(self, request: Request) -> Response:
-        key = key_of(request.scope)
-        context_of(request.scope).upload_bytes = self._files.max_bytes + FORM_BYTES
-        upload = await self._files.upload()
+        key, context = key_of(request.scope), context_of(request.scope)
+        if key.is_limited:
+            await self._limits.admit(key, context.started)
+        context.upload_bytes = self._files.max_bytes + FORM_BYTES
+        upload = await self._files.upload(key)
         try:
             form = UploadForm(upload)
             await form.read(request.receive, request.headers.get("content-type", ""))

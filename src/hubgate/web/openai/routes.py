@@ -102,8 +102,8 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
         Route("/v1/models/{name}", face.model, methods=["GET"]),
         Route("/models", face.models, methods=["GET"]),
         Route("/models/{name}", face.model, methods=["GET"]),
-        *FilesApi(services.batches.files).routes(),
-        *BatchesApi(services.batches).routes(),
+        *FilesApi(services.batches.files, services.access.limits).routes(),
+        *BatchesApi(services.batches, services.access.limits).routes(),
     ]
 
 
