@@ -334,3 +334,68 @@ def test_latencies_of_small_and_large_requests_are_compared_by_their_tokens() ->
         assert limit.limit == 16
 
     run(main())
+
+
+def together(limit: ConcurrencyLimit, requests: int) -> None:
+    """As many requests at once, which the server answers."""
+    limit.in_flight += requests
+    begun = [limit.begin() for _ in range(requests)]
+    for each in begun:
+        limit.answered(each, 1)
+        limit.in_flight -= 1
+
+
+def refuse(limit: ConcurrencyLimit, in_flight: int) -> None:
+    """One request that is refused while `in_flight` are."""
+    limit.in_flight += in_flight
+    limit.refused(limit.begin())
+    limit.in_flight -= in_flight
+
+
+@pytest.mark.parametrize(("in_flight", "expected"), [(1, 128), (2, 102), (100, 102)])
+def test_refusal_cuts_what_is_allowed_not_what_happens_to_be_in_flight(in_flight: int, expected: int) -> None:
+    async def main() -> int:
+        limit = ConcurrencyLimit(128, clock=now)
+        together(limit, 8)
+        await asyncio.sleep(1)
+        refuse(limit, in_flight)
+        return limit.limit
+
+    assert run(main()) == expected
+
+
+@pytest.mark.parametrize("start", [2, 8])
+def test_refusal_leaves_what_worked_unless_refusals_go_on(start: int) -> None:
+    async def main() -> list[int]:
+        limit, limits = ConcurrencyLimit(start, bound=start, clock=now), []
+        for works in (True, True, False, False):
+            together(limit, start if works else 1)
+            await asyncio.sleep(1)
+            refuse(limit, 2)
+            limits.append(limit.limit)
+            await asyncio.sleep(1)
+        return limits
+
+    first, second, third, fourth = run(main())
+    assert first == second == start
+    assert third < start
+    assert fourth < third or fourth == 1
+
+
+def test_streams_that_have_all_begun_are_never_fewer_because_they_began_sooner() -> None:
+    """The time to a stream's first event is not what its place is taken for."""
+
+    async def main() -> list[int]:
+        limit, limits = ConcurrencyLimit(2, bound=2, clock=now), []
+        for _ in range(200):
+            limit.in_flight += 2
+            for seconds in (0.001, 0.002 * limit.limit):
+                begun = limit.begin()
+                await asyncio.sleep(seconds)
+                limit.answered(begun, 1)
+            limit.in_flight -= 2
+            limits.append(limit.limit)
+            await asyncio.sleep(0.45)
+        return limits
+
+    assert set(run(main())) == {2}

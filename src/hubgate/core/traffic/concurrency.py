@@ -28,7 +28,7 @@ _MIN_GAIN = 0.1
 _MAX_LOSS = 0.05
 """Share of a reduction that may be lost in throughput."""
 _BACKOFF = 0.8
-"""What a server that refuses requests keeps of those in flight."""
+"""What a refusal leaves of the limit."""
 _MEMORY = 60.0
 """Seconds for which a limit that was refused is not tried again."""
 _FIRST_WAIT = 1.0
@@ -94,6 +94,9 @@ class ConcurrencyLimit:
         self._refused: int | None = None
         """The limit at which the server refused a request."""
         self._refused_at = -math.inf
+        self._worked = 1
+        """Requests that the server worked on at once and refused none. Each refusal that counts takes a fifth of it."""
+        self._last_refusal = -math.inf
 
     @property
     def bound(self) -> int:
@@ -121,6 +124,8 @@ class ConcurrencyLimit:
 
     def answered(self, begun: float, tokens: int) -> None:
         """Note that the server accepted a request: its reply is complete, or its stream has begun."""
+        if self._unanswered > self._worked and begun > self._last_refusal:
+            self._worked = self._unanswered
         self._unanswered -= 1
         level, now = self._level, self._clock()
         level.answered = True
@@ -132,9 +137,14 @@ class ConcurrencyLimit:
             return
         if begun > level.full_since:
             seconds = max(now - begun, 1e-6)
-            level.add(math.log(seconds / tokens if self._per_token else seconds))
+            if self._per_token:
+                level.add(seconds, tokens)
+            else:
+                level.add_log(math.log(seconds))
         # Streams that have begun keep their places: the server has answered everything, and no place is free.
-        is_idle = self._raises and not self._unanswered and self.in_flight > 1
+        is_idle = not self._unanswered and self.in_flight > 1
+        if is_idle and not self._raises:
+            self._fail(now)  # fewer would not be faster
         if self._before is not None:
             self._judge(self._before, now, is_idle=is_idle)
         if self._level is level and self._before is None:
@@ -143,17 +153,24 @@ class ConcurrencyLimit:
                 self._try_another(now)
 
     def refused(self, begun: float) -> None:
-        """Note that the server refused a request because of its load, or did not answer in time."""
+        """Note that the server refused a request because of its load, or did not answer in time.
+
+        A request that was alone says nothing about how many the server bears. Fewer than have worked may be refused
+        for another reason, such as a rate limit: the limit stays above these, unless the refusals go on.
+        """
         self._unanswered -= 1
         level, before, now = self._level, self._before, self._clock()
-        if begun < level.started:
-            return  # the limit was changed since
+        self._last_refusal = now
+        if begun < level.started or self.in_flight < 2:
+            return  # the limit was changed since, or it is not the reason
         if before is not None and before.limit < level.limit:
             self._refused, self._refused_at = level.limit, now
             self._search(before.limit, now)
         elif level.answered:  # a server that refuses everything is not full, but down
-            self._refused, self._refused_at = max(2, min(level.limit, self.in_flight)), now
-            self._search(max(1, int(self._refused * _BACKOFF)), now)
+            limit = max(1, int(level.limit * _BACKOFF), min(level.limit, self._worked))
+            self._worked = int(self._worked * _BACKOFF)
+            self._refused, self._refused_at = level.limit, now
+            self._search(limit, now)
 
     def abandoned(self) -> None:
         """Note that a request ended in a way that says nothing about the server's load."""
@@ -255,9 +272,14 @@ class ConcurrencyLimit:
 
 
 class _Level:
-    """A limit, and what requests took there: mean and spread of the logarithms."""
+    """A limit, and what requests took there.
 
-    __slots__ = ("_squares", "answered", "count", "full", "full_since", "limit", "mean", "peak", "started")
+    `mean` is a logarithm: of the seconds of a request (their geometric mean, because few take very long), or of the
+    seconds for a token. The latter is all seconds by all tokens, as Little's law wants it: where calls share requests,
+    some are full and some carry one text, and a mean over requests would compare their number, not the throughput.
+    """
+
+    __slots__ = ("_sums", "answered", "count", "full", "full_since", "limit", "peak", "started")
 
     def __init__(self, limit: int, started: float) -> None:
         self.limit = limit
@@ -270,19 +292,39 @@ class _Level:
         """When it was full first. What is sent later meets a server with as many requests."""
         self.answered = False
         self.count = 0
-        self.mean = 0.0
-        self._squares = 0.0
+        self._sums: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+        """Of seconds, tokens, and their squares and products; or of the logarithms and their squares."""
 
-    def add(self, value: float) -> None:
+    def add(self, seconds: float, tokens: int) -> None:
         self.count += 1
-        difference = value - self.mean
-        self.mean += difference / self.count
-        self._squares += difference * (value - self.mean)
+        x, y, xx, yy, xy = self._sums
+        self._sums = (
+            x + seconds,
+            y + tokens,
+            xx + seconds * seconds,
+            yy + tokens * tokens,
+            xy + seconds * tokens,
+        )
+
+    def add_log(self, value: float) -> None:
+        self.count += 1
+        x, y, xx, yy, xy = self._sums
+        self._sums = (x + value, y, xx + value * value, yy, xy)
+
+    @property
+    def mean(self) -> float:
+        x, y, *_ = self._sums
+        if y:
+            return math.log(x / y)
+        return x / max(1, self.count)
 
     @property
     def error(self) -> float:
-        """The standard error of the mean."""
-        return math.sqrt(self._squares / max(1, self.count - 1) / max(1, self.count))
+        """The standard error of the mean; of the logarithm of a ratio, by the delta method."""
+        x, y, xx, yy, xy = self._sums
+        n = max(1, self.count)
+        squares = n * n * (xx / (x * x) + yy / (y * y) - 2 * xy / (x * y)) if y else xx - x * x / n
+        return math.sqrt(max(0.0, squares) / max(1, n - 1) / n)
 
 
 def _enough(limit: int) -> int:
