@@ -246,3 +246,25 @@ class TestWaking:
             assert len(line.model.times) == 3
 
         run(main())
+
+
+def test_text_that_took_too_long_is_not_sent_again() -> None:
+    def slow() -> HubgateError:
+        return UpstreamUnreachable("It took too long.", cause=Cause.UPSTREAM_TIMEOUT)
+
+    async def main() -> int:
+        model = Model(fault=slow)
+        limiter, places = RateLimiter(None, clock=now), ConcurrencyLimit(8, clock=now)
+        pipeline = GenerationPipeline(
+            model,
+            queue=GenerationQueue(limiter, places=places, clock=now),
+            retrier=Retrier(limiter, places=places, clock=now),
+            breaker=CircuitBreaker(clock=now),
+            default_timeout=600.0,
+            clock=now,
+        )
+        with pytest.raises(UpstreamUnreachable, match="took too long"):
+            await pipeline.generate(Chat(fields={"messages": b"[]"}))
+        return len(model.calls)
+
+    assert run(main()) == 1

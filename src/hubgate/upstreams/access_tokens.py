@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 
-from hubgate.domain.errors import UpstreamRefused
+from hubgate.domain.errors import Cause, UpstreamRefused
 from hubgate.domain.ports import Clock
 from hubgate.domain.secret import Secret
 
@@ -16,7 +16,7 @@ RATE_LIMITED_SECONDS = 30.0
 REFUSED_SECONDS = 600.0
 """How long it is skipped if it is not accepted, or its account has no credit: someone must act first."""
 _REFUSED = frozenset({401, 402})
-_RATE_LIMITED = 429
+_SKIPPED = _REFUSED | {429}
 _MIN_TOKEN_LENGTH = 6
 """A shorter token is a placeholder such as `x`, which also occurs in ordinary words."""
 _MIN_BASE64_LENGTH = 8
@@ -48,10 +48,11 @@ class AccessTokens:
 
     def refused(self, token: Secret | None, error: UpstreamRefused) -> None:
         """Skip a token for a while if the error is about it, and allow a retry if there is another one."""
-        if token is None or (error.status != _RATE_LIMITED and error.status not in _REFUSED):
+        if token is None or not (error.status in _SKIPPED or error.cause is Cause.OUT_OF_CREDIT):
             return
         now = self._clock()
-        seconds = REFUSED_SECONDS if error.status in _REFUSED else error.retry_after or RATE_LIMITED_SECONDS
+        is_refused = error.status in _REFUSED or error.cause is Cause.OUT_OF_CREDIT
+        seconds = REFUSED_SECONDS if is_refused else error.retry_after or RATE_LIMITED_SECONDS
         self._usable_at[token] = now + seconds
         if any(at <= now for at in self._usable_at.values()):
             error.retryable = True

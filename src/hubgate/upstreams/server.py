@@ -9,14 +9,14 @@ from typing import Any
 
 from hubgate.core.traffic.permits import current_permit
 from hubgate.domain.calls import NO_CONTEXT, Context, WireFormat
-from hubgate.domain.endpoint import Target
+from hubgate.domain.endpoint import GENERATION_TASKS, Target
 from hubgate.domain.errors import UpstreamRefused
 from hubgate.domain.secret import Secret
 from hubgate.upstreams.access_tokens import AccessTokens
 from hubgate.upstreams.engines.replies.errors import refusal
 from hubgate.upstreams.engines.replies.events import ServerEvents
 from hubgate.upstreams.http.messages import HttpClient, HttpReply, HttpRequest, render_headers
-from hubgate.upstreams.http.pool import TOTAL_SECONDS
+from hubgate.upstreams.http.pool import GENERATION_SECONDS, TOTAL_SECONDS
 from hubgate.upstreams.urls import base_url
 
 _HOLD_HEADER = "X-Scale-Up-Timeout"
@@ -41,6 +41,7 @@ class Server:
         self._tokens = AccessTokens(target.token)
         bill_to = self._endpoint.bill_to
         self._lines = render_headers({"X-HF-Bill-To": bill_to}) if bill_to else b""
+        self._usual_seconds = GENERATION_SECONDS if self._endpoint.task in GENERATION_TASKS else None
         self._client = client
 
     def send(
@@ -87,7 +88,10 @@ class Server:
         self, request: HttpRequest, token: Secret | None, context: Context, bound: int | None = None
     ) -> HttpRequest:
         endpoint = self._endpoint
-        seconds, lines = request.timeout or endpoint.timeout, request.lines + self._lines
+        seconds, lines = (
+            request.timeout or endpoint.timeout or self._usual_seconds,
+            request.lines + self._lines,
+        )
         if context.hold is not None:
             lines += render_headers({_HOLD_HEADER: str(max(1, math.floor(context.hold)))})
             seconds = (seconds or TOTAL_SECONDS) + context.hold

@@ -233,6 +233,21 @@ def test_pause_that_the_server_wants_holds_at_all_gateways_without_a_rate_limit(
     run(main())
 
 
+def test_refusal_of_a_call_pauses_all_gateways_until_each_has_tested_it() -> None:
+    async def main() -> None:
+        opened = await gateways(LuaValkey(), lambda _: None)
+        opened[0].limiter.refused(30.0, sent=now(), first=True)
+        await asyncio.sleep(KNOWN)
+        begun = now()
+        await asyncio.gather(*(each.answer(embed("a")) for each in opened))
+        assert all(each.limiter.estimate_wait() > 0 for each in opened)  # that was one test
+        await asyncio.gather(*(each.answer(embed("b")) for each in opened))
+        assert now() - begun < 1.0
+        await close(opened)
+
+    run(main())
+
+
 def test_gateways_that_cannot_reach_the_board_learn_alone() -> None:
     async def main() -> None:
         opened = await gateways(LuaValkey(), lambda _: failed())

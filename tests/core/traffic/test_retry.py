@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,6 +82,90 @@ def test_does_not_pause_beyond_the_deadline() -> None:
     assert server.times == pytest.approx([0, 1, 3])
 
 
+class Crowd:
+    """A server that refuses some callers always, and answers all others at once or as `full` allows."""
+
+    def __init__(self, retry_after: float | None, *, seconds: float = 0.0, full: float = 0.0) -> None:
+        self.retry_after, self.seconds, self.full = retry_after, seconds, full
+        self.times: list[float] = []
+
+    async def __call__(self, call: Call) -> Result:
+        self.times.append(now())
+        await asyncio.sleep(0.01)
+        if call.texts[0].startswith("bad") or now() < self.full:
+            raise overloaded(self.full - now() if self.full else self.retry_after)
+        await asyncio.sleep(self.seconds)
+        return Vectors(items=[b"[1]"], encoding=Encoding.JSON)
+
+
+@pytest.mark.parametrize("bad", [1, 3])
+@pytest.mark.parametrize("retry_after", [None, 1.0, 7.0, 60.0])
+@pytest.mark.parametrize("per_minute", [None, 3000])
+def test_calls_that_are_always_refused_hold_up_no_others(
+    bad: int, retry_after: float | None, per_minute: int | None
+) -> None:
+    """Several queues share the limiter, as endpoints of one server do."""
+
+    async def main() -> float:
+        server, limiter = Crowd(retry_after), RateLimiter(per_minute, clock=now)
+        alone = BatchLimits(max_texts=1)
+        queues = [
+            BatchQueue(retried(server, limiter), limiter=limiter, limits=alone, clock=now) for _ in range(2)
+        ]
+
+        async def refused_call(number: int) -> None:
+            while now() < 100:  # one that gave up is followed by the next
+                with contextlib.suppress(HubgateError):
+                    await queues[number % 2](embed(f"bad {number}", deadline=now() + 45))
+                await asyncio.sleep(1)
+
+        tasks = [asyncio.create_task(refused_call(number)) for number in range(bad)]
+        longest = 0.0
+        await asyncio.sleep(0.1)
+        while now() < 100:
+            begun = now()
+            await asyncio.gather(*(queue(embed("good", deadline=now() + 45)) for queue in queues))
+            longest = max(longest, now() - begun)
+            await asyncio.sleep(0.3)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return longest
+
+    longest = run(main())
+    assert longest < 1.0
+
+
+def test_server_that_refuses_everybody_gets_few_tests_and_then_all() -> None:
+    server = Crowd(60.0, seconds=1.0, full=60.0)
+
+    async def main() -> None:
+        limiter = RateLimiter(None, clock=now)
+        step = retried(server, limiter)
+
+        async def call(number: int) -> None:
+            await asyncio.sleep(number / 10)
+            permit = await limiter.acquire()
+            await step(embed(f"{number}"))
+            limiter.release(permit)
+
+        await asyncio.gather(*(call(number) for number in range(100)))
+
+    run(main())
+    assert sum(at < 60 for at in server.times) <= 11
+    assert sum(at < 65 for at in server.times) >= 100  # all but those that were told to wait
+
+
+def test_refused_call_pauses_itself_when_it_is_refused_again() -> None:
+    async def main() -> None:
+        limiter = RateLimiter(None, clock=now)
+        limiter.refused(30.0, sent=now(), first=False)
+        await limiter.acquire()
+        assert now() == 0
+
+    run(main())
+
+
 def test_retry_after_delays_all_callers() -> None:
     server = failing(overloaded(retry_after=20.0))
 
@@ -117,10 +202,11 @@ def test_does_not_wait_for_retry_after_when_a_fallback_exists() -> None:
     assert run(main()) == 0.0
 
 
-def test_caps_retry_after_at_five_minutes() -> None:
+def test_retry_after_of_hours_ends_the_call_with_that_time() -> None:
     server = failing(overloaded(retry_after=86_400.0))
-    run(retried(server)(embed("a")))
-    assert server.times == pytest.approx([0, 300])
+    with pytest.raises(UpstreamRefused) as failure:
+        run(retried(server)(embed("a", deadline=600.0)))
+    assert (server.times, failure.value.retry_after) == ([0.0], 86_400.0)
 
 
 def test_overload_without_retry_after_delays_all_callers() -> None:

@@ -11,7 +11,6 @@ from hubgate.domain.errors import Cause
 from hubgate.domain.secret import Secret
 from hubgate.upstreams.engines.replies.errors import (
     MAX_MESSAGE_LENGTH,
-    MAX_RETRY_AFTER,
     quota,
     refusal,
     retry_after,
@@ -361,7 +360,7 @@ WAITS = [
     ({"retry_after": "7"}, b"", 7.0),
     ({"retry_after": "1.5"}, b"", 1.5),
     ({"retry_after": "-3"}, b"", 0.0),
-    ({"retry_after": "86400"}, b"", MAX_RETRY_AFTER),
+    ({"retry_after": "86400"}, b"", 86_400.0),
     ({"retry_after": "nan"}, b"", None),
     ({"retry_after": "soon"}, b"", None),
     ({"retry_after": "Fri, 20 Nov 2026 10:00:30 GMT", "date": "Fri, 20 Nov 2026 10:00:00 GMT"}, b"", 30.0),
@@ -372,7 +371,7 @@ WAITS = [
     ({"ratelimit": '"api";r=9;t=55'}, b"", None),
     ({"ratelimit": '"api";r=0'}, b"", None),
     ({}, {"error": "loading", "estimated_time": 20.0}, 20.0),
-    ({}, {"error": "loading", "estimated_time": 1e9}, MAX_RETRY_AFTER),
+    ({}, {"error": "loading", "estimated_time": 1e9}, 31 * 86_400.0),
     ({}, {"error": "loading", "estimated_time": "soon"}, None),
     ({}, [1], None),
     ({}, b"", None),
@@ -404,3 +403,33 @@ def test_non_retryable_error_has_no_retry_after() -> None:
 )
 def test_tightest_quota_is_read_from_ratelimit_header(header: str, left: Quota | None) -> None:
     assert quota({"ratelimit": header}) == left
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 429, 503])
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "You exceeded your current quota, please check your plan.", "type": "insufficient_quota"},
+        {"message": "Please try again later.", "code": "insufficient_quota"},
+        {"message": "Your credit balance is too low to access the API."},
+    ],
+)
+def test_quota_or_credit_that_is_used_up_is_no_overload(status: int, error: dict[str, str]) -> None:
+    reply = HttpReply(status=status, headers={"retry-after": "7"}, body=json.dumps({"error": error}).encode())
+    found = refusal(reply, None)
+    assert (found.cause, found.retryable, found.retry_after) == (Cause.OUT_OF_CREDIT, False, None)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Quota exceeded: 60 requests per minute", "Rate limit reached for TPM quota", "Too many requests"],
+)
+def test_quota_that_is_full_again_soon_is_an_overload(message: str) -> None:
+    reply = HttpReply(status=429, headers={}, body=json.dumps({"error": {"message": message}}).encode())
+    assert (refusal(reply, None).cause, refusal(reply, None).retryable) == (Cause.OVERLOADED, True)
+
+
+def test_retry_after_of_hours_is_in_the_message() -> None:
+    reply = HttpReply(status=429, headers={"retry-after": "10800"}, body=b"busy")
+    assert refusal(reply, None).retry_after == 10_800
+    assert refusal(reply, None).message.endswith("It accepts requests again in 3 hours.")

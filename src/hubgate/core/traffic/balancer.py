@@ -171,8 +171,11 @@ class Balancer:
                 failed.add(replica)
                 replica.failed(error)
                 self._wake_waiting()
-                if error.cause in INPUT_ERRORS or all(
-                    other in failed or other.changed for other in self.replicas
+                is_slow_text = error.cause is Cause.UPSTREAM_TIMEOUT and not error.retryable
+                if (
+                    error.cause in INPUT_ERRORS
+                    or is_slow_text
+                    or all(other in failed or other.changed for other in self.replicas)
                 ):
                     raise self._for_caller(error) from None
                 _log.info("replica %s failed (%s), using another one", replica.name, error.cause)

@@ -137,10 +137,7 @@ class ConcurrencyLimit:
             return
         if begun > level.full_since:
             seconds = max(now - begun, 1e-6)
-            if self._per_token:
-                level.add(seconds, tokens)
-            else:
-                level.add_log(math.log(seconds))
+            level.add(seconds, tokens if self._per_token else None)
         # Streams that have begun keep their places: the server has answered everything, and no place is free.
         is_idle = not self._unanswered and self.in_flight > 1
         if is_idle and not self._raises:
@@ -295,21 +292,13 @@ class _Level:
         self._sums: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
         """Of seconds, tokens, and their squares and products; or of the logarithms and their squares."""
 
-    def add(self, seconds: float, tokens: int) -> None:
+    def add(self, seconds: float, tokens: int | None) -> None:
+        """Note what a request took, and its tokens if they are its work."""
         self.count += 1
+        value = math.log(seconds) if tokens is None else seconds
         x, y, xx, yy, xy = self._sums
-        self._sums = (
-            x + seconds,
-            y + tokens,
-            xx + seconds * seconds,
-            yy + tokens * tokens,
-            xy + seconds * tokens,
-        )
-
-    def add_log(self, value: float) -> None:
-        self.count += 1
-        x, y, xx, yy, xy = self._sums
-        self._sums = (x + value, y, xx + value * value, yy, xy)
+        of = tokens or 0
+        self._sums = (x + value, y + of, xx + value * value, yy + of * of, xy + value * of)
 
     @property
     def mean(self) -> float:

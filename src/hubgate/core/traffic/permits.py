@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,12 @@ class LoggedRequest(msgspec.Struct, eq=False, gc=False):
     tokens: int = 0
     send_by: float = -math.inf
     sent: bool = False
+
+
+def former_requests(spent: Iterable[tuple[float, int]]) -> Iterator[LoggedRequest]:
+    """What a former process, or a former limiter of this process, has sent: see `Reservation.spent`."""
+    for expires, requests in spent:
+        yield from (LoggedRequest(expires, sent=True) for _ in range(requests))
 
 
 class Permit(msgspec.Struct, eq=False):

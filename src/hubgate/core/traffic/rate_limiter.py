@@ -38,13 +38,14 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from hubgate.core.traffic.leases import Lease
 from hubgate.core.traffic.notices import Notice
-from hubgate.core.traffic.permits import MAX_STALL, WINDOW, LoggedRequest, Permit
+from hubgate.core.traffic.pauses import REFUSAL, RefusalPause
+from hubgate.core.traffic.permits import MAX_STALL, WINDOW, LoggedRequest, Permit, former_requests
 from hubgate.core.traffic.reservations import Reservation
 from hubgate.core.traffic.slots import Slots
 from hubgate.domain.ports import Clock
@@ -97,7 +98,7 @@ class RateLimiter:
         slots: of the gateways that share this limit; permits come from there, in place of `requests_per_minute`.
         request_lease: of the gateways that share `max_concurrent_requests`, in place of that.
         text_lease: the same for `max_concurrent_texts`.
-        pauses: by which gateways without such slots know that the upstream wants a pause.
+        pauses: by which gateways know that the upstream wants a pause.
         clock: seconds that never go back.
     """
 
@@ -131,13 +132,16 @@ class RateLimiter:
         self.log: deque[LoggedRequest] | None = None
         """The requests that count, in the order of their grants; `None` without a limit per minute."""
         if requests_per_minute or tokens_per_minute or slots:
-            self.log = deque(_from_former_process(reservation))
+            self.log = deque(former_requests(reservation.spent() if reservation else ()))
         self.unconfirmed: dict[LoggedRequest, float] = {}
         """Requests that the server may not have read yet, and when they were sent."""
         self.confirm_at = -math.inf
         """No reply before then confirms any of them but its own request."""
         self._paused_until = self._throttled_until = -math.inf
         self._throttled_interval = 0.0
+        self._refusal = RefusalPause()
+        self._was_retry = False
+        """Whether the last permit was a retry's."""
         self._waiting: dict[asyncio.Future[Permit], int] = {}
         self._waiting_retries: dict[asyncio.Future[Permit], int] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -185,8 +189,8 @@ class RateLimiter:
     async def acquire(self, tokens: int = 1, *, retry: bool = False) -> Permit:
         """Wait for a permit with room for at least one text of `tokens`.
 
-        `retry` is for a further try of a request that already counts as in flight: it does not count again, and goes
-        before new requests, which may be waiting for its place.
+        `retry` is for a further try of a request that already counts as in flight: it does not count again. Retries
+        and new requests take turns, unless the latter wait for a place that a retry may have.
         """
         tokens = min(tokens, self._tokens)
         now = self.clock()
@@ -271,6 +275,7 @@ class RateLimiter:
         if remaining <= 0:
             if (
                 self._pauses is not None
+                and self._slots is None
                 and until >= self._paused_until + _SHARED_PAUSE
                 and seconds >= _SHARED_PAUSE
             ):
@@ -280,6 +285,14 @@ class RateLimiter:
             self._throttled_until, self._throttled_interval = until, seconds / remaining
         if self._slots is not None:
             self._slots.throttle(seconds, remaining)
+        self.serve()
+
+    def refused(self, seconds: float, *, sent: float, first: bool) -> None:
+        """Pause as `RefusalPause` says, because a request that was sent then is refused."""
+        now, until = self.clock(), self._refusal.until
+        self._refusal.refused(now, seconds, sent=sent, first=first)
+        if first and self._pauses is not None and now + seconds >= max(now, until) + _SHARED_PAUSE:
+            self._pauses.post(REFUSAL, seconds)
         self.serve()
 
     def _use_leases(self, requests: Lease | None, texts: Lease | None) -> None:
@@ -312,9 +325,20 @@ class RateLimiter:
     def _follow_pause(self) -> None:
         """Pause as another gateway does."""
         posted = self._pauses.of_others if self._pauses else None
-        if posted is not None:
-            self._paused_until = max(self._paused_until, self.clock() + posted[1])
-            self.serve()
+        if posted is None:
+            return
+        text, seconds = posted
+        if text == REFUSAL:
+            self._refusal.begin(self.clock(), seconds)
+        else:
+            self._paused_until = max(self._paused_until, self.clock() + seconds)
+        self.serve()
+
+    def _resumes(self, now: float) -> float:
+        """When a pause lets a request pass."""
+        if now < self._refusal.until:
+            return max(self._paused_until, self._refusal.due(now))
+        return self._paused_until
 
     def used(self) -> int:
         """Requests that count now: within the minute, or not answered yet. 0 without a limit."""
@@ -328,8 +352,8 @@ class RateLimiter:
         if requests <= 0:
             return 0.0
         if self._slots is not None:
-            return max(self._paused_until - now, self._slots.estimate_wait(requests, now))
-        first = max(now, self._paused_until, self._next_slot - self._burst_seconds)
+            return max(self._resumes(now) - now, self._slots.estimate_wait(requests, now))
+        first = max(now, self._resumes(now), self._next_slot - self._burst_seconds)
         due = max(self._next_slot, first) - self._burst_seconds
         last = max(first, due + self._spacing(requests - 1, first, due))
         full = len(self.log or ()) + requests - self._requests
@@ -355,7 +379,7 @@ class RateLimiter:
             self._expire(now)
         elif log and log[0].expires <= now:
             self._expire(now, _FEW)
-        due = max(self._paused_until, self._next_slot - self._burst_seconds)
+        due = max(self._resumes(now), self._next_slot - self._burst_seconds)
         if log and len(log) >= self._requests:
             due = max(due, self._full_until(log, now))
         if log and tokens > self._tokens_left:
@@ -397,6 +421,8 @@ class RateLimiter:
         """Use the slot that was due `since`: a timer that fires late must not slow the rate."""
         interval = self._interval if now >= self._throttled_until else self._pace(now)
         self._next_slot = max(self._next_slot, since, now - _LATE) + interval
+        if now < self._refusal.until:
+            self._refusal.granted(now)
         send_by = now + _MAX_LEAD if self._slots is None else self._slots.take(now)
         logged = LoggedRequest(now + _LONGEST, tokens, send_by)
         self._tokens_left -= tokens
@@ -416,7 +442,7 @@ class RateLimiter:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        while line := self._waiting_retries or self._waiting:
+        while line := self._next_line():
             future, tokens = next(iter(line.items()))
             retry = line is self._waiting_retries
             now = self.clock()
@@ -428,8 +454,16 @@ class RateLimiter:
                     self._timer = loop.call_later(due - now, lambda: self.serve(on_time=True))
                 return
             del line[future]
+            self._was_retry = retry
             if not future.done():
                 future.set_result(self._grant_room(now, due if on_time else now, tokens, retry=retry))
+
+    def _next_line(self) -> dict[asyncio.Future[Permit], int]:
+        """Retries and new requests in turn, so that calls which always fail do not hold up all others."""
+        has_room = self._requests_left > 0 and self._texts_left > 0
+        if self._waiting_retries and not (self._was_retry and self._waiting and has_room):
+            return self._waiting_retries
+        return self._waiting
 
     def _spacing(self, steps: int, first: float, due: float) -> float:
         """Seconds for `steps` permits after one that is granted at `first` and was due at `due`."""
@@ -464,9 +498,3 @@ class RateLimiter:
             self._tokens_left += logged.tokens
             self.unconfirmed.pop(logged, None)
             most -= 1
-
-
-def _from_former_process(reservation: Reservation | None) -> Iterator[LoggedRequest]:
-    """What a former process, or a former limiter of this process, has sent."""
-    for expires, requests in reservation.spent() if reservation else ():
-        yield from (LoggedRequest(expires, sent=True) for _ in range(requests))

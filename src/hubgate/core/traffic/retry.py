@@ -36,7 +36,7 @@ _RESERVED_FOR_ERROR = 0.05
 _MAX_HOLD = 600.0
 """Seconds; how long Hugging Face's proxy may hold a request, by its documentation."""
 _MAX_RETRY_AFTER = 300.0
-"""Seconds, whatever the server requests: the longest rate limit window of Hugging Face."""
+"""Seconds for which a call waits: the longest rate limit window of Hugging Face. Longer is a limit of a day or a month."""
 _WAKING_SECONDS = 15.0
 """After which another gateway takes over from one that was killed while it woke the server."""
 
@@ -44,9 +44,9 @@ _WAKING_SECONDS = 15.0
 class Retrier:
     """Retries errors that are `retryable`, with growing pauses, within the caller's deadline.
 
-    The first try uses the permit of the caller, unless it had to wait; every further one acquires its own. What the
-    server reports about its load (`retry_after`, `quota`, overload) throttles the rate limiter, and so everybody who
-    shares it. One call wakes a server that sleeps, which may hold that call meanwhile; the others wait for it, also
+    The first try uses the permit of the caller, unless it had to wait; every further one acquires its own. A call's first
+    refusal (`retry_after`, overload) pauses the rate limiter, and so everybody who shares it, until others test that the
+    server refuses them, too. Further ones pause the call alone. `quota` holds for all. One call wakes a server that sleeps, which may hold that call meanwhile; the others wait for it, also
     those at other gateways.
 
     Args:
@@ -115,7 +115,7 @@ class Retrier:
                 _note_failure(self._places, begun, error)
                 if not isinstance(error, HubgateError):
                     raise
-                plan = await self._plan(error, 1, None, deadline)
+                plan = await self._plan(error, 1, None, deadline, begun)
                 if plan is None:
                     raise
             else:
@@ -160,10 +160,15 @@ class Retrier:
                 self._end_wake_up(mine)
 
     async def _plan(
-        self, error: HubgateError, tries: int, mine: _WakeUp | None, deadline: float
+        self,
+        error: HubgateError,
+        tries: int,
+        mine: _WakeUp | None,
+        deadline: float,
+        sent: float | None = None,
     ) -> _Plan | None:
         """How to go on after an error; `None` if the call has failed."""
-        pause = self._backoff(error, tries)
+        pause = self._backoff(error, tries, self._clock() if sent is None else sent)
         if not self._should_retry(error, tries, pause, deadline):
             return None
         if error.cause is Cause.WAKING and self._patient and self._wake_up is None:
@@ -216,6 +221,8 @@ class Retrier:
             return False
         if error.retry_after and not self._patient:
             return False
+        if (error.retry_after or 0.0) > _MAX_RETRY_AFTER and error.cause is not Cause.WAKING:
+            return False
         exhausted = tries >= self._tries and error.cause not in self._transient
         return error.retryable and not exhausted and self._clock() + wait < deadline
 
@@ -233,13 +240,13 @@ class Retrier:
             self._limiter.release(permit)
         return result
 
-    def _backoff(self, error: HubgateError, tries: int) -> float:
-        """Seconds until the next try. Throttles the rate limiter if the server is overloaded or set a time."""
+    def _backoff(self, error: HubgateError, tries: int, sent: float) -> float:
+        """Seconds until the next try of what was sent then. Pauses others, too, if the server may refuse them."""
         pause = min(self._first_pause * 2.0 ** (tries - 1), self._longest_pause) * (1 + self._chance()) / 2
         if error.retry_after is not None:
             pause = min(error.retry_after, _MAX_RETRY_AFTER)
         if error.retry_after or error.cause is Cause.OVERLOADED:
-            self._limiter.throttle(pause)
+            self._limiter.refused(pause, sent=sent, first=tries == 1)
         return pause
 
     def _respect_quota(self, result: object) -> None:

@@ -221,7 +221,7 @@ class Pipelines:
             queue=queue,
             retrier=health.retrier,
             breaker=health.breaker,
-            default_timeout=GENERATION_TIMEOUT,
+            default_timeout=max(GENERATION_TIMEOUT, target.endpoint.timeout or 0.0),
             clock=self._clock,
         )
         return Pipeline(answer=_generates_text, generation=generation, queue=queue, health=health)

@@ -43,7 +43,7 @@ class RateLimits:
         clock: seconds that never go back.
         ledger: where permits are written down.
         shared: the limits that gateways share.
-        notices: by which gateways without slots know of a pause.
+        notices: by which gateways know of a pause.
         leases: of what is in flight from all gateways.
     """
 
@@ -153,7 +153,7 @@ class RateLimits:
             slots=slots,
             request_lease=self._lease(None, "requests", key, numbers.max_concurrent_requests),
             text_lease=self._lease(None, "texts", key, numbers.max_concurrent_texts),
-            pauses=self._notices.notice(f"pause {digest}") if self._notices and slots is None else None,
+            pauses=self._notices.notice(f"pause {digest}") if self._notices else None,
             clock=self._clock,
         )
 

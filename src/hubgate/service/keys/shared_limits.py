@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hubgate.core.traffic.outage import Outage
+from hubgate.core.traffic.pauses import Outage
 from hubgate.domain.cluster_ports import KeyMinutes
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.records import Key

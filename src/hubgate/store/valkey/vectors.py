@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from hubgate.core.results import cache_entries
-from hubgate.core.traffic.outage import PAUSE_SECONDS, Outage
+from hubgate.core.traffic.pauses import PAUSE_SECONDS, Outage
 from hubgate.domain.errors import StoreFailed
 from hubgate.store.valkey.connection import KEY_PREFIX, ValkeyConnection
 from hubgate.store.vectors.record import read_record, records_of

@@ -60,7 +60,7 @@ def exchange_error(error: Exception, where: str, timeout: float) -> HubgateError
         case TimeoutError():
             return UpstreamUnreachable(
                 f"{where} did not respond within {timeout:g} seconds.",
-                remedy="It may be overloaded, or the request has too many texts.",
+                remedy="It may be overloaded, or the request is too large. If it needs longer, raise the endpoint's [timeout].",
                 cause=Cause.UPSTREAM_TIMEOUT,
             )
         case NotHttp():
@@ -165,7 +165,8 @@ def stalled(where: str, seconds: float) -> UpstreamUnreachable:
     """The error for a stream that has stalled."""
     return UpstreamUnreachable(
         f"{where} started to reply, then sent nothing for {seconds:g} seconds.",
-        remedy="It may be overloaded, or have lost its model: check its log.",
+        remedy="It may be overloaded, or have lost its model: check its log. "
+        "If it needs longer between two events, raise the endpoint's [timeout].",
         cause=Cause.UPSTREAM_TIMEOUT,
     )
 

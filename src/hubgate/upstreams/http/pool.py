@@ -35,6 +35,8 @@ from hubgate.upstreams.http.stream import STREAM_BUFFER_BYTES, PooledStream
 CONNECT_SECONDS = 10.0
 """Timeout of each step of connecting: DNS, TCP, TLS, the proxy."""
 TOTAL_SECONDS = 120.0
+GENERATION_SECONDS = 600.0
+"""Timeout of an exchange that generates text, or until its stream begins, if the endpoint has none of its own."""
 READ_SECONDS = 120.0
 KEEP_ALIVE_SECONDS = 4.0
 """Less than the 5 s after which uvicorn (vLLM, SGLang, infinity) closes an idle connection, so that none is reused then."""

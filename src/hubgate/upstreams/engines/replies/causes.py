@@ -30,6 +30,16 @@ _ENDPOINT_PAGE = "https://endpoints.huggingface.co"
 _TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 _BUY = "Buy credit, or use another account's token; [bill_to] lets an organisation pay."
 
+_FULL = "The server accepts no more requests at the moment."
+_SLOW_DOWN = "Lower the endpoint's requests per minute, or give it more replicas."
+_RATE = r"\b(per|a|each|every|/) ?(second|minute|hour)\b|per[_-]?(second|minute|hour)\b|\b[rt]p[ms]\b"
+"""Of a quota that is full again soon."""
+_NO_CREDIT = (
+    r"\b(exceeded|depleted|reached|exhausted|out of|insufficient)\b.{0,80}\b(credits?|usage limit|balance|quota)\b"
+    r"|\b(credits?|balance|quota)\b.{0,40}\b(is|are|has been|have been|was) (too low|exceeded|depleted|reached|exhausted|used up)"
+    r"|insufficient[_ ](quota|credits?|balance|funds)|billing_hard_limit_reached|credit_balance_too_low"
+)
+
 
 def _only(*statuses: int) -> frozenset[int]:
     return frozenset(statuses)
@@ -45,19 +55,14 @@ _RULES = (
     ),
     Rule(
         _only(429),
-        None,
+        _RATE,
         Cause.OVERLOADED,
-        "The server accepts no more requests at the moment.",
-        "Lower the endpoint's requests per minute, or give it more replicas.",
+        _FULL,
+        _SLOW_DOWN,
         retryable=True,
     ),
-    Rule(
-        range(400, 500),
-        r"\b(exceeded|depleted|reached|exhausted|out of|insufficient)\b.{0,80}\b(credits?|usage limit|balance|quota)\b",
-        Cause.OUT_OF_CREDIT,
-        "The account behind the token has no credit left.",
-        _BUY,
-    ),
+    Rule(_ANY, _NO_CREDIT, Cause.OUT_OF_CREDIT, "The account behind the token has no credit left.", _BUY),
+    Rule(_only(429), None, Cause.OVERLOADED, _FULL, _SLOW_DOWN, retryable=True),
     Rule(
         _only(401, 403),
         r"gated (repo|model)|model .{0,200}is (restricted|gated)|awaiting a review",

@@ -28,13 +28,18 @@ _MAX_DEPTH = 4
 """Levels of nested lists and objects that are searched for a message."""
 _SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
 MAX_RETRY_AFTER = 600.0
-"""Seconds. hubgate waits no longer before a retry, even if the server requests it."""
+"""Seconds of a window of a rate limit that hubgate spreads its requests over."""
+_MAX_REPORTED = 31 * 86_400.0
+"""Seconds until a retry that are believed: a month."""
+_LONG = 300.0
+"""Seconds until a retry that the message names, because hubgate waits no longer for it."""
 
 
 def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
     """The error for a reply of status 400 or more."""
     plain = server_message(reply, None)  # unredacted, as redaction may break words that contain a short token
-    rule = rule_for(reply.status, plain, has_token=token is not None)
+    rule = rule_for(reply.status, f"{plain} {_error_code(reply)}", has_token=token is not None)
+    seconds = retry_after(reply) if rule.retryable else None
     unknown = unknown_parameters(plain)
     message = "" if unknown else server_message(reply, token)
     if len(message) > MAX_MESSAGE_LENGTH:
@@ -42,15 +47,34 @@ def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
     return UpstreamRefused(
         _parameter_message(unknown, token)
         if unknown
-        else with_server_message(rule.message, reply.status, message),
+        else with_server_message(rule.message, reply.status, message) + _in_words(seconds),
         status=reply.status,
         server_message=message,
         markers=frozenset(marker for marker in MARKERS if marker in plain),
         remedy=rule.remedy,
         cause=rule.cause,
         retryable=rule.retryable,
-        retry_after=retry_after(reply) if rule.retryable else None,
+        retry_after=seconds,
     )
+
+
+def _in_words(seconds: float | None) -> str:
+    if seconds is None or seconds <= _LONG:
+        return ""
+    minutes = math.ceil(seconds / 60)
+    time = f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
+    return f" It accepts requests again in {time}."
+
+
+def _error_code(reply: HttpReply) -> str:
+    """The code and the type of an error in OpenAI's format, which say more than some messages."""
+    try:
+        body = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return ""
+    error = body.get("error") if isinstance(body, dict) else None
+    found = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
+    return " ".join(each for each in found if isinstance(each, str))
 
 
 def _parameter_message(names: Sequence[str], token: Secret | None) -> str:
@@ -123,7 +147,7 @@ def retry_after(reply: HttpReply) -> float | None:
         _estimated_time(reply.body),
     )
     seconds = next((value for value in candidates if value is not None), None)
-    return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER)
+    return None if seconds is None else min(max(seconds, 0.0), _MAX_REPORTED)
 
 
 def _parse_seconds(text: object) -> float | None:
