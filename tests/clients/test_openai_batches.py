@@ -212,7 +212,9 @@ def test_the_rights_of_the_key_hold_for_each_request(gateway: RunningGateway) ->
 def test_a_batch_waits_for_the_limit_of_its_key_and_ends_when_it_is_revoked(gateway: RunningGateway) -> None:
     gateway.add("words", dimensions=8)
     with (
-        client_of(gateway, gateway.create_key("app", requests_per_minute=5)) as client,
+        client_of(
+            gateway, gateway.create_key("app", requests_per_minute=7)
+        ) as client,  # the upload, the batch and five of its requests
         client_of(gateway) as admin,
     ):
         batch = create_batch(client, batch_input(texts(20)))
