@@ -77,7 +77,7 @@ def create_app(
         *(route for face in FACES for route in face.routes(services)),
     ]
     return Guard(
-        Dispatch(routes, access.limits, gateway.gates),
+        Dispatch(routes, access.limits, gateway.gates, access.rounds if gateway.gates else None),
         FACES,
         access,
         meter,

@@ -39,6 +39,7 @@ class Applier:
         self._gateway = gateway
         self._memory = memory
         self._share_tokenizers = share_tokenizers
+        self.rounds = access.rounds
 
     async def apply(self, news: News) -> None:
         """Raises: StoreFailed: the database cannot be used; apply the news again."""
@@ -94,6 +95,7 @@ class Follower:
         self._wake = asyncio.Event()
         self._failing = False
         self._task: asyncio.Task[None] | None = None
+        self._rounds = applier.rounds
         feed.follow(self.wake)
 
     @property
@@ -116,11 +118,13 @@ class Follower:
         if news is not None:
             await self._applier.apply(news)
             self.version = news.version
+            self._rounds.news += 1
         self._followed_at = started
         await self._followed()
 
     def start(self) -> None:
         """Follow in the background until `close`."""
+        self._rounds.wake = self.wake
         self._task = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
@@ -134,6 +138,7 @@ class Follower:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._wake.wait()
             self._wake.clear()
+            end = self._rounds.begin()
             try:
                 await self.catch_up()
             except StoreFailed as error:
@@ -148,3 +153,4 @@ class Follower:
                 if self._failing:
                     _log.info("changes of other gateways are known again")
                 self._failing = False
+            end(not self._failing)

@@ -39,6 +39,7 @@ from hubgate.service.keys.credentials import (
 from hubgate.service.keys.key_ring import KeyRing
 from hubgate.service.keys.limits import WrongKeys
 from hubgate.service.keys.shared_limits import SharedKeyLimits
+from hubgate.service.rounds import Rounds
 from hubgate.service.shared_values import SharedValues
 
 
@@ -57,6 +58,8 @@ class Access:
         self._changing = asyncio.Lock()
         """Held from a change in memory until it is stored or undone."""
         self.limits = SharedKeyLimits()
+        self.rounds = Rounds()
+        """In which keys of other gateways become known."""
         self._wrong_keys = WrongKeys(clock, shared)
 
     @classmethod
@@ -123,6 +126,31 @@ class Access:
                 self._used[key.id] = now
                 return key
         raise unknown_key_error(credentials)
+
+    def accept_known(self, credentials: Credentials | None, now: float) -> Key | None:
+        """As `accept`, but returns `None` where changes of other gateways may matter: see `accept_new`.
+
+        Args:
+            credentials: of the request.
+            now: seconds on the monotonic clock.
+        """
+        if now >= self.rounds.stale_at:
+            return None
+        try:
+            return self.accept(credentials)
+        except UnknownKey:
+            return None
+
+    async def accept_new(self, credentials: Credentials | None, address: str) -> Key:
+        """As `accept`, after what other gateways have changed: they may just have created the key, or revoked it.
+
+        Unknown keys of clients over the limit of wrong keys are refused at once.
+        """
+        if credentials is not None:
+            is_known = any(self._keys.get(digest) for digest in credentials.digests)
+            if is_known or not self._wrong_keys.is_exceeded(address, credentials.claimed_id):
+                await self.rounds.next()
+        return self.accept(credentials)
 
     async def count_wrong_key(self, error: UnknownKey, claimed_id: str, address: str) -> NotAuthenticated:
         """Count a wrong key of a client with this IP address; `claimed_id` as in `Credentials`.

@@ -116,10 +116,16 @@ class WrongKeys:
 
     async def count(self, address: str, key_id: str) -> float:
         """Count a wrong key; `key_id` is empty if it contains none. Returns the seconds to wait; 0 below the limit."""
-        sources = [f"from {_network(address)}", *([f"for key id {key_id}"] if key_id else [])]
+        sources = _sources(address, key_id)
         if wait := max([self._count(source) for source in sources]):
             return wait
         return max([await self._count_everywhere(source) for source in sources])
+
+    def is_exceeded(self, address: str, key_id: str) -> bool:
+        """Whether the next wrong key would exceed the limit of this gateway."""
+        now = self._clock()
+        minutes = [self._minutes.get(source, (now, 0)) for source in _sources(address, key_id)]
+        return any(count >= MAX_WRONG_KEYS and 0 <= now - began < MINUTE for began, count in minutes)
 
     async def _count_everywhere(self, source: str) -> float:
         count, left = await self._shared.count(f"wrong keys {source[:_MAX_SOURCE_LENGTH]}", MINUTE)
@@ -169,6 +175,10 @@ def limit_error(key: Key, what: str, wait: float) -> KeyLimit:
         remedy="Retry later, or ask an admin to raise the key's limit.",
         retry_after=wait,
     )
+
+
+def _sources(address: str, key_id: str) -> list[str]:
+    return [f"from {_network(address)}", *([f"for key id {key_id}"] if key_id else [])]
 
 
 def _network(address: str) -> str:

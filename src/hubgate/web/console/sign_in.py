@@ -47,7 +47,8 @@ class SignInPage:
         request_context = context_of(context.request.scope)
         credentials = read_credentials(f"Bearer {form.get('key', '')}")
         try:
-            key = self._access.accept(credentials)
+            known = self._access.accept_known(credentials, request_context.started)
+            key = known or await self._access.accept_new(credentials, request_context.client)
         except NotAuthenticated as error:
             request_context.cause = error.cause
             request_context.record_refused_key(credentials)

@@ -13,7 +13,8 @@ from hubgate.core.off_loop import LARGE_BYTES, off_loop, outlasting
 from hubgate.domain.errors import NotFound
 from hubgate.service.cluster.gates import Gates
 from hubgate.service.keys.shared_limits import SharedKeyLimits
-from hubgate.web.http.acknowledged import Acknowledged
+from hubgate.service.rounds import Rounds
+from hubgate.web.http.acknowledged import Acknowledged, ask_again
 from hubgate.web.http.asgi import AsgiApp, Receive, Scope, Send, check_values, read_body, take_arrived
 from hubgate.web.http.errors import MethodNotAllowed
 from hubgate.web.http.face import MAX_REMEMBERED_PATH, Handler, InferenceRoute
@@ -31,7 +32,9 @@ class Dispatch:
         routes: Iterable[BaseRoute | InferenceRoute],
         limits: SharedKeyLimits,
         gates: Gates | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
+        """`gates` and `rounds` are those of a shared database."""
         self.routes = tuple(routes)
         self._by_path: dict[str, Handler] = {}
         self._by_segment = _Node()
@@ -44,7 +47,8 @@ class Dispatch:
         others = [route for route in self.routes if isinstance(route, BaseRoute)]
         router = Router(others, redirect_slashes=False)
         # Calls change nothing that other gateways have to know.
-        self._router: AsgiApp = router if gates is None else Acknowledged(router, gates)
+        self._router: AsgiApp = router if not (gates and rounds) else Acknowledged(router, gates, rounds)
+        self._rounds = rounds
         self._limits = limits
         self._find = lru_cache(maxsize=1024)(self._find_handler)
 
@@ -62,6 +66,8 @@ class Dispatch:
         body = None if key is not None and key.is_limited else take_arrived(receive)
         if body is None:
             return self._call_later(partial(handler, scope, send=send, **parameters), receive, context)
+        if self._rounds is not None:
+            return ask_again(partial(handler, scope, body, send, **parameters), context, self._rounds)
         return handler(scope, body, send, **parameters)
 
     def _find_handler(self, path: str) -> tuple[Handler | None, dict[str, str]]:
@@ -77,7 +83,11 @@ class Dispatch:
         if key is not None and key.is_limited:
             await self._limits.admit(key, context.started)
         body = await read_body(receive)
-        await (call(body=body) if len(body) <= LARGE_BYTES else await _begin_off_loop(call, body))
+
+        async def answer() -> None:
+            await (call(body=body) if len(body) <= LARGE_BYTES else await _begin_off_loop(call, body))
+
+        await (answer() if self._rounds is None else ask_again(answer, context, self._rounds))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, allowed: set[str]) -> None:
         """Find the handler with Starlette's router. `allowed` are methods that are allowed besides its own."""

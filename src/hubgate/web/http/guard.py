@@ -101,7 +101,8 @@ class Guard:
             if head.fault or EXCESS in scope:
                 _refuse(scope, head)
             if not head.is_open:
-                context.key = self._access.accept(head.credentials)
+                known = self._access.accept_known(head.credentials, context.started)
+                context.key = known or await self._access.accept_new(head.credentials, context.client)
             response.task = getattr(send, "task", None) or asyncio.current_task()
             scope[ON_DISCONNECT] = response.cancel
             try:
