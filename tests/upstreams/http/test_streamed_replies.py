@@ -230,6 +230,18 @@ async def test_client_read_timeout_applies_unless_request_sets_one() -> None:
     await client.close()
 
 
+async def test_first_piece_may_take_the_time_of_the_whole_request(client: PooledClient) -> None:
+    async def script(write: Write) -> None:
+        await write(HEAD)
+        await asyncio.sleep(0.3)
+        await write(chunk(b"data: 1\n\n") + END)
+
+    async with serving(script) as server:
+        stream = await client.stream(get(server.url, timeout=60, read_timeout=0.1))
+        assert await read(stream) == b"data: 1\n\n"
+        await stream.aclose()
+
+
 async def test_missing_headers_time_out(client: PooledClient) -> None:
     async def script(write: Write) -> None:
         await asyncio.Event().wait()

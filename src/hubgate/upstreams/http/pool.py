@@ -36,7 +36,7 @@ CONNECT_SECONDS = 10.0
 """Timeout of each step of connecting: DNS, TCP, TLS, the proxy."""
 TOTAL_SECONDS = 120.0
 GENERATION_SECONDS = 600.0
-"""Timeout of an exchange that generates text, or until its stream begins, if the endpoint has none of its own."""
+"""Timeout of a reply that generates text, or of a stream's first piece, if the endpoint has none of its own."""
 READ_SECONDS = 120.0
 KEEP_ALIVE_SECONDS = 4.0
 """Less than the 5 s after which uvicorn (vLLM, SGLang, infinity) closes an idle connection, so that none is reused then."""
@@ -72,7 +72,7 @@ class PooledClient:
         rule: which addresses are allowed.
         resolve: resolves host names.
         connect_seconds: timeout of each step of connecting.
-        total_seconds: timeout of an exchange, or until a stream begins; a request may have its own.
+        total_seconds: timeout of an exchange, or of the first piece of a stream; a request may have its own.
         read_seconds: timeout between two pieces of a stream; a request may have its own.
         keep_alive_seconds: how long an idle connection is kept.
         max_reply_bytes: of a whole reply, uncompressed; a request may set a smaller limit.
@@ -158,7 +158,8 @@ class PooledClient:
         except EXCHANGE_ERRORS as error:
             raise exchange_error(error, to.where, seconds) from error
         release = functools.partial(self._release, connection)
-        return PooledStream(connection, release, to.where, request.read_timeout or self._read_seconds)
+        read_timeout = request.read_timeout or self._read_seconds
+        return PooledStream(connection, release, to.where, until=until, read_timeout=read_timeout)
 
     async def close(self) -> None:
         if self._sweep_timer:

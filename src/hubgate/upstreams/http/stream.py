@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from hubgate.upstreams.http.connection import MAX_ERROR_BYTES, Connection
@@ -22,16 +23,23 @@ class PooledStream:
         connection: on which status and headers have arrived.
         release: gives the connection back.
         where: the name of the server in messages.
+        until: when the first piece must have arrived, in seconds of the event loop.
         read_timeout: seconds between two pieces.
     """
 
     def __init__(
-        self, connection: Connection, release: Callable[[], None], where: str, read_timeout: float
+        self,
+        connection: Connection,
+        release: Callable[[], None],
+        where: str,
+        *,
+        until: float,
+        read_timeout: float,
     ) -> None:
         self._connection = connection
         self._release: Callable[[], None] | None = release
         self._where = where
-        self._read_timeout = read_timeout
+        self._until, self._read_timeout = until, read_timeout
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
 
@@ -48,10 +56,11 @@ class PooledStream:
         try:
             data = connection.take()
             if data is None:
-                until = connection.loop.time() + self._read_timeout
+                until = max(self._until, connection.loop.time() + self._read_timeout)
                 while data is None:
                     await connection.news(until)
                     data = connection.take()
+            self._until = -math.inf
         except TimeoutError as error:
             raise stalled(self._where, self._read_timeout) from error
         except EXCHANGE_ERRORS as error:
