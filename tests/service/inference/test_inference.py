@@ -268,8 +268,9 @@ class TestFallback:
         town.errors["main"] = BUSY_FOR_AN_HOUR
         await ask()
         asked = len(town.houses["main"].calls)
-        await ask()
-        assert len(town.houses["main"].calls) == asked
+        for _ in range(20):
+            await ask()
+        assert len(town.houses["main"].calls) - asked < 10  # a few test whether it takes calls again
 
     async def test_embedding_fallback_serves_the_same_model(self, gateway: Gateway, town: Town) -> None:
         await pair(gateway, Task.TEXT_EMBEDDING)

@@ -22,6 +22,8 @@ PAUSE_SECONDS = 5.0
 _FIRST_TEST = 0.1
 _ACCEPTED_AFTER, _LONGEST_REFUSAL = 0.25, 1.0
 """Seconds without a refusal, at least and at most, after which a test counts as accepted: twice what the refusal took."""
+_SOON = 1.0
+"""Seconds within which a test is worth waiting for."""
 _MORE = 4
 """Requests that may follow each one that was accepted."""
 _ENOUGH = 16
@@ -84,6 +86,11 @@ class RefusalPause:
             return -math.inf
         known = self._tests[0] + self._patience if self._tests else math.inf
         return min(self.until, self._next, known)
+
+    def estimate(self, now: float) -> float:
+        """When a new request can expect to be sent: soon if another test is due soon, else at the end of the pause."""
+        due = self.due(now)
+        return due if due <= now + _SOON else self.until
 
     def granted(self, now: float) -> None:
         """Note that a request is sent."""

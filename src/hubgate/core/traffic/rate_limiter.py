@@ -62,8 +62,7 @@ _EARLY = 0.001
 """Timers of event loops may fire early by their resolution."""
 _LATE = 0.02
 """How late a timer may be and still not slow the rate. After a longer standstill permits are spaced from now."""
-_SHARED_PAUSE = 1.0
-"""Seconds of a pause that is worth a notice to other gateways."""
+_SHARED_PAUSE = 1.0  # seconds of a pause that is worth a notice to other gateways
 _UNLIMITED = 1 << 62
 _FEW = 32
 """Requests that are forgotten at once where only memory depends on it. After a pause, all would take long."""
@@ -351,9 +350,10 @@ class RateLimiter:
         requests += len(self._waiting) + len(self._waiting_retries)
         if requests <= 0:
             return 0.0
+        paused = max(self._paused_until, self._refusal.estimate(now))
         if self._slots is not None:
-            return max(self._resumes(now) - now, self._slots.estimate_wait(requests, now))
-        first = max(now, self._resumes(now), self._next_slot - self._burst_seconds)
+            return max(paused - now, self._slots.estimate_wait(requests, now))
+        first = max(now, paused, self._next_slot - self._burst_seconds)
         due = max(self._next_slot, first) - self._burst_seconds
         last = max(first, due + self._spacing(requests - 1, first, due))
         full = len(self.log or ()) + requests - self._requests
