@@ -49,7 +49,7 @@ serve: .venv/serve.stamp  ## Serve on 127.0.0.1:8080 with all-MiniLM-L6-v2 runni
 	@exec $(BIN)/hubgate serve
 
 test: install  ## Run the whole test suite (COVERAGE=1: measure coverage as well)
-	$(BIN)/python -m pytest --numprocesses=7 --dist=worksteal $(if $(COVERAGE),--cov --cov-report=term)
+	$(BIN)/python -m pytest --numprocesses=5 --dist=worksteal $(if $(COVERAGE),--cov --cov-report=term)
 
 fuzz: install  ## Send odd requests to every route (FUZZ_ROUNDS=…, 500 requests each)
 	FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),60) $(BIN)/python -m pytest --numprocesses=2 tests/fuzz

@@ -52,22 +52,39 @@ LONG = {"clients", "console", "deploy", "guides", "jobs", "on_ray", "packaging",
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let no long test begin near the end, when the other workers would wait for it.
+    """Deal the tests out to the workers. Tests that share a fixture stay together, so that it is built once.
 
-    xdist's `worksteal` gives each worker a part of the list. In each part, long tests are spread over the first half.
+    xdist's `worksteal` gives each worker a part of the list, and later moves tests from the end of one part to workers
+    that are done. So what is long or stays together is spread over the first half of each part.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers == 1:
         return
-    long = [item for item in items if LONG & {*item.path.parts}]
-    short = [item for item in items if not LONG & {*item.path.parts}]
+    sharing: dict[Path, list[pytest.Item]] = {}
+    long, short = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        if _shares_a_fixture(item):
+            sharing.setdefault(item.path, []).append(item)
+        else:
+            (long if LONG & {*item.path.parts} else short).append(item)
+    parts: list[list[list[pytest.Item]]] = [[] for _ in range(workers)]
+    for tests in [*sorted(sharing.values(), key=len, reverse=True), *([item] for item in long)]:
+        min(parts, key=lambda part: sum(map(len, part))).append(tests)
     ordered: list[pytest.Item] = []
-    for worker in range(workers):
-        first, rest = long[worker::workers], short[worker::workers]
-        places = [(0.5 * place / len(first), item) for place, item in enumerate(first)]
-        places += [(place / len(rest), item) for place, item in enumerate(rest)]
-        ordered += [item for _, item in sorted(places, key=lambda placed: placed[0])]
+    for number, part in enumerate(parts):
+        size = (len(items) - len(ordered)) // (workers - number) - sum(map(len, part))
+        rest, short = short[: max(0, size)], short[max(0, size) :]
+        places = [(0.5 * place / len(part), tests) for place, tests in enumerate(part)]
+        places += [(place / len(rest), [item]) for place, item in enumerate(rest)]
+        ordered += [item for _, tests in sorted(places, key=lambda placed: placed[0]) for item in tests]
     items[:] = ordered
+
+
+def _shares_a_fixture(item: pytest.Item) -> bool:
+    """Whether the test has a fixture that its module builds once."""
+    definitions = getattr(item, "_fixtureinfo", None)
+    shared = definitions.name2fixturedefs.values() if definitions else ()
+    return any(fixture[-1].scope == "module" for fixture in shared)
 
 
 @pytest.fixture
