@@ -6,7 +6,6 @@ owner; an owner whose time is over was killed.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from sqlalchemy import (
 )
 
 from hubgate.domain.batches import UNFINISHED, Batch, BatchStatus, ClaimLost, Held, Page, StoredFile, Turns
+from hubgate.store.cluster.expiring_values import database_time
 from hubgate.store.database import Database, insert_or_update
 from hubgate.store.tables import batch_files, batches
 
@@ -36,13 +36,6 @@ _COLUMNS = ("id", "key", "folder", "input_file", "created_at", "status", "run", 
 _CANDIDATES = 20
 _STATE = msgspec.json.Decoder(Batch)
 _unfinished = batches.c.status.in_(sorted(UNFINISHED))
-
-
-def database_time(connection: Connection) -> float:
-    """Seconds since the epoch by the clock of the database, which for SQLite is this machine's."""
-    if connection.dialect.name != "postgresql":
-        return time.time()
-    return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
 
 
 class SqlBatches:

@@ -68,7 +68,7 @@ class Permit(msgspec.Struct, eq=False):
         return True
 
     async def renew(self) -> None:
-        """Wait for a new permit for a request that could not be sent. It keeps its place and goes before new requests."""
+        """Wait for a new permit for a request that could not be sent. It keeps its place, and takes turns with new requests."""
         tokens = self.tokens
         if not self.logged.sent:
             self.limiter.unlog(self.logged)

@@ -154,7 +154,7 @@ class Room:
             count: how many bytes follow.
 
         Returns:
-            Why there is no room; empty if they are taken.
+            The reason why there is no room; an empty string if the bytes were taken.
 
         Raises:
             StoreFailed, OSError: see `measure`.

@@ -27,6 +27,14 @@ NOW: ColumnElement[float] = literal_column("extract(epoch FROM clock_timestamp()
 """By the clock of the server, which all gateways see."""
 
 
+def database_time(connection: Connection) -> float:
+    """Seconds since the epoch by the clock of the database, which for SQLite is this machine's."""
+    if connection.dialect.name != "postgresql":
+        return time.time()
+    now: float = connection.execute(select(NOW)).scalar_one()
+    return now
+
+
 class SqlExpiringValues:
     """`hubgate.domain.ports.ExpiringValues` on PostgreSQL.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 import time
 
-from sqlalchemy import Connection, case, select, update
+from sqlalchemy import Connection, case, update
 
-from hubgate.store.cluster.expiring_values import NOW
+from hubgate.store.cluster.expiring_values import database_time
 from hubgate.store.database import Database, insert_or_update
 from hubgate.store.tables import leases
 
@@ -57,8 +57,7 @@ class SqlLeases:
         await self._database.do(lambda connection: connection.execute(free))
 
     def _read_clock(self, connection: Connection) -> float:
-        if not self._database.is_shared:
-            return time.time()
-        now: float = connection.execute(select(NOW)).scalar_one()
-        self._ahead = now - time.monotonic()
+        now = database_time(connection)
+        if self._database.is_shared:
+            self._ahead = now - time.monotonic()
         return now
