@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 # No test calls the Hub: nothing listens there. huggingface_hub reads this when it is imported.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
 
-# A background job of a shell ignores SIGINT, and processes that tests start would inherit that.
+# A background job of a shell ignores SIGINT, one of `nohup` SIGHUP, and processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No timed assertions: a busy machine must not fail a test.
 hypothesis_settings.register_profile("hubgate", deadline=None)
