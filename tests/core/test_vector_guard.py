@@ -10,7 +10,7 @@ from virtual_time import run
 
 from hubgate.core.vector_guard import VectorGuard
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Tokenize, Tokens, Vectors
-from hubgate.domain.errors import Cause, EndpointChanged, HubgateError, UpstreamUnreadable
+from hubgate.domain.errors import Cause, HubgateError, UpstreamUnreadable
 
 
 def returned(result: Result, call: Call, dimensions: int | None = 2) -> Result:
@@ -76,9 +76,12 @@ def test_rejects_wrong_number_of_vectors() -> None:
     assert refusal.value.cause is Cause.WRONG_COUNT
 
 
-def test_changed_dimensions_error_names_both_numbers() -> None:
-    with pytest.raises(EndpointChanged, match="3 dimensions; the endpoint was registered with 2"):
+def test_other_dimensions_are_an_error_of_this_call_that_names_both_numbers() -> None:
+    with pytest.raises(
+        UpstreamUnreadable, match="3 dimensions; the endpoint was registered with 2"
+    ) as refusal:
         returned(json_vectors(b"[1,2]", b"[1,2,3]"), embed("a", "b"))
+    assert refusal.value.cause is Cause.DIMENSIONS_CHANGED
 
 
 def test_accepts_any_dimensions_when_none_are_registered() -> None:
@@ -88,9 +91,8 @@ def test_accepts_any_dimensions_when_none_are_registered() -> None:
 def test_ignored_dimensions_option_is_not_reported_as_a_changed_model() -> None:
     call = Embed(texts=["a"], dimensions=1)
     returned(json_vectors(b"[1]"), call)
-    with pytest.raises(HubgateError, match="2 dimensions where 1 were requested") as refusal:
+    with pytest.raises(HubgateError, match="2 dimensions where 1 were requested"):
         returned(json_vectors(b"[1,2]"), call)
-    assert not isinstance(refusal.value, EndpointChanged)
 
 
 @pytest.mark.parametrize(

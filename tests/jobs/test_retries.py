@@ -131,7 +131,6 @@ async def test_time_without_requests_does_not_count_as_failure() -> None:
     "cause",
     [
         Cause.MODEL_CHANGED,
-        Cause.DIMENSIONS_CHANGED,
         Cause.WRONG_TOKEN,
         Cause.ENDPOINT_NOT_FOUND,
         Cause.PAUSED,
@@ -148,10 +147,11 @@ async def test_permanent_error_stops_the_job_at_once(cause: Cause) -> None:
     assert (len(script.asked), time.slept) == (1, [])
 
 
-async def test_text_that_repeatedly_fails_is_isolated_while_others_succeed() -> None:
+@pytest.mark.parametrize("cause", [Cause.CONNECTION_LOST, Cause.DIMENSIONS_CHANGED])
+async def test_text_that_repeatedly_fails_is_isolated_while_others_succeed(cause: Cause) -> None:
     def answer(texts: Sequence[str]) -> Reply:
         if "bad" in texts:
-            raise refused(Cause.CONNECTION_LOST, retryable=True)
+            raise refused(cause)
         return one_each(texts)
 
     script, time = Script(answer), Time()
@@ -164,7 +164,7 @@ async def test_text_that_repeatedly_fails_is_isolated_while_others_succeed() -> 
     ask = RetryingEmbedder(script, clock=time, sleep=sleep_and_answer_others)
     asked = await ask(rows("a", "bad"))
     assert embedded(asked) == ["a"]
-    assert [failed.cause for failed in asked.failed] == [Cause.CONNECTION_LOST]
+    assert [failed.cause for failed in asked.failed] == [cause]
 
 
 async def test_no_row_is_given_up_while_every_request_fails() -> None:

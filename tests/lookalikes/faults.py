@@ -36,13 +36,27 @@ class _OtherDimensions(Embedder):
         return [[*vector, 0.5] for vector in super().vectors(texts)]
 
 
+class _OddText(Embedder):
+    def vectors(self, texts: list[str]) -> list[list[float]]:
+        pairs = zip(texts, super().vectors(texts), strict=True)
+        return [vector[: len(vector) // 2] if "odd" in text else vector for text, vector in pairs]
+
+
+class _ZeroText(Embedder):
+    def vectors(self, texts: list[str]) -> list[list[float]]:
+        pairs = zip(texts, super().vectors(texts), strict=True)
+        return [[0.0] * len(vector) if "zero" in text else vector for text, vector in pairs]
+
+
 EMBEDDERS: dict[str, type[Embedder]] = {
     "fewer": _Fewer,
     "more": _More,
     "nan": _NaN,
     "other-dimensions": _OtherDimensions,
+    "odd-text": _OddText,
+    "zero-text": _ZeroText,
 }
-"""A valid reply with wrong vectors."""
+"""A valid reply with wrong vectors, or with one for each text that contains this word."""
 
 HUGE = 2 << 20
 """Bytes of a reply that exceeds the lowest limit that can be set."""

@@ -7,7 +7,7 @@ import re
 from hubgate.core import vectors
 from hubgate.core.errors import wrong_count
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
-from hubgate.domain.errors import Cause, EndpointChanged, UpstreamUnreadable
+from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.domain.ports import Handler
 
 _ZEROS = re.compile(rb"[\s\[\],.0-]*")
@@ -17,6 +17,9 @@ _LAST_OF_ZERO = b"0 \n"
 
 class VectorGuard:
     """A pipeline step that rejects results without one vector a text, of the right dimensions, finite and not zero.
+
+    Another size is refused with `Cause.DIMENSIONS_CHANGED`: either this text makes the server fail, or another model
+    runs there. Only a known text shows which.
 
     Args:
         handler: of an untrusted server.
@@ -33,8 +36,8 @@ class VectorGuard:
         """Check the vectors of a reply.
 
         Raises:
-            EndpointChanged: the vectors have the dimensions of another model.
-            UpstreamUnreadable: there is not one for each text, a number is not finite, or all numbers of one are zero.
+            UpstreamUnreadable: there is not one for each text, one has other dimensions, a number is not finite, or all
+                numbers of one are zero.
         """
         result = await self._handler(call)
         check_vectors(call, result, dimensions=self._dimensions, allows_zeros=self._allows_zeros)
@@ -59,7 +62,7 @@ def check_vectors(call: Call, result: Result, *, dimensions: int | None, allows_
     if expected is None or seen == {expected}:
         return
     found = next(iter(seen - {expected}))
-    raise _wrong_dimensions(found, expected) if call.dimensions else _model_changed(found, expected)
+    raise _wrong_dimensions(found, expected) if call.dimensions else _other_dimensions(found, expected)
 
 
 def _check_not_zero(result: Vectors) -> None:
@@ -82,11 +85,12 @@ def _zero(index: int) -> UpstreamUnreadable:
     )
 
 
-def _model_changed(found: int, registered: int) -> EndpointChanged:
-    return EndpointChanged(
+def _other_dimensions(found: int, registered: int) -> UpstreamUnreadable:
+    return UpstreamUnreadable(
         f"The model's server returned vectors of {found} dimensions; the endpoint was registered with {registered}.",
-        remedy="Another model runs there now. Vectors of two models cannot be compared: run the registered model again, "
-        "or register the new one and re-embed all documents.",
+        remedy="hubgate now checks whether another model runs there, and then refuses all calls. If not, the server "
+        "fails on this text: look at its log.",
+        cause=Cause.DIMENSIONS_CHANGED,
     )
 
 

@@ -39,6 +39,7 @@ _SUSPECT = frozenset(
         Cause.UPSTREAM_FAILED,
         Cause.UNREADABLE_REPLY,
         Cause.WRONG_COUNT,
+        Cause.DIMENSIONS_CHANGED,
         Cause.RUNTIME_CRASHED,
         Cause.INTERNAL,
     }

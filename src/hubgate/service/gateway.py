@@ -16,7 +16,7 @@ from hubgate.service.inference.measures import Measures
 from hubgate.service.inference.pipeline import Pipelines
 from hubgate.service.registry.aliases import Aliases
 from hubgate.service.registry.connections import Connections
-from hubgate.service.registry.live_endpoints import LiveEndpoints, needs_startup_check
+from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints, needs_startup_check
 from hubgate.service.registry.probe import probe_model
 from hubgate.service.registry.registry import Registry
 from hubgate.service.registry.startup import StartupTasks
@@ -51,6 +51,7 @@ class Gateway:
         self._sources = sources
         self.startup = StartupTasks()
         self.live = LiveEndpoints(sources, pipelines, self.startup)
+        self.live.on_suspect = self._recheck
         token_guard = TokenGuard(sources, store.audit)
         self.connections = Connections(store.connections, self.live, token_guard)
         self.aliases = Aliases(store.aliases, self.live)
@@ -100,7 +101,7 @@ class Gateway:
                 self.startup.load(name, partial(self._load_model, name))
             elif needs_startup_check(endpoint):
                 is_running = partial(self._sources.runs, self.live.find(name).target)
-                self.startup.check(name, partial(self._check_within_limit, name), is_running)
+                self.startup.check(name, partial(self._check_at_start, name), is_running)
         if ready_endpoint and await self._store.note(_READY_NOTE) is None:
             if endpoints:
                 await self._store.set_note(_READY_NOTE, "not needed")
@@ -125,11 +126,21 @@ class Gateway:
             await self.gates.check_rotation()
         return await self._store.rotate_secret()
 
+    def _recheck(self, live: LiveEndpoint) -> None:
+        """Check in the background whether an endpoint runs another model. A balancer tests its replicas itself."""
+        health = live.pipeline.health
+        if health is None or health.balancer is None:
+            self.startup.recheck(live.endpoint.name, partial(self._check_within_limit, live.endpoint.name))
+
+    async def _check_at_start(self, name: str) -> None:
+        """Check an endpoint, unless another gateway just did."""
+        if await self._store.may_look(name, _LOOK_SECONDS):
+            await self._check_within_limit(name)
+
     async def _check_within_limit(self, name: str) -> None:
-        """Check an endpoint under its rate limit, like any other caller, unless another gateway just did."""
-        if not await self._store.may_look(name, _LOOK_SECONDS):
-            return
+        """Check an endpoint under its server's rate limit, like any other caller."""
         if (health := self.live.find(name).pipeline.health) is None:
+            await self.registry.check(name, within=_CHECK_SECONDS)
             return
         permit = await health.limiter.acquire()
         try:

@@ -23,6 +23,7 @@ from hubgate.domain.errors import (
     HubgateError,
     UpstreamRefused,
     UpstreamUnreachable,
+    UpstreamUnreadable,
 )
 
 if TYPE_CHECKING:
@@ -250,6 +251,25 @@ def test_another_model_stops_the_endpoint_only_if_all_replicas_run_it() -> None:
         (result,) = await servers.all(1)
         assert isinstance(result, EndpointChanged)
         assert "runs another model" in result.message
+        await servers.close()
+
+    run(main())
+
+
+def test_a_vector_of_another_size_has_its_replica_tested_but_not_for_each_call() -> None:
+    async def main() -> None:
+        servers = Servers(2)
+        servers.failures[0] = UpstreamUnreadable("4 dimensions", cause=Cause.DIMENSIONS_CHANGED)
+        for _ in range(20):  # in 20 seconds
+            results = await servers.all(2)
+            assert not [one for one in results if isinstance(one, BaseException)], "the other one answers"
+            await asyncio.sleep(1)
+        assert servers.balancer.replicas[0].requests >= 10, "no call takes it out of service"
+        assert servers.proofs[0] == 1
+        await asyncio.sleep(30)
+        await servers.all(2)
+        await asyncio.sleep(1)
+        assert servers.proofs[0] == 2
         await servers.close()
 
     run(main())

@@ -107,7 +107,8 @@ def test_model_that_one_gateway_finds_changed_is_refused_by_all_and_by_later_one
         servers.stop(0)
         servers.start(0, dimensions=16)
         found = trio.gateways[1].embed("e5", "another text", key=trio.admin)
-        assert found.headers["X-Hubgate-Cause"] == "model_changed"
+        assert found.headers["X-Hubgate-Cause"] == "dimensions_changed"
+        trio.gateways[1].wait_for("endpoint e5 takes no calls: ")
         asked = len(servers.all[0].posts)
         for gateway in (trio.gateways[0], trio.gateways[2]):
             gateway.wait_for("endpoint e5 takes no calls, as another gateway found")

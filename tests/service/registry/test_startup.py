@@ -22,10 +22,12 @@ from hubgate.domain.errors import (
     RuntimeFailed,
     UpstreamRefused,
     UpstreamUnreachable,
+    UpstreamUnreadable,
 )
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
+from hubgate.service.registry.startup import StartupTasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -469,23 +471,72 @@ class TestChange:
         with pytest.raises(EndpointChanged, match=r"cosine 0\.0000"):
             await gateway.registry.check("e5")
 
-    async def test_wrong_dimensions_in_a_call_reject_all_later_calls(
+    async def test_wrong_dimensions_in_a_call_reject_all_later_calls_once_the_known_text_has_them_too(
         self, run: Callable[[], Gateway], sources: StubSources
     ) -> None:
         gateway = run()
         await gateway.registry.register(dedicated(), None)
         sources.vector = (0.6, 0.8, 0.0)
+        with pytest.raises(UpstreamUnreadable, match="3 dimensions; the endpoint was registered with 2") as e:
+            await gateway.inference.embed("e5", CALL)
+        assert e.value.cause is Cause.DIMENSIONS_CHANGED
+        await until(lambda: gateway.registry.changed("e5") is not None)
+        asked = sources.call_count
         raised = []
         for _ in range(3):
-            with pytest.raises(
-                EndpointChanged, match="3 dimensions; the endpoint was registered with 2"
-            ) as e:
+            with pytest.raises(EndpointChanged, match="its dimensions was 2 and is 3") as changed:
                 await gateway.inference.embed("e5", CALL)
-            assert e.value.remedy.endswith("hubgate accept e5.")
-            raised.append(e.value)
-        assert sources.call_count == 2
+            assert changed.value.remedy.endswith("hubgate accept e5.")
+            raised.append(changed.value)
+        assert sources.call_count == asked
         # An error that is raised again grows by a traceback each time.
         assert len({id(error) for error in raised}) == 3
+
+    async def test_check_after_wrong_dimensions_waits_for_the_rate_limit(
+        self, run: Callable[[], Gateway], sources: StubSources
+    ) -> None:
+        gateway = run()
+        await gateway.registry.register(dedicated(requests_per_minute=1), None)
+        sources.vector = (0.6, 0.8, 0.0)
+        detections = sources.detections
+        with pytest.raises(UpstreamUnreadable):
+            await gateway.inference.embed("e5", CALL)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (sources.detections, gateway.registry.changed("e5")) == (detections, None)
+
+    async def test_wrong_dimensions_of_a_local_model_have_it_checked(
+        self, run: Callable[[], Gateway], sources: StubSources
+    ) -> None:
+        gateway = run()
+        await gateway.registry.register(local(), None)
+        sources.vector = (0.6, 0.8, 0.0)
+        with pytest.raises(UpstreamUnreadable):
+            await gateway.inference.embed("minilm", CALL)
+        await until(lambda: gateway.registry.changed("minilm") is not None)
+
+    async def test_endpoint_is_checked_again_one_at_a_time_and_not_for_every_doubt(self) -> None:
+        times, checks, go_on = [0.0], 0, asyncio.Event()
+
+        async def check() -> None:
+            nonlocal checks
+            checks += 1
+            await go_on.wait()
+
+        tasks = StartupTasks(clock=lambda: times[-1])
+        for now in (0.0, 10.0, 20.0):  # the first check still runs
+            times.append(now)
+            tasks.recheck("e5", check)
+            await asyncio.sleep(0)
+        assert checks == 1
+        go_on.set()
+        await until(lambda: not tasks.checks("e5"))
+        for now, made in ((29.9, 1), (30.0, 2), (45.0, 2), (60.0, 3)):
+            times.append(now)
+            tasks.recheck("e5", check)
+            await until(lambda: not tasks.checks("e5"))
+            assert checks == made
+        await tasks.close()
 
     async def test_unreachable_model_keeps_its_previous_state(
         self, run: Callable[[], Gateway], sources: StubSources

@@ -170,6 +170,7 @@ class Balancer:
             except UpstreamError as error:
                 failed.add(replica)
                 replica.failed(error)
+                self._start_tests()
                 self._wake_waiting()
                 is_slow_text = error.cause is Cause.UPSTREAM_TIMEOUT and not error.retryable
                 if (
@@ -304,15 +305,16 @@ class Balancer:
                 future.set_result(None)
 
     def _start_tests(self) -> None:
-        """Test the replicas whose pause is over, in the background, so that no call pays for it."""
-        if all(replica.ready for replica in self.replicas):
+        """Test the replicas that are suspect or whose pause is over, in the background, so that no call pays for it."""
+        if all(replica.ready and not replica.suspect for replica in self.replicas):
             return
         now, is_any_ready = self._clock(), any(replica.ready for replica in self.replicas)
         for replica in self.replicas:
-            if replica.ready or replica.testing or now < replica.retry_at:
+            is_over = not replica.ready and now >= replica.retry_at
+            if replica.testing or not (is_over or replica.suspect):
                 continue
-            if is_any_ready or replica.changed:  # otherwise the next call is the test
-                replica.testing = True
+            if is_any_ready or replica.changed or replica.suspect:  # otherwise the next call is the test
+                replica.testing, replica.suspect = True, False
                 loop = asyncio.get_running_loop()
                 test = loop.create_task(self._test(replica), context=contextvars.Context())
                 self._tests.add(test)

@@ -33,11 +33,12 @@ _MAYBE_INPUT = frozenset(
         Cause.TOKEN_LEVEL_REPLY,
         Cause.WRONG_COUNT,
         Cause.NOT_A_NUMBER,
-        Cause.DIMENSIONS_CHANGED,
     }
 )
 """One call may be the reason, so only several failures in a row take a replica out of service."""
 _MAX_FAILURES = 3
+_SUSPECT_SECONDS = 30.0
+"""Between two tests of a replica whose replies raise doubts, so that callers cannot cause one for each call."""
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 
@@ -76,6 +77,9 @@ class Replica:
         self.retry_at = -math.inf
         """When it is tried again, if it takes no calls."""
         self.testing = False
+        self.suspect = False
+        """Whether it returned a vector of another size, so that it must be tested."""
+        self._suspect_again_at = -math.inf
         self._prove = prove
         self._clock = clock
         self._pause = _FIRST_PAUSE
@@ -131,10 +135,14 @@ class Replica:
         """Count a failure. It takes no more calls if the server is the reason."""
         if error.cause in INPUT_ERRORS:
             return
+        now = self._clock()
+        if error.cause is Cause.DIMENSIONS_CHANGED:  # due to one text or to another model: a test shows which
+            if now >= self._suspect_again_at:
+                self.suspect, self._suspect_again_at = True, now + _SUSPECT_SECONDS
+            return
         self._failures += 1
         if self.ready and not in_test and error.cause in _MAYBE_INPUT and self._failures < _MAX_FAILURES:
             return
-        now = self._clock()
         if self.ready:
             _log.warning("replica %s takes no calls: %s", self.name, error)
             self._pause, self.retry_at = _FIRST_PAUSE, now + _FIRST_PAUSE

@@ -10,7 +10,14 @@ from typing import NoReturn, cast
 
 from hubgate.domain.calls import Call, Generated, GenerationCall, Result
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Source, Target
-from hubgate.domain.errors import EndpointChanged, EndpointDisabled, EndpointNotFound, IsAlias
+from hubgate.domain.errors import (
+    Cause,
+    EndpointChanged,
+    EndpointDisabled,
+    EndpointNotFound,
+    IsAlias,
+    UpstreamUnreadable,
+)
 from hubgate.domain.ports import Events, Model, Sources, TextGenerator, Upstream
 from hubgate.service.deployments.wake_barrier import WakeBarrier
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
@@ -56,6 +63,8 @@ class LiveEndpoint:
             if isinstance(error, EndpointChanged):
                 self._endpoints.mark_changed(self, error.message)
                 raise changed_error(self.endpoint.name, error.message) from None
+            if isinstance(error, UpstreamUnreadable) and error.cause is Cause.DIMENSIONS_CHANGED:
+                self._endpoints.on_suspect(self)
         finally:
             self.leave()
 
@@ -79,6 +88,8 @@ class LiveEndpoints:
     def __init__(self, sources: Sources, pipelines: Pipelines, startup: StartupTasks) -> None:
         self.on_changed: Callable[[LiveEndpoint], None] = lambda _: None
         """Called when calls to an endpoint are refused from now on, or again allowed: see `Target.changed`."""
+        self.on_suspect: Callable[[LiveEndpoint], None] = lambda _: None
+        """Called after a vector of another size, which may be due to its text or to another model."""
         self._sources = sources
         self._pipelines = pipelines
         self._startup = startup

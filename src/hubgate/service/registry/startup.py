@@ -1,14 +1,20 @@
-"""Background tasks after the start: loading local models and checking dedicated endpoints."""
+"""Background tasks: loading local models and checking endpoints, after the start and when a reply raises doubts."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 
 from hubgate.domain.errors import EndpointChanged, HubgateError
+from hubgate.domain.ports import Clock
 
 LOADING = "The model is loading."
+RECHECK_SECONDS = 30.0
+"""Between two checks of an endpoint whose replies raise doubts, so that callers cannot cause one for each call."""
 _MAX_STATE_QUERIES = 4
 """How many endpoints' states are queried at the same time."""
 
@@ -18,7 +24,9 @@ _log = logging.getLogger(__name__)
 class StartupTasks:
     """Tasks by endpoint name."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._may_recheck_at: dict[str, float] = {}
         self._running: dict[str, asyncio.Event] = {}
         """For each endpoint still to be checked: set once its server is known to run."""
         self._state_queries = asyncio.Semaphore(_MAX_STATE_QUERIES)
@@ -44,6 +52,20 @@ class StartupTasks:
         self._running[name] = asyncio.Event()
         self._start(name, self._check(name, check, is_running))
 
+    def recheck(self, name: str, check: Callable[[], Awaitable[object]]) -> None:
+        """Check an endpoint again now, unless it is being checked or was a short while ago."""
+        now = self._clock()
+        if self.checks(name) or now < self._may_recheck_at.get(name, -math.inf):
+            return
+        self._may_recheck_at[name] = now + RECHECK_SECONDS
+        self._running[name] = asyncio.Event()
+        self._start(name, self._run_check(name, check))
+
+    def checks(self, name: str) -> bool:
+        """Whether an endpoint is loaded or checked now, or will be after its first reply."""
+        task = self._tasks.get(name)
+        return task is not None and not task.done()
+
     def mark_running(self, name: str) -> None:
         """A server replied to a call."""
         if event := self._running.get(name):
@@ -62,6 +84,7 @@ class StartupTasks:
             return
         self._running.pop(name, None)
         self._unready.pop(name, None)
+        self._may_recheck_at.pop(name, None)
         if task := self._tasks.pop(name, None):
             task.cancel()
 
@@ -77,7 +100,7 @@ class StartupTasks:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _start(self, name: str, task: Coroutine[None, None, None]) -> None:
-        self._tasks[name] = asyncio.create_task(task)
+        self._tasks[name] = asyncio.create_task(task, context=contextvars.Context())
 
     async def _load(self, name: str, request: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -95,6 +118,9 @@ class StartupTasks:
             running = await is_running()
         if not running:
             await self._running[name].wait()
+        await self._run_check(name, check)
+
+    async def _run_check(self, name: str, check: Callable[[], Awaitable[object]]) -> None:
         try:
             await check()
         except EndpointChanged as error:
