@@ -1,4 +1,4 @@
-"""On a full disk the vector cache shrinks, and keys can still be revoked."""
+"""On a full disk the vector cache shrinks, keys can still be revoked, and everything can be read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from console_client import ConsoleClient
 from running_gateway import Reply, RunningGateway
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hubgate.settings import Settings
+
+REPORTS = (
+    "usage?by=endpoint", "usage?by=endpoint&format=csv", "audit", "keys", "endpoints", "cache", "connections", "aliases",
+    "jobs", "files", "config", "gates",
+)  # fmt: skip
+PAGES = ("models", "keys", "usage", "usage.csv", "settings", "jobs", "aliases", "audit")
 
 
 @pytest.fixture
@@ -126,6 +133,29 @@ def test_an_upload_on_a_full_disk_is_a_503_with_its_reason_and_leaves_nothing(
         assert len([path for path in full.files.iterdir() if path.name != ".folder"]) == 1
         filler.unlink()
         assert upload(gateway, b"{}").status == 200
+
+
+def test_on_a_full_disk_reports_can_be_read_and_the_cache_be_cleared(full: Settings, disk: Path) -> None:
+    with RunningGateway(full) as gateway:
+        gateway.add(dimensions=8)
+        console = ConsoleClient(gateway)
+        console.sign_in()
+        file = upload(gateway, b"x" * 500_000).json()["id"]
+        filler = fill(disk)
+        while gateway.request("POST", "/api/keys", {"name": os.urandom(8).hex()}).status == 201:
+            fill(disk)
+        embed(gateway, 0)
+        reports = {path: gateway.request("GET", f"/api/{path}") for path in REPORTS}
+        pages = {path: console.get(f"/ui/{path}") for path in PAGES}
+        cleared = gateway.request("DELETE", "/api/cache")
+        deleted = gateway.request("DELETE", f"/v1/files/{file}")
+        filler.unlink()
+    assert {path: reply.status for path, reply in reports.items()} == dict.fromkeys(REPORTS, 200)
+    assert reports["usage?by=endpoint"].json()["rows"][0]["texts"] == 500
+    assert b"fake," in reports["usage?by=endpoint&format=csv"].body
+    assert {path: page.status for path, page in pages.items()} == dict.fromkeys(PAGES, 200)
+    assert cleared.status == 204
+    assert deleted.status == 200
 
 
 def upload(gateway: RunningGateway, content: bytes) -> Reply:

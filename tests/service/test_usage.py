@@ -7,7 +7,8 @@ import os
 import sqlite3
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,16 +17,20 @@ from hypothesis import strategies as st
 from stub_sources import dedicated
 
 from hubgate.domain.calls import Embed
-from hubgate.domain.errors import InvalidRequest, StoreFailed
-from hubgate.domain.records import DAY, HOUR, LATENCY_BOUNDS, Latency, UsageQuery
+from hubgate.domain.errors import DiskFull, InvalidRequest, StoreFailed
+from hubgate.domain.records import DAY, HOUR, LATENCY_BOUNDS, Latency, UsageQuery, UsageRow
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
-from hubgate.service.usage import MAX_ROWS, PAGE_ROWS, Usage
+from hubgate.service.usage import GROUPS, MAX_ROWS, PAGE_ROWS, Usage
+from hubgate.store.database import Database
 from hubgate.store.store import SqlStore
+from hubgate.store.usage import SqlUsage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
+    from sqlalchemy import Connection
     from stub_sources import StubSources
 
     from hubgate.service.inference.pipeline import Pipeline
@@ -179,6 +184,51 @@ async def test_cancelling_during_a_failed_flush_loses_no_counts(settings: Settin
     (row,) = await usage.report(asked())
     assert row.tally.requests == 1
     await store.close()
+
+
+async def test_on_a_full_disk_reports_have_what_is_not_stored_yet(tmp_path: Path) -> None:
+    """Each report is the same as after the counts are stored."""
+
+    def set_pages(most: int) -> Callable[[Connection], object]:
+        return lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {most}")
+
+    async def reports() -> list[Sequence[UsageRow]]:
+        queries = [asked(*by) for size in range(3) for by in combinations(GROUPS, size)]
+        queries += [replace(asked("key"), **chosen) for chosen in ({"key": "k7"}, {"endpoint": "e6"})]  # type: ignore[arg-type]
+        queries += [replace(asked("endpoint"), start=NOON), replace(asked("endpoint"), end=NOON)]
+        return [await usage.report(query) for query in queries]
+
+    async def pages() -> list[Sequence[UsageRow]]:
+        return [page async for page in await usage.pages(asked("key", "endpoint"))]
+
+    database = await Database.open(tmp_path / "home" / "hubgate.db")
+    hands = Hands(now=NOON - DAY)
+    usage = Usage(SqlUsage(database), lambda: hands.pipelines, hands)
+    for number in range(30):
+        called(usage, key=f"k{number}", cause="overloaded" if number % 3 else "ok")
+    await usage.flush()
+    await database.do(set_pages(1))  # no more than it has
+    hands.now = NOON
+    called(usage, endpoint="e6" * 10_000)
+    for number in range(20):
+        called(usage, endpoint=("e5", "e6")[number % 2], key=f"k{number * 2}", cause="waking", seconds=0.5)
+        called(usage, key="k7")
+    with pytest.raises(DiskFull):
+        await usage.flush()
+    called(usage)
+    unstored = await reports()
+    await database.do(set_pages(100_000))
+    await usage.flush()
+    assert unstored == await reports()
+    await database.do(set_pages(1))
+    for number in range(PAGE_ROWS):
+        called(usage, key=f"k{number}")
+    unstored_pages = await pages()
+    await database.do(set_pages(100_000))
+    await usage.flush()
+    assert unstored_pages == await pages()
+    assert [len(page) for page in unstored_pages] == [PAGE_ROWS, 11]
+    await database.close()
 
 
 async def test_counts_during_a_failed_flush_are_added_to_the_pending_ones(

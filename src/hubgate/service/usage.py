@@ -1,20 +1,21 @@
 """Usage by endpoint and key: counted in memory, stored every few seconds, reported by hour and day.
 
 A request costs one dictionary lookup and some additions. Counts that could not be stored are kept and retried, so a
-locked database loses nothing; a killed process loses the last few seconds.
+locked database loses nothing; a killed process loses the last few seconds. On a full disk, reports include them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from hubgate.core.off_loop import in_slices, outlasting
-from hubgate.domain.errors import InvalidRequest
+from hubgate.domain.errors import DiskFull, InvalidRequest
 from hubgate.domain.ports import UsageStore
-from hubgate.domain.records import HOUR, Slot, Tally, UsageQuery, UsageRow
+from hubgate.domain.records import DAY, HOUR, Slot, Tally, UsageQuery, UsageRow
 from hubgate.service.inference.pipeline import Pipeline
 
 GROUPS = ("endpoint", "key", "day", "hour", "cause")
@@ -26,6 +27,11 @@ CANCELLED = "client_left"
 """The cause of a request whose caller disconnected before the response was complete. It does not count as an error."""
 
 _NO_COUNTS = (0, 0, 0, 0)
+
+
+_Group = tuple[str | int, ...]
+_Read = Callable[..., Awaitable[Sequence[UsageRow]]]
+"""`UsageStore.read`."""
 
 
 class _Reading(NamedTuple):
@@ -128,8 +134,7 @@ class Usage:
 
     async def _store_batch(self) -> None:
         if self._batch:
-            slots = {Slot(at * HOUR, *who): tally for (at, *who), tally in self._batch.items()}
-            await self._store.add(slots, self._batch_number)
+            await self._store.add(dict(_slots(self._batch)), self._batch_number)
             self._batch = {}
 
     async def report(self, query: UsageQuery) -> Sequence[UsageRow]:
@@ -139,8 +144,8 @@ class Usage:
             InvalidRequest: a group is unknown, or there are too many rows.
             StoreFailed: the database cannot be used.
         """
-        await self._prepare(query)
-        rows = await self._store.read(query, MAX_ROWS + 1)
+        read = await self._prepare(query)
+        rows = await read(query, MAX_ROWS + 1)
         if len(rows) > MAX_ROWS:
             raise InvalidRequest(
                 f"The report has more than {MAX_ROWS} rows.",
@@ -155,22 +160,47 @@ class Usage:
             InvalidRequest: a group is unknown.
             StoreFailed: the database cannot be used. Later pages may raise it, too.
         """
-        await self._prepare(query)
-        return self._pages(query, await self._store.read(query, PAGE_ROWS))
+        read = await self._prepare(query)
+        return self._pages(query, read, await read(query, PAGE_ROWS))
 
-    async def _pages(self, query: UsageQuery, page: Sequence[UsageRow]) -> AsyncIterator[Sequence[UsageRow]]:
+    async def _pages(
+        self, query: UsageQuery, read: _Read, page: Sequence[UsageRow]
+    ) -> AsyncIterator[Sequence[UsageRow]]:
         yield page
         while len(page) == PAGE_ROWS:
-            page = await self._store.read(query, PAGE_ROWS, page[-1].group)
+            page = await read(query, PAGE_ROWS, page[-1].group)
             yield page
 
-    async def _prepare(self, query: UsageQuery) -> None:
+    async def _prepare(self, query: UsageQuery) -> _Read:
+        """Check a query and store the counts; returns how to read the report."""
         if unknown := [group for group in query.by if group not in GROUPS]:
             raise InvalidRequest(
                 f"Usage cannot be grouped by [{unknown[0][:40]}].",
                 remedy=f"Use any of {', '.join(GROUPS)}.",
             )
-        await self.flush()
+        try:
+            await self.flush()
+        except DiskFull:
+            return self._read_with_unstored
+        return self._store.read
+
+    async def _read_with_unstored(
+        self, query: UsageQuery, limit: int, after: _Group | None = None
+    ) -> Sequence[UsageRow]:
+        """As the store's `read`, with what is not stored yet. Groups are in the order of SQLite."""
+        async with self._writing:  # otherwise counts that are being stored would be missing, or there twice
+            groups = {row.group: row.tally for row in await self._store.read(query, limit, after)}
+            unstored = (*_slots(self._batch), *_slots(self._tallies))
+
+            def add() -> Iterator[None]:
+                for slot, tally in unstored:
+                    for group, part in _parts(query, slot, tally):
+                        if after is None or group > after:
+                            groups.setdefault(group, Tally()).add(part)
+                    yield
+
+            await in_slices(add())
+        return [UsageRow(group, groups[group]) for group in sorted(groups)[:limit]]
 
     def _read_pipelines(self) -> Iterator[None]:
         """Add what caches and queues counted since the last reading, an endpoint a step. A new pipeline starts at zero."""
@@ -201,6 +231,26 @@ class Usage:
             tally.cache_misses += misses
             tally.upstream_requests += sent
             tally.saved_requests += saved
+
+
+def _slots(tallies: Mapping[tuple[int, str, str], Tally]) -> Iterator[tuple[Slot, Tally]]:
+    for (at, *who), tally in tallies.items():
+        yield Slot(at * HOUR, *who), tally
+
+
+def _parts(query: UsageQuery, slot: Slot, tally: Tally) -> Iterator[tuple[_Group, Tally]]:
+    """What a tally adds to the groups of a query."""
+    if (
+        query.start <= slot.at < query.end
+        and query.endpoint in (None, slot.endpoint)
+        and query.key in (None, slot.key)
+    ):
+        parts = {"": replace(tally, causes={})}
+        if "cause" in query.by:
+            parts = {cause: Tally(requests=requests) for cause, requests in tally.causes.items()}
+        for cause, part in parts.items():
+            values = {**slot._asdict(), "hour": slot.at, "day": slot.at - slot.at % DAY, "cause": cause}
+            yield tuple(values[name] for name in query.by), part
 
 
 def _counts(pipeline: Pipeline) -> tuple[int, int, int, int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
+from hubgate.domain.errors import DiskFull
 from hubgate.domain.records import ACTOR, Change
 from hubgate.store.database import Database
 from hubgate.store.tables import audit
@@ -17,6 +19,8 @@ Note = Callable[[Connection, str, str, Mapping[str, Any]], None]
 
 MAX_ENTRIES = 10_000
 """When there are more, the oldest are deleted."""
+
+_log = logging.getLogger(__name__)
 
 
 class SqlAudit:
@@ -48,9 +52,19 @@ class SqlAudit:
         return write
 
     async def record(self, verb: str, subject: str, changes: Mapping[str, Any] | None = None) -> None:
-        """Record a change that is not in the database."""
+        """Record a change that is not in the database. If the disk is full, it is logged instead."""
         note = self.note()
-        await self._database.do(lambda connection: note(connection, verb, subject, changes or {}))
+        try:
+            await self._database.do(lambda connection: note(connection, verb, subject, changes or {}))
+        except DiskFull as error:
+            _log.warning(
+                "%s of [%s] by %s is not in the audit log: %s %s",
+                verb,
+                subject,
+                ACTOR.get(),
+                error,
+                json.dumps(changes or {}),
+            )
 
     async def read(self, limit: int, before: int | None = None) -> Sequence[tuple[int, Change]]:
         """The newest changes before entry `before`, with their numbers, newest first."""

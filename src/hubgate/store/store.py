@@ -277,6 +277,9 @@ class SqlStore:
 
     async def record_cleared_cache(self) -> None:
         """Other gateways clear their vector caches, too."""
+        if not self._database.is_shared:
+            await self.audit.record("cache.clear", "")
+            return
         note = self.audit.note()
         await self.feed.change(Kind.CACHE, "", lambda connection: note(connection, "cache.clear", "", {}))
 

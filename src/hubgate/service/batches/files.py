@@ -192,15 +192,21 @@ class Files:
     async def clean(self) -> None:
         """Delete files that have expired, and what is left of broken uploads."""
         folder = await self.folder_id()
-        for file in await self._store.expired_files(folder, self._clock()):
-            await self._remove(file)
         await asyncio.to_thread(self.folder.clean)
+        expired = await self._store.expired_files(folder, self._clock())
+        for file in expired:  # all of them first: the database may have no room until they are gone
+            await asyncio.to_thread(self.folder.remove, file.id)
+        for file in expired:
+            await self._store.remove_file(file.id)
+            self.room.remove(file.key, file.size)
 
     async def _remove(self, file: StoredFile) -> None:
-        if file.folder == await self.folder_id():
+        is_here = file.folder == await self.folder_id()
+        if is_here:  # first, because it makes room for the change of the database
             await asyncio.to_thread(self.folder.remove, file.id)
-            self.room.remove(file.key, file.size)
         await self._store.remove_file(file.id)
+        if is_here:
+            self.room.remove(file.key, file.size)
 
 
 class Upload:
