@@ -60,8 +60,12 @@ def test_rejects_non_finite_float32(number: float) -> None:
 @pytest.mark.parametrize(
     ("good", "bad", "encoding"),
     [
-        (b"[0.0,1e-9]", b"[0.0, -0, 0]", Encoding.JSON),
+        (b"[0.0,1e-9]", b"[0.0, -0]", Encoding.JSON),
+        (b"[0e0,1e0]", b"[0e0,0e0]", Encoding.JSON),
+        (b"[1E1 , 0.00]", b"[0E+1, -0.0e-07]", Encoding.JSON),
+        (b"[0e-9, 0.10]", b" [-0.0,0\r] ".strip(), Encoding.JSON),
         (struct.pack("<2f", 0.0, 1e-9), struct.pack("<2f", 0.0, 0.0), Encoding.F32),
+        (struct.pack("<2f", -0.0, -1e-45), struct.pack("<2f", -0.0, 0.0), Encoding.F32),
     ],
 )
 def test_rejects_a_vector_of_zeros_by_its_text(good: bytes, bad: bytes, encoding: Encoding) -> None:

@@ -80,8 +80,12 @@ class TestRegister:
 
     @pytest.mark.parametrize(
         ("vector", "error"),
-        [((float("nan"), 1.0), UpstreamUnreadable), ((0.6, 0.8, 0.0), InvalidEndpoint)],
-        ids=["no number", "other dimensions than expected"],
+        [
+            ((float("nan"), 1.0), UpstreamUnreadable),
+            ((0.0, -0.0), UpstreamUnreadable),
+            ((0.6, 0.8, 0.0), InvalidEndpoint),
+        ],
+        ids=["no number", "only zeros", "other dimensions than expected"],
     )
     async def test_invalid_answer_stores_nothing_and_closes_the_upstream(
         self,

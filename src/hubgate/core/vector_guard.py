@@ -10,9 +10,13 @@ from hubgate.domain.calls import Call, Embed, Encoding, Result, Vectors
 from hubgate.domain.errors import Cause, UpstreamUnreadable
 from hubgate.domain.ports import Handler
 
-_ZEROS = re.compile(rb"[\s\[\],.0-]*")
-_LAST_OF_ZERO = b"0 \n"
-"""Before the bracket at the end of a JSON vector of zeros."""
+_JSON_ZEROS = re.compile(rb"(?:[\s\[\],.0-]|[eE][+-]?\d+)*")
+_LAST_OF_ZERO = b"0 \t\r\n"
+"""Before the bracket at the end of a JSON vector of zeros that has no exponent there."""
+_EXPONENTS = b"eE"
+_F32_ZEROS = re.compile(rb"(?:\0\0\0[\0\x80])*", re.DOTALL)
+_F32_ZERO = b"\0\0\0"
+"""How 0.0 and -0.0 begin."""
 
 
 class VectorGuard:
@@ -67,14 +71,15 @@ def check_vectors(call: Call, result: Result, *, dimensions: int | None, allows_
 
 def _check_not_zero(result: Vectors) -> None:
     """Look at the beginning of each f32 vector and at the end of each JSON vector, so the numbers are not walked."""
-    items = result.items
     if result.encoding is Encoding.F32:
-        zeros = bytes(len(items[0])) if items else b""
-        if zeros and zeros in items:
-            raise _zero(list(items).index(zeros))
+        for index, item in enumerate(result.items):
+            if item.startswith(_F32_ZERO) and _F32_ZEROS.fullmatch(item):
+                raise _zero(index)
         return
-    for index, item in enumerate(items):
-        if item[-2] in _LAST_OF_ZERO and _ZEROS.fullmatch(item):
+    for index, item in enumerate(result.items):
+        end = item[-6:-1]
+        is_candidate = end[-1] in _LAST_OF_ZERO or _EXPONENTS[0] in end or _EXPONENTS[1] in end
+        if is_candidate and _JSON_ZEROS.fullmatch(item):
             raise _zero(index)
 
 

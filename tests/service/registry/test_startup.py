@@ -470,6 +470,8 @@ class TestChange:
         sources.vector = (0.0, 0.0)
         with pytest.raises(EndpointChanged, match=r"cosine 0\.0000"):
             await gateway.registry.check("e5")
+        with pytest.raises(UpstreamUnreadable, match="a vector of zeros for a test text"):
+            await gateway.registry.accept("e5")
 
     async def test_wrong_dimensions_in_a_call_reject_all_later_calls_once_the_known_text_has_them_too(
         self, run: Callable[[], Gateway], sources: StubSources
