@@ -9,6 +9,8 @@ import psycopg
 import pytest
 from running_gateway import RunningGateway
 
+from hubgate.store.schema.versions import VERSION
+
 if TYPE_CHECKING:
     from commands import Command
 
@@ -107,7 +109,7 @@ def test_migrate_brings_either_database_up_to_date(
     with RunningGateway(settings):
         pass
     on_sqlite = hubgate("migrate")
-    assert on_sqlite.out.startswith("The database is at revision 0")
+    assert on_sqlite.out == f"The tables of the database have version {VERSION}.\n"
     monkeypatch.setenv("HUBGATE_DATABASE_URL", database_url)
     monkeypatch.setenv("HUBGATE_SECRET_KEY", key_in(settings))
     assert "The database has no tables. Run `hubgate migrate`." in hubgate("list").err

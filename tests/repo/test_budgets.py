@@ -45,19 +45,6 @@ def test_folders_stay_small_enough_to_read() -> None:
     assert too_large == {}, "divide these folders by what a reader would look for"
 
 
-def test_migrations_form_one_chain() -> None:
-    """Two of one number merge without a conflict; Alembic then runs only one of them."""
-    files = sorted((ROOT / "src" / "hubgate" / "store" / "migrations" / "versions").glob("v*.py"))
-    numbers = [path.name[1:5] for path in files]
-    assert numbers == [f"{number:04}" for number in range(1, len(files) + 1)]
-    for number, path in zip(numbers, files, strict=True):
-        revisions = dict(
-            re.findall(r'^(revision|down_revision) = "(\d+)"', path.read_text("utf-8"), re.MULTILINE)
-        )
-        assert revisions.get("revision") == number
-        assert number == "0001" or revisions["down_revision"] == f"{int(number) - 1:04}"
-
-
 def test_tests_patch_little_and_nothing_of_hubgate() -> None:
     texts = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     tests = sum(len(re.findall(r"^ *(?:async )?def test_", text, re.MULTILINE)) for text in texts)

@@ -1,8 +1,8 @@
 """Three gateways on one database, replaced one after the other by another version and back, under load.
 
 nginx with the shipped configuration is in front of them: it sends a call to another gateway only if nothing of it was
-sent, and callers never repeat one. The other version is the commit in HUBGATE_UPGRADE_FROM, by default the one before
-the last change of the tables.
+sent, and callers never repeat one. The other version is the commit in HUBGATE_UPGRADE_FROM, by default this one with one
+more migration.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,36 +31,37 @@ if TYPE_CHECKING:
     from servers.valkey import ValkeyServer
 
 ROOT = Path(__file__).parents[2]
-MIGRATIONS = "src/hubgate/store/migrations/versions"
+MIGRATIONS = "VERSION = 1 + len(MIGRATIONS)"
+ONE_MORE = f"""
+def _add_column(operations: Operations) -> None:
+    from sqlalchemy import Column, Text
+    operations.add_column("endpoints", Column("more", Text))
+
+
+MIGRATIONS += (Migration(2 + len(MIGRATIONS), _add_column),)
+{MIGRATIONS}
+"""
 FROM = os.environ.get("HUBGATE_UPGRADE_FROM")
 PER_MINUTE = 600
 PATIENCE = 300.0
 """Seconds for a gateway to start: it needs three of a processor, which the load and others use, too."""
 
 
-def git(*arguments: str) -> bytes:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
-
-
-def other_version() -> str:
-    """The commit to upgrade from."""
-    if FROM:
-        return FROM
-    try:
-        newest = git("log", "-1", "--format=%H", "--", MIGRATIONS).decode().strip()
-        return git("rev-parse", "--verify", f"{newest}^").decode().strip()
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("there is no git history to upgrade from: it needs a full clone")
-
-
 @pytest.fixture
-def other_source(tmp_path: Path) -> Path:
-    """The source of the other version."""
-    folder = tmp_path / "other"
-    folder.mkdir()
-    archive = git("archive", other_version(), "src")
-    subprocess.run(["tar", "--extract"], input=archive, cwd=folder, check=True)
-    return folder / "src"
+def versions(tmp_path: Path) -> tuple[Path, Path]:
+    """The source of the older version and that of the newer one."""
+    this, other = ROOT / "src", tmp_path / "other"
+    if FROM:
+        other.mkdir()
+        archive = subprocess.run(["git", "archive", FROM, "src"], cwd=ROOT, capture_output=True, check=True)
+        subprocess.run(["tar", "--extract"], input=archive.stdout, cwd=other, check=True)
+        return other / "src", this
+    shutil.copytree(this, other / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    schema = other / "src/hubgate/store/schema/versions.py"
+    migrated = schema.read_text().replace(MIGRATIONS, ONE_MORE)
+    assert ONE_MORE in migrated
+    schema.write_text(migrated)
+    return this, other / "src"
 
 
 def lasting_port() -> int:
@@ -100,8 +102,9 @@ def check_changes_reach_all(trio: Trio, number: int) -> None:
 
 @pytest.mark.timeout(3600)
 def test_rolling_upgrade_and_the_way_back_fail_no_call(
-    tmp_path: Path, database_url: str, valkey: ValkeyServer, other_source: Path
+    tmp_path: Path, database_url: str, valkey: ValkeyServer, versions: tuple[Path, Path]
 ) -> None:
+    older, newer = versions
     trio = Trio(database_url, tmp_path)
     machines, urls, revisions = [], [], set()
     with ExitStack() as stack, ThreadPoolExecutor(3) as threads:
@@ -116,7 +119,7 @@ def test_rolling_upgrade_and_the_way_back_fail_no_call(
             }
             machines.append(Machine(home, stack))
             urls.append(f"http://127.0.0.1:{port}")
-        trio.gateways = gateways = list(threads.map(lambda machine: machine.run(other_source), machines))
+        trio.gateways = gateways = list(threads.map(lambda machine: machine.run(older), machines))
         for name in ("words", "edited"):
             trio.register(name)
         limit = {"requests_per_minute": PER_MINUTE}
@@ -128,7 +131,7 @@ def test_rolling_upgrade_and_the_way_back_fail_no_call(
             SteadyLoad([url], key=trio.admin, model="e5", callers=8, pause=0.1) as limited,
             SteadyLoad([url], key=trio.admin, model="words", callers=4, keep_alive=False, pause=0.1) as brief,
         ):
-            for source in (ROOT / "src", other_source):
+            for source in (newer, older):
                 for index, machine in enumerate(machines):
                     gateways[index] = machine.run(source)
                     check_changes_reach_all(trio, index + 1)

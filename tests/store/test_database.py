@@ -10,29 +10,21 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, Table, create_engine, insert, text
+from sqlalchemy import Column, Connection, Text, create_engine, insert, text, update
 
-from hubgate.domain.chunking import DEFAULT_CHUNKING, ChunkingSettings
-from hubgate.domain.endpoint import Endpoint, Source, Target, Task
 from hubgate.domain.errors import StoreFailed
-from hubgate.domain.records import DAY, HOUR, Key, UsageQuery
-from hubgate.domain.secret import Secret
-from hubgate.settings import Settings
 from hubgate.store.database import Database
-from hubgate.store.migrations import upgrade
-from hubgate.store.store import SqlStore
-from hubgate.store.tables import REVISION, metadata, notes
+from hubgate.store.schema.versions import MIGRATIONS, OLDEST_ABLE, VERSION, Migration, stored_version, upgrade
+from hubgate.store.tables import metadata, notes, schema_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FIRST_REVISION = Path(__file__).with_name("first_revision.sql")
 OPEN = """
 import asyncio, sys
 from pathlib import Path
@@ -59,108 +51,38 @@ async def done(file: Path, work: Callable[[Connection], object]) -> None:
         await database.close()
 
 
-async def test_migrations_create_what_a_new_file_has(tmp_path: Path, file: Path) -> None:
-    def content(connection: Connection) -> tuple[set[str], dict[str, list[Any]]]:
-        """The tables' definitions and their rows."""
-        rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql NOT NULL")).all()
-        definitions = {" ".join(row.sql.split()).replace("( ", "(").replace(" )", ")") for row in rows}
-        return definitions, {
-            row.name: list(connection.execute(text(f"SELECT * FROM {row.name}")))  # noqa: S608 - names of tables
-            for row in rows
-        }
-
-    def compare(new: Connection) -> None:
-        context = MigrationContext.configure(new)
-        assert compare_metadata(context, metadata) == []
-        assert context.get_current_revision() == REVISION
-        engine = create_engine(f"sqlite:///{tmp_path}/migrated.db")
-        with engine.begin() as migrated:
-            upgrade(migrated, None)
-            assert content(new) == content(migrated)
-        engine.dispose()
-
-    await done(file, compare)
+async def test_a_new_file_has_the_declared_tables(file: Path) -> None:
+    await done(file, lambda c: _assert_equal(compare_metadata(MigrationContext.configure(c), metadata), []))
 
 
-async def test_upgrades_database_of_the_first_revision_with_its_data(
-    settings: Settings,
-) -> None:
-    settings.home.mkdir()
-    with closing(sqlite3.connect(settings.database)) as old:
-        old.executescript(FIRST_REVISION.read_text())
-    settings = Settings(
-        home=settings.home,
-        secret_key_file=settings.secret_key_file,
-        secret_keys=("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",),
-    )
-    store = await SqlStore.open(settings)
-    endpoint = Endpoint(
-        name="e5", task=Task.TEXT_EMBEDDING, source=Source.DEDICATED, url="https://example.org/e5"
-    )
-    assert await store.endpoints() == [Target(endpoint, Secret("hf_sealed-at-the-first-revision"))]
-    assert await store.keys() == [
-        Key(id="0a1b2c3d", name="dify", digest=bytes(range(32)), created_at=1.5, last_used_at=2.5)
-    ]
-    assert await store.note("colour") == "blue"
-    await store.close()
+def _assert_equal(found: object, expected: object) -> None:
+    assert found == expected
 
 
-async def test_migration_counts_cancelled_calls_separately_from_errors(
-    settings: Settings,
-) -> None:
-    settings.home.mkdir()
-    with create_engine(f"sqlite:///{settings.database}").begin() as old:
-        upgrade(old, None, to="0005")
-        usage, causes = (Table(name, MetaData(), autoload_with=old) for name in ("usage", "usage_causes"))
-        nothing = {column.name: 0 for column in usage.c}
-        for endpoint, errors, why in (("e5", 3, {"client_left": 2, "waking": 1}), ("e6", 1, {"waking": 1})):
-            slot = {"span": HOUR, "at": HOUR, "endpoint": endpoint, "key": "k"}
-            old.execute(insert(usage), [{**nothing, **slot, "requests": 5, "errors": errors}])
-            old.execute(insert(causes), [{**slot, "cause": c, "requests": n} for c, n in why.items()])
-    old.engine.dispose()
-    store = await SqlStore.open(settings)
-    rows = await store.usage.read(UsageQuery(start=0, end=DAY, by=("endpoint",)), 9)
-    assert [(*row.group, row.tally.errors, row.tally.cancelled) for row in rows] == [
-        ("e5", 1, 2),
-        ("e6", 1, 0),
-    ]
-    reasons = await store.usage.read(UsageQuery(start=0, end=DAY, by=("endpoint", "cause")), 9)
-    assert [row.group for row in reasons] == [("e5", "waking"), ("e6", "waking")]
-    await store.close()
+async def test_a_database_from_before_the_first_release_is_refused_unchanged(file: Path) -> None:
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as old:
+        old.executescript(
+            "PRAGMA journal_mode = WAL; CREATE TABLE alembic_version (v TEXT);INSERT INTO alembic_version VALUES ('0023')"
+        )
+    before = file.read_bytes()
+    with pytest.raises(StoreFailed, match="from before the first release") as refused:
+        await Database.open(file)
+    assert "hubgate config export" in (refused.value.remedy or "")
+    assert [path.read_bytes() for path in file.parent.glob("hubgate.db*") if path.stat().st_size] == [before]
 
 
-async def test_migration_clears_default_chunking_of_endpoints(
-    settings: Settings,
-) -> None:
-    settings.home.mkdir()
-    settled = ChunkingSettings(strategy="sentence", max_chunk_size=100, sentence_overlap=1)
-    with create_engine(f"sqlite:///{settings.database}").begin() as old:
-        upgrade(old, None, to="0007")
-        for number, chunking in enumerate((DEFAULT_CHUNKING, settled)):
-            endpoint = Endpoint(
-                name=f"e{number}", task=Task.TEXT_EMBEDDING, source=Source.FAKE, chunking=chunking
-            )
-            row = {
-                "id": str(number),
-                "name": endpoint.name,
-                "settings": msgspec.json.encode(endpoint).decode(),
-            }
-            old.execute(insert(metadata.tables["endpoints"]), [row])
-    old.engine.dispose()
-    store = await SqlStore.open(settings)
-    assert [target.endpoint.chunking for target in await store.endpoints()] == [None, settled]
-    await store.close()
+def become(version: int, *, oldest_able: int) -> Callable[[Connection], object]:
+    """Make the tables those of another version."""
+    row = {"version": version, "oldest_able": oldest_able}
+    return lambda connection: connection.execute(update(schema_versions).values(row))
 
 
 async def test_rejects_database_of_a_newer_version_unchanged(file: Path) -> None:
-    def become_newer(connection: Connection) -> None:
-        connection.execute(text("UPDATE alembic_version SET version_num = 'fffe'"))
-        connection.execute(text("UPDATE schema SET revision = 'fffe', oldest_able = 'fffd'"))
-
-    await done(file, become_newer)
+    await done(file, become(VERSION + 2, oldest_able=VERSION + 1))
     before = file.read_bytes()
     for migrate in (True, False):
-        with pytest.raises(StoreFailed, match=r"newer version of hubgate \(revision fffe\)") as refused:
+        with pytest.raises(StoreFailed, match=f"newer version of hubgate .version {VERSION + 2}") as refused:
             await Database.open(file, migrate=migrate)
         assert refused.value.remedy == (
             "Upgrade hubgate to that version, or restore a backup from before the database was migrated."
@@ -169,18 +91,40 @@ async def test_rejects_database_of_a_newer_version_unchanged(file: Path) -> None
 
 
 async def test_opens_database_of_a_newer_version_that_only_added_to_it(file: Path) -> None:
-    await done(file, lambda c: c.execute(text("UPDATE alembic_version SET version_num = 'fffe'")))
+    await done(file, become(VERSION + 1, oldest_able=VERSION))
     await done(file, lambda c: c.execute(insert(notes).values(name="a", value="b")))
-    await done(file, lambda c: c.execute(text("SELECT revision FROM schema")).one() == (REVISION,))
+    await done(file, lambda c: _assert_equal(stored_version(c), VERSION + 1))
 
 
 async def test_migrates_only_where_it_may(file: Path) -> None:
     with pytest.raises(StoreFailed, match="has no tables") as refused:
         await Database.open(file, migrate=False)
     assert refused.value.remedy == "Run `hubgate migrate`."
-    await done(file, lambda c: c.execute(text("UPDATE alembic_version SET version_num = '0008'")))
-    with pytest.raises(StoreFailed, match=f"needs a migration from revision 0008 to {REVISION}"):
+    await done(file, become(VERSION - 1, oldest_able=1))
+    with pytest.raises(StoreFailed, match=f"needs a migration to version {VERSION}"):
         await Database.open(file, migrate=False)
+
+
+def test_migrations_are_numbered_without_a_gap() -> None:
+    assert [migration.version for migration in MIGRATIONS] == list(range(2, VERSION + 1))
+    assert 1 <= OLDEST_ABLE <= VERSION
+
+
+async def test_a_migration_runs_once_and_keeps_what_is_stored(file: Path) -> None:
+    await done(file, lambda c: c.execute(insert(notes).values(name="a", value="b")))
+    await done(file, become(0, oldest_able=0))
+    steps = [
+        Migration(VERSION - 1, lambda operations: operations.drop_table("notes")),
+        Migration(VERSION, lambda operations: operations.add_column("notes", Column("more", Text))),
+    ]
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        upgrade(connection, VERSION - 1, steps)
+    with engine.begin() as connection:
+        assert stored_version(connection) == VERSION
+        assert connection.execute(text("SELECT name, value, more FROM notes")).all() == [("a", "b", None)]
+    engine.dispose()
+    await done(file, lambda c: _assert_equal(stored_version(c), VERSION))
 
 
 async def test_failed_migration_changes_nothing(file: Path) -> None:
@@ -200,9 +144,8 @@ def test_imports_alembic_only_when_a_migration_is_needed(file: Path) -> None:
         ).stdout
 
     assert [start(), start()] == ["False\n", "False\n"]
-    file.unlink()
     with create_engine(f"sqlite:///{file}").begin() as old:
-        upgrade(old, None, to="0019")
+        become(VERSION - 1, oldest_able=1)(old)
     old.engine.dispose()
     assert [start(), start()] == ["True\n", "False\n"]
 

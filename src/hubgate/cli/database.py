@@ -24,8 +24,9 @@ _NOUNS = {
 
 def migrate() -> None:
     """Create the tables of the database, or bring them up to date. `hubgate serve` does it, too, if HUBGATE_MIGRATE is auto."""
-    from hubgate.store.database import open_backend, stored_revision, transact
+    from hubgate.store.database import open_backend, transact
     from hubgate.store.lock import HomeLock
+    from hubgate.store.schema.versions import stored_version
 
     settings = Settings.from_env()
     location: Path | str = settings.database_url or settings.database
@@ -35,9 +36,9 @@ def migrate() -> None:
         require_home(settings)
         with HomeLock(settings.home):
             backend = open_backend(location)
-    revision = transact(backend, stored_revision)
+    version = transact(backend, stored_version)
     backend.engine.dispose()
-    print(f"The database is at revision {revision}.")
+    print(f"The tables of the database have version {version}.")
 
 
 def move(

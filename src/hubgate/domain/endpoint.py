@@ -217,7 +217,7 @@ class Facts:
     prefixes: dict[InputType, str] = field(default_factory=dict)
     """The prefix that the model requires for each input type."""
     prefix_source: PrefixSource | None = None
-    """Where `prefixes` are from; `None` for endpoints that were registered by earlier versions."""
+    """Where `prefixes` are from; `None` if nothing was looked for."""
     prompts: dict[str, str] | None = None
     """The prompts in the model's files, by name; `None` if the files could not be read."""
     default_prompt: str | None = None
@@ -440,7 +440,7 @@ class Target:
     changed: str | None = field(default=None, compare=False)
     """Why calls are refused: another model is running. `None` again once an operator accepts it."""
     limit: str | None = field(default=None, compare=False)
-    """The identity of its rate limit, kept when the numbers or the token change; `None` if an earlier version stored it."""
+    """The identity of its rate limit, kept when the numbers or the token change; `None` until then."""
 
     @property
     def first_token(self) -> Secret | None:

@@ -73,7 +73,7 @@ class Connection:
     """`None` if it could not be decrypted; the log has the reason."""
     created_at: float
     hosts: tuple[str, ...] = DEFAULT_HOSTS
-    """Where the token may be sent: see `hubgate.domain.token_hosts`. Empty if an earlier version stored it."""
+    """Where the token may be sent: see `hubgate.domain.token_hosts`."""
 
     @property
     def hub_token(self) -> Secret | None:
@@ -276,7 +276,7 @@ class Gate:
     software: str = ""
     """The version of hubgate."""
     revision: str = ""
-    """The newest migration that it knows."""
+    """The version of the tables that it knows."""
     keys: tuple[str, ...] = ()
     """The ids of the secret keys that it has, newest first."""
     started_at: float = 0.0
@@ -290,4 +290,4 @@ class ReportedStates(NamedTuple):
     gate_id: str
     gate_name: str
     endpoints: str
-    """JSON: see `hubgate.service.states`. Empty if it is of an older version."""
+    """JSON: see `hubgate.service.states`. Empty before its first report."""

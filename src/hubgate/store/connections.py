@@ -79,7 +79,7 @@ class SqlConnections:
             name=row.name,
             token=self._tokens.open(row, "connection"),
             created_at=row.created_at,
-            hosts=tuple(json.loads(row.hosts)) if row.hosts else (),
+            hosts=tuple(json.loads(row.hosts)),
         )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,21 +15,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, inspect, text
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from hubgate.core.off_loop import outlasting
 from hubgate.domain.errors import DiskFull, InUse, StoreFailed
+from hubgate.store.schema import versions
 from hubgate.store.sqlite import SqliteFile
-from hubgate.store.tables import REVISION, create_tables
 
 PATIENCE = 5.0
 """Seconds that a transaction waits for a lock of another program."""
 
 _TRIES = 5
 """How often a transaction is run that keeps colliding with those of other gateways."""
-_MIGRATING = threading.Lock()
-"""Alembic's context belongs to the process, not to a thread."""
 
 _log = logging.getLogger(__name__)
 
@@ -241,14 +238,6 @@ def insert_or_update(connection: Connection, table: Table) -> Any:
     return import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert(table)
 
 
-def stored_revision(connection: Connection) -> str | None:
-    """The newest migration that the database has; `None` if it has no tables."""
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return revision
-
-
 def _hold(backend: Backend, lock: Lock) -> Connection | None:
     connection = None
     try:
@@ -264,33 +253,17 @@ def _hold(backend: Backend, lock: Lock) -> Connection | None:
 
 
 def _migrate(backend: Backend, connection: Connection, *, allowed: bool) -> None:
-    revision = stored_revision(connection)
-    if revision == REVISION or _is_able(connection, revision):
+    stored = versions.stored_version(connection)
+    if stored is not None and stored >= versions.VERSION:
         return
-    if revision is None:
+    if stored is None:
         backend.check_new()
-    if not allowed and (revision is None or revision < REVISION):
-        state = (
-            "has no tables"
-            if revision is None
-            else f"needs a migration from revision {revision[:40]} to {REVISION}"
-        )
+    if not allowed:
+        state = "has no tables" if stored is None else f"needs a migration to version {versions.VERSION}"
         raise StoreFailed(f"The database {state}.", remedy="Run `hubgate migrate`.")
-    if revision is None and not backend.is_shared:
-        create_tables(connection)
-        return
-    from hubgate.store.migrations import upgrade  # noqa: PLC0415 - importing Alembic takes 0.2 s
-
-    with _MIGRATING:
-        backend.lock(connection, Lock.MIGRATION, wait=True)
-        revision = stored_revision(connection)  # another gateway may have been first
-        if revision != REVISION:
-            upgrade(connection, revision)
-
-
-def _is_able(connection: Connection, revision: str | None) -> bool:
-    """Whether this version works with the tables of a newer one, which only added to them."""
-    if revision is None or revision < REVISION or not inspect(connection).has_table("schema"):
-        return False
-    oldest: str | None = connection.execute(text("SELECT oldest_able FROM schema")).scalar()
-    return oldest is not None and oldest <= REVISION
+    backend.lock(connection, Lock.MIGRATION, wait=True)
+    stored = versions.stored_version(connection)  # another gateway may have been first
+    if stored is None:
+        versions.create(connection)
+    elif stored < versions.VERSION:
+        versions.upgrade(connection, stored)

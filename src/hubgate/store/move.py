@@ -23,14 +23,16 @@ from hubgate.store.tables import (
     keys,
     metadata,
     notes,
-    schema,
+    schema_versions,
 )
 from hubgate.store.vault import Vault
 
 _NOTE = "moved from"
 _ROWS = 500
 """Rows that are copied at once."""
-_COPIED = [table for table in metadata.sorted_tables if table not in (schema, feed, changes, gateways)]
+_COPIED = [
+    table for table in metadata.sorted_tables if table not in (schema_versions, feed, changes, gateways)
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

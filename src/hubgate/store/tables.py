@@ -1,4 +1,4 @@
-"""The tables of the database. A new SQLite file gets them as they are, all others by migrations; a test compares the two.
+"""The tables of the database, and how they are now: `schema` has their version.
 
 Times are seconds since the epoch. A sealed token is two columns: `token_box` is the encrypted token, and `token_key` the
 id of the secret key that opens it.
@@ -10,7 +10,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Connection,
     Double,
     Integer,
     LargeBinary,
@@ -19,16 +18,9 @@ from sqlalchemy import (
     Table,
     Text,
     false,
-    insert,
-    text,
 )
 
 from hubgate.domain.records import BUCKETS
-
-REVISION = "0023"
-"""The newest migration."""
-OLDEST_ABLE = "0009"
-"""The oldest revision whose version of hubgate works with these tables. A migration that only adds keeps it."""
 
 metadata = MetaData(
     naming_convention={"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"},
@@ -75,7 +67,7 @@ connections = Table(
     Column("created_at", Double, nullable=False),
     Column("token_key", String(8), nullable=False),
     Column("token_box", LargeBinary, nullable=False),
-    Column("hosts", Text),  # a list in JSON; NULL in rows from before revision 0007, until they are loaded
+    Column("hosts", Text, nullable=False),  # a list in JSON
 )
 
 aliases = Table(
@@ -103,8 +95,6 @@ usage = Table(
     Column("cache_misses", BigInteger, nullable=False),
     Column("upstream_requests", BigInteger, nullable=False),
     Column("saved_requests", BigInteger, nullable=False),
-    # A coarser histogram of all calls. Unused since revision 0006.
-    *(Column(f"latency_{n}", BigInteger, nullable=False, default=0) for n in range(17)),
     Column("cancelled", BigInteger, nullable=False, server_default="0"),
     *(
         column
@@ -273,25 +263,11 @@ leases = Table(
     Column("fence", BigInteger, nullable=False),  # grows with each new owner
 )
 
-# One row: the revision of these tables, and the oldest revision whose version of hubgate works with them.
-schema = Table(
-    "schema",
+# The version of the tables, and the oldest version whose hubgate works with them.
+schema_versions = Table(
+    "schema_versions",
     metadata,
-    Column("revision", String(32), primary_key=True),
-    Column("oldest_able", String(32), nullable=False),
+    Column("part", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("oldest_able", Integer, nullable=False),
 )
-
-_ALEMBIC_VERSION = """
-CREATE TABLE alembic_version (
-  version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
-)
-"""
-
-
-def create_tables(connection: Connection) -> None:
-    """Create all tables in a new SQLite file, as all migrations would, but without importing Alembic."""
-    metadata.create_all(connection, checkfirst=False)
-    connection.execute(text(_ALEMBIC_VERSION))
-    connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
-    connection.execute(insert(feed).values(id=1, version=0))
-    connection.execute(insert(schema).values(revision=REVISION, oldest_able=OLDEST_ABLE))

@@ -151,7 +151,7 @@ async def compare(connection: psycopg.Connection[tuple[list[int]]], chance: Rand
                 slow_seconds=chance.choice([0.0] * 9 + [20.0]),
                 slow_step=2.0,
             )
-            statement = "SELECT hubgate_give_slots(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            statement = "SELECT hubgate_take(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
             arguments = ("limit", asked.wanted, rate, burst, round(WINDOW * 1e6), asked.known_gateways)
             flags = (
                 asked.unsure,

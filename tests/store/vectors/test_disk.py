@@ -105,14 +105,6 @@ async def test_vectors_are_readable_by_owner_only(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
-async def test_discards_the_database_of_earlier_versions(path: Path) -> None:
-    path.parent.mkdir()
-    for name in ("vectors.db", "vectors.db-wal", "hubgate.db"):
-        (path.parent / name).write_bytes(b"SQLite format 3\0")
-    await kept(path, 1)
-    assert sorted(part.name for part in path.parent.iterdir()) == ["hubgate.db", "vectors"]
-
-
 async def test_stats_report_size_hits_and_misses(path: Path) -> None:
     await kept(path, 1, 2)
     async with opened(path) as file:

@@ -37,14 +37,9 @@ class Connections:
         self.lock = asyncio.Lock()
         """Held while a connection changes, or while an endpoint that may use one is stored."""
 
-    async def load(self, endpoints: Sequence[Endpoint]) -> None:
-        """Read the stored connections. Those that an earlier version stored without hosts get their endpoints' hosts."""
-        for connection in await self._store.all():
-            if connection.hosts:
-                self._connections[connection.name] = connection
-                continue
-            users = [endpoint for endpoint in endpoints if endpoint.connection == connection.name]
-            await self._save(self._token_guard.with_hosts(connection, users))
+    async def load(self) -> None:
+        """Read the stored connections."""
+        self._connections.update({connection.name: connection for connection in await self._store.all()})
 
     async def follow(self) -> None:
         """Use connections as they are stored now, which other gateways may have changed."""

@@ -42,7 +42,7 @@ class StoredEndpoints:
     async def load(self) -> None:
         """Open every stored endpoint. One that cannot be opened is disabled until the next start."""
         stored = await self._store.endpoints()
-        await self._connections.load([target.endpoint for target in stored])
+        await self._connections.load()
         for own in stored:
             await self._serve(own.endpoint.name, own)
 

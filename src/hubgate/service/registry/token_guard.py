@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from hubgate.domain.endpoint import Endpoint
-from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, InvalidRequest
+from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
 from hubgate.domain.ports import AuditLog, Sources
 from hubgate.domain.records import Connection
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE, is_covered
@@ -88,14 +87,6 @@ class TokenGuard:
             if self.uncovered(DEFAULT_HOSTS, endpoint)
             else DEFAULT_HOSTS
         )
-
-    def with_hosts(self, connection: Connection, users: Iterable[Endpoint]) -> Connection:
-        """A connection stored by an earlier version, with the hosts that its token is sent to now."""
-        hosts: dict[str, None] = dict.fromkeys(DEFAULT_HOSTS)
-        for endpoint in users:
-            with contextlib.suppress(HubgateError):
-                hosts |= dict.fromkeys(self.uncovered(DEFAULT_HOSTS, endpoint))
-        return replace(connection, hosts=tuple(hosts))
 
     def _expanded(self, hosts: Iterable[str]) -> list[str]:
         """The hosts, with `huggingface` expanded."""

@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, Connection, Double, cast, delete, extract,
 
 from hubgate.domain.records import MADE, FeedLine, Gate, Kind, News, ReportedStates
 from hubgate.store.database import Database, insert_or_update
-from hubgate.store.tables import REVISION, changes, feed, gateways
+from hubgate.store.schema.versions import VERSION
+from hubgate.store.tables import changes, feed, gateways
 
 KEPT_LINES = 10_000
 """A gateway that is further behind reads everything again."""
@@ -124,7 +125,7 @@ class SqlFeed:
             "id": gate.id,
             "name": gate.name,
             "software": gate.software,
-            "revision": REVISION,
+            "revision": str(VERSION),
             "keys": " ".join(self.key_ids),
             "started_at": gate.started_at,
         }

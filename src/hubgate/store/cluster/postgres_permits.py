@@ -6,7 +6,7 @@ from hubgate.domain.cluster_ports import BeatAnswer, SlotAnswer, SlotQuestion
 from hubgate.store.cluster.postgres_link import PostgresLink, integers
 from hubgate.store.cluster.slot_values import beat_answer, microseconds, slot_answer
 
-_TAKE = "SELECT hubgate_give_slots($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+_TAKE = "SELECT hubgate_take($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 _BEAT = "SELECT hubgate_beat($1, $2)"
 _LEAVE = "DELETE FROM rate_limit_gateways WHERE name = $1"
 

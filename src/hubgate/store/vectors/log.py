@@ -25,8 +25,6 @@ _MIN_SEGMENT_BYTES = 64 * 1024
 _RECORDS_PER_STEP = 2000
 """Records that one step of loading or evicting looks at, about 2 ms: other work comes between the steps."""
 _MAX_READ_MARKS = 100_000
-_FORMER_FILES = ("vectors.db", "vectors.db-wal", "vectors.db-shm")
-"""The SQLite database of earlier versions: what was in it is computed again."""
 
 
 class VectorLog:
@@ -146,8 +144,6 @@ class VectorLog:
         self._lock = self._lock or take_lock(self._folder / "lock")
         if self._lock is None:
             raise OSError("another process uses it")
-        for name in _FORMER_FILES:
-            self._folder.with_name(name).unlink(missing_ok=True)
 
     def _load_segments(self) -> Iterator[None]:
         numbers = []

@@ -1,0 +1,1 @@
+"""The version of the tables, and the functions that only PostgreSQL has."""
