@@ -87,14 +87,12 @@ DEPLOYMENT_PICTURES = {
 
 
 def with_deployments(folder: Path, running: ExitStack) -> RunningGateway:
-    """A gateway with two Inference Endpoints that it created: one runs, one is paused outside its hours."""
+    """A gateway with two Inference Endpoints that it created: one runs, one is paused."""
     site = running.enter_context(deploying_site(at_once))
     gateway = running.enter_context(deploying_gateway(folder, site))
     deploy(gateway, "daily")
     deploy(gateway, "nightly", max_replicas=2)
     gateway.request("POST", "/api/deployments/acme/nightly/pause")
-    hours = {"wake": "schedule", "wake_hours": "mon-fri 08:00-18:00 Europe/Berlin"}
-    gateway.request("PATCH", "/api/endpoints/nightly", hours)
     return gateway
 
 

@@ -31,7 +31,6 @@ from hubgate.service.cluster.member import Member
 from hubgate.service.deployments.budget import Budget
 from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.deployments.follower import Follower
-from hubgate.service.deployments.guard import CostGuard
 from hubgate.service.deployments.planner import Planner
 from hubgate.service.deployments.tokens import Accounts
 from hubgate.service.gateway import Gateway
@@ -110,8 +109,8 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         hub = open_hub(settings)
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
-        deployer, follower, guard = open_deployments(store, gateway, hub, settings)
-        meter = _meter(settings, gateway, sources, traffic.limits, memory, guard=guard)
+        deployer, follower = open_deployments(store, gateway, hub, settings)
+        meter = _meter(settings, gateway, sources, traffic.limits, memory)
         await gateway.stored.load()
         await gateway.aliases.follow()
         batches = _batches(settings, store, access)
@@ -138,7 +137,7 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         )
         if serving:
             await batches.start(app.call)
-        yield Application(app, gateway, (follower.run, guard.run), access, replies, first_admin_key=new_key)
+        yield Application(app, gateway, (follower.run,), access, replies, first_admin_key=new_key)
 
 
 def _meter(
@@ -147,15 +146,12 @@ def _meter(
     sources: ModelSources,
     shared_limits: SharedLimits | None,
     memory: VectorMemory | None,
-    *,
-    guard: CostGuard,
 ) -> Meter:
     return Meter(
         gateway.pipelines,
         sources.local_memory,
         shared_limits,
         memory.store if memory else None,
-        guard.dollars,
         gateway_name=settings.gate,
     )
 
@@ -333,8 +329,8 @@ def _open_vector_cache(settings: Settings, store: SqlStore, *, serving: bool) ->
 
 def open_deployments(
     store: SqlStore, gateway: Gateway, hub: HubClient, settings: Settings
-) -> tuple[Deployer, Follower, CostGuard]:
-    """What manages Inference Endpoints, what follows those that it created, and what guards their costs."""
+) -> tuple[Deployer, Follower]:
+    """What manages Inference Endpoints, and what follows those that it created."""
     api, accounts = hub.inference_endpoints, Accounts(gateway.connections, hub)
     budget = Budget(api, settings.max_dollars_per_hour, store.leases)
     clock = store.leases.now
@@ -346,18 +342,6 @@ def open_deployments(
         audit=store.audit,
         clock=clock,
     )
-    guard = CostGuard(
-        api=api,
-        accounts=accounts,
-        deployments=store.deployments,
-        store=store.guard,
-        leases=store.leases,
-        live=gateway.live,
-        budget=budget,
-        audit=store.audit,
-        follow=follower.wake,
-        shared=settings.database_url is not None,
-    )
     deployer = Deployer(
         api=api,
         planner=Planner(api, hub, accounts, store.plan_secret, clock),
@@ -366,12 +350,10 @@ def open_deployments(
         registry=gateway.registry,
         audit=store.audit,
         budget=budget,
-        costs=store.guard,
-        guard=guard,
         on_change=follower.wake,
         clock=clock,
     )
-    return deployer, follower, guard
+    return deployer, follower
 
 
 def _pipelines(

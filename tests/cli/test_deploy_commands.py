@@ -83,9 +83,6 @@ def test_creating_needs_the_price_and_ends_in_a_registered_endpoint(
     texts = {"model": "e5", "input": ["one"]}
     assert gateway.request("POST", "/v1/embeddings", texts).status == 200
     assert hubgate("deploy", "show", "e5").fields["stage"] == "registered"
-    costs = hubgate("deploy", "costs", "--days", "2")
-    assert costs.status == 0
-    assert costs.out.splitlines()[-1].startswith("Together: 0.")
     listed = hubgate("deploy", "list")
     assert ["e5", "acme", "running", "registered"] in [row[:4] for row in listed.rows]
     assert "Now $0.067 an hour" in listed.out

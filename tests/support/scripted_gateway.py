@@ -299,7 +299,7 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
     batches = Batches(
         store.batches, files, access, store.audit, webhook=None, max_row_bytes=1 << 20, alone=True
     )
-    deployer, follower, _ = open_deployments(store, gateway, hub, settings)
+    deployer, follower = open_deployments(store, gateway, hub, settings)
     app = create_app(
         gateway,
         access,

@@ -56,8 +56,6 @@ class Context(msgspec.Struct, frozen=True):
     """The id of the gateway key, never the key. Queues are fair between callers."""
     bulk: bool = False
     """Bulk calls wait behind interactive ones."""
-    wake: bool = False
-    """Whether a bulk call may wake an Inference Endpoint that hubgate created, as an interactive one may."""
     deadline: float | None = None
     """Seconds on the gateway's monotonic clock."""
     hold: float | None = None

@@ -1,11 +1,10 @@
-"""The interfaces that creating, running and guarding Inference Endpoints needs from the layers below."""
+"""The interfaces that creating and running Inference Endpoints needs from the layers below."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from hubgate.domain.deployments import (
     DeploymentChanges,
@@ -14,7 +13,7 @@ from hubgate.domain.deployments import (
     Recipe,
     WantedDeployment,
 )
-from hubgate.domain.hub import Deployment, DeploymentState
+from hubgate.domain.hub import Deployment
 from hubgate.domain.secret import Secret
 
 
@@ -121,65 +120,4 @@ class Leases(Protocol):
 
     async def release(self, name: str) -> None:
         """Give a lease back, if it is still held. Raises: StoreFailed: the database cannot be used."""
-        ...
-
-
-class CostRow(NamedTuple):
-    """What an Inference Endpoint cost on a day, estimated."""
-
-    day: int
-    """Days since the epoch, in UTC."""
-    deployment: str
-    """NAMESPACE/NAME."""
-    minutes: float
-    """Of all replicas together."""
-    dollars: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """What the guard saw of an Inference Endpoint last, and what it did to it."""
-
-    deployment: str
-    """NAMESPACE/NAME."""
-    at: float
-    """Seconds since the epoch."""
-    state: DeploymentState
-    replicas: int
-    """Those that cost money."""
-    price: float
-    """Dollars for an hour of a replica."""
-    up_since: float
-    """When it was seen to run after a state in which it did not."""
-    paused_for: str | None = None
-    """Why the guard paused it; `None` if it did not."""
-    failing_since: float | None = None
-    """When a pause failed that has not succeeded since."""
-
-
-class GuardStore(Protocol):
-    """All methods raise `StoreFailed`."""
-
-    async def watched(self) -> Mapping[str, Watched]:
-        """By deployment."""
-        ...
-
-    async def save(self, watched: Watched, costs: Sequence[CostRow]) -> None:
-        """Store what was seen, and add to the costs, in one transaction."""
-        ...
-
-    async def forget(self, deployment: str) -> None:
-        """Stop watching. The costs stay."""
-        ...
-
-    async def costs(self, first_day: int, last_day: int) -> Sequence[CostRow]:
-        """By day and deployment."""
-        ...
-
-    async def totals(self) -> Mapping[str, float]:
-        """Dollars of all days, by deployment."""
-        ...
-
-    def guarding(self) -> AbstractAsyncContextManager[None]:
-        """Keeps other gateways of the database from guarding. Raises: InUse: one is doing it."""
         ...

@@ -134,17 +134,6 @@ class Engine(StrEnum):
     FAKE = "fake"
 
 
-class WakePolicy(StrEnum):
-    """What may resume or wake the Inference Endpoint behind an endpoint."""
-
-    CALL = "call"
-    """A call does."""
-    SCHEDULE = "schedule"
-    """It runs in its `wake_hours`, and at no other time."""
-    NEVER = "never"
-    """Only a person."""
-
-
 class Precision(StrEnum):
     """The number format a local model computes in."""
 
@@ -305,14 +294,6 @@ class Endpoint:
     """For local models. The one in use is in `facts`."""
     chunking: ChunkingSettings | None = None
     """How to split long texts; `None` makes chunks that fit the model's token limit."""
-    wake: WakePolicy = WakePolicy.CALL
-    """For an Inference Endpoint that hubgate created, as the three below."""
-    wake_hours: str | None = None
-    """With the policy `schedule`: see `core.deployments.waking_hours`."""
-    idle_minutes: int | None = None
-    """Pause it after this number of minutes without a call; `None` leaves that to Hugging Face's scale to zero."""
-    ends_at: str | None = None
-    """Pause it at this time, in ISO 8601 with a UTC offset."""
     facts: Facts = field(default_factory=Facts)
 
     @property

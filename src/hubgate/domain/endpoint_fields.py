@@ -170,30 +170,6 @@ FIELDS = (
     EndpointField(name="fallback", help="The endpoint that answers when this one cannot.", is_cosmetic=True),
     EndpointField(name="enabled", is_cosmetic=True),
     EndpointField(
-        name="wake",
-        help="What may wake its Inference Endpoint: call, schedule or never.",
-        is_cosmetic=True,
-        sources=frozenset({Source.DEDICATED}),
-    ),
-    EndpointField(
-        name="wake_hours",
-        help="When it runs, with --wake schedule: mon-fri 08:00-18:00 Europe/Berlin.",
-        is_cosmetic=True,
-        sources=frozenset({Source.DEDICATED}),
-    ),
-    EndpointField(
-        name="idle_minutes",
-        help="Pause its Inference Endpoint after this number of minutes without a call.",
-        is_cosmetic=True,
-        sources=frozenset({Source.DEDICATED}),
-    ),
-    EndpointField(
-        name="ends_at",
-        help="Pause its Inference Endpoint at this time: 2026-12-24T18:00+01:00.",
-        is_cosmetic=True,
-        sources=frozenset({Source.DEDICATED}),
-    ),
-    EndpointField(
         name="precision",
         help="For a local model: f32, bf16, int8 or auto.",
         sources=frozenset({Source.LOCAL}),

@@ -57,8 +57,6 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a run does it: the next run may do it differently."""
 
     bulk: bool = True
-    wake: bool = False
-    """Whether it may wake an Inference Endpoint."""
     cached: bool = False
     concurrency: int = 8
     price_per_million_tokens: float | None = None

@@ -68,7 +68,6 @@ class Meter:
         local_memory: Callable[[], Mapping[tuple[str, str], int]] = dict,
         shared_limits: SharedLimits | None = None,
         vectors: VectorStore | None = None,
-        deployment_dollars: Callable[[], Mapping[str, float]] = dict,
         *,
         gateway_name: str = "",
         max_series: int = MAX_SERIES,
@@ -88,7 +87,6 @@ class Meter:
             lambda: _pipeline_lines(pipelines()),
             lambda: _replica_lines(pipelines()),
             lambda: _local_model_lines(local_memory()),
-            lambda: _deployment_lines(deployment_dollars()),
         ]
         if vectors is not None:
             self._sources.append(lambda: _stored_vector_lines(vectors))
@@ -286,10 +284,3 @@ def _shared_lines(limits: SharedLimits) -> Iterator[str]:
         "Whether the server by which gateways share rate limits is away: this one waits, or uses its share."
     )
     return _gauge("alone", words, [("", limits.alone)])
-
-
-def _deployment_lines(dollars: Mapping[str, float]) -> Iterator[str]:
-    words = "US dollars that an Inference Endpoint cost, estimated from its states."
-    return _counter(
-        "deployment_dollars", words, [(labels(deployment=name), one) for name, one in dollars.items()]
-    )

@@ -41,8 +41,7 @@ class Lock(IntEnum):
     USAGE = 2
     CONFIGURATION = 3
     DEPLOYMENTS = 4
-    GUARD = 5
-    NAMES = 6
+    NAMES = 5
     """An endpoint is added or removed, or an alias is changed."""
 
 

@@ -51,7 +51,7 @@ from hubgate.store.cluster.leases import SqlLeases
 from hubgate.store.cluster.shared_files import SqlFiles
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
-from hubgate.store.deployments import SqlDeployments, SqlGuard
+from hubgate.store.deployments import SqlDeployments
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import endpoints, keys, notes
 from hubgate.store.usage import SqlUsage
@@ -83,7 +83,6 @@ class SqlStore:
         self.aliases = SqlAliases(database, self.audit, self.feed)
         self.usage = SqlUsage(database)
         self.deployments = SqlDeployments(database)
-        self.guard = SqlGuard(database)
         self.leases = SqlLeases(database)
         self.plan_secret = vault.derived(b"deployment plans")
         """The key that signs the plans of deployments."""

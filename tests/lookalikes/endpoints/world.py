@@ -14,7 +14,6 @@ from hubgate.domain.secret import Secret
 from hubgate.service.deployments.budget import Budget
 from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.deployments.follower import Follower
-from hubgate.service.deployments.guard import CostGuard
 from hubgate.service.deployments.planner import DeploymentRequest, Planner
 from hubgate.service.deployments.tokens import Accounts
 from hubgate.service.gateway import Gateway
@@ -49,7 +48,6 @@ class DeploymentWorld:
     gateway: Gateway
     deployer: Deployer
     follower: Follower
-    guard: CostGuard
     now: float = 1_000_000.0
 
     def advance(self, seconds: float) -> None:
@@ -66,13 +64,6 @@ class DeploymentWorld:
         """The changes of the newest entry of each verb in the audit log."""
         found = reversed(await self.store.audit.read(100))
         return {change.verb: change.changes for _, change in found}
-
-    async def watch(self, minutes: int) -> None:
-        """Guard for some minutes, following what is not registered yet."""
-        for _ in range(minutes):
-            self.advance(60)
-            await self.follower.follow()
-            await self.guard.round()
 
     async def follow(self, seconds: float, step: float = 5.0) -> ManagedDeployment | None:
         """Follow deployments for some time; the newest record."""
@@ -135,19 +126,6 @@ async def open_deployment_world(
         clock=clock,
     )
     budget = Budget(hub.inference_endpoints, settings.max_dollars_per_hour, store.leases)
-    guard = CostGuard(
-        api=hub.inference_endpoints,
-        accounts=accounts,
-        deployments=deployments,
-        store=store.guard,
-        leases=store.leases,
-        live=gateway.live,
-        budget=budget,
-        audit=store.audit,
-        follow=follower.wake,
-        shared=settings.database_url is not None,
-        clock=clock,
-    )
     deployer = Deployer(
         api=hub.inference_endpoints,
         planner=Planner(hub.inference_endpoints, hub, accounts, store.plan_secret, clock),
@@ -156,12 +134,10 @@ async def open_deployment_world(
         registry=gateway.registry,
         audit=store.audit,
         budget=budget,
-        costs=store.guard,
-        guard=guard,
         on_change=follower.wake,
         clock=clock,
     )
-    world = DeploymentWorld(site, store, gateway, deployer, follower, guard)
+    world = DeploymentWorld(site, store, gateway, deployer, follower)
     opened.append(world)
     if former is not None:
         world.now = former.now

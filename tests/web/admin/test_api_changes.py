@@ -20,7 +20,6 @@ from hubgate.domain.endpoint import (
     Similarity,
     Source,
     Task,
-    WakePolicy,
 )
 from hubgate.domain.errors import UpstreamUnreachable
 from hubgate.service.usage import MAX_ROWS
@@ -88,6 +87,8 @@ class TestEndpoints:
         [
             ({"colour": "red"}, 400, "Unknown field [colour]."),
             ({"colour": None}, 400, "Unknown field [colour]."),
+            ({"idle_minutes": 30}, 400, "Unknown field [idle_minutes]: hubgate no longer pauses or wakes"),
+            ({"wake": None}, 400, "set [zero_after] of the Inference Endpoint instead"),
             ({"rate_limit": {"per_hour": None}}, 400, "Unknown field [per_hour] in [rate_limit]."),
             ({"name": "e6"}, 400, "cannot be changed"),
             ({"rate_limit": {"burst": 0}}, 400, "[burst] must be a positive"),
@@ -172,10 +173,6 @@ class TestEndpoints:
             instruction="Find the product",
             precision=Precision.BF16,
             chunking=ChunkingSettings(strategy="none"),
-            wake=WakePolicy.SCHEDULE,
-            wake_hours="mon-fri 08:00-18:00 Europe/Berlin",
-            idle_minutes=30,
-            ends_at="2026-12-24T18:00+01:00",
         )
         plain = Endpoint(name="x", task=Task.TEXT_EMBEDDING, source=Source.FAKE)
         names = [one.name for one in fields(Endpoint) if one.name != "facts"]

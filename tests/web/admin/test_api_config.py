@@ -208,6 +208,10 @@ async def test_fallback_of_another_task_is_reported_as_a_failure(scripted: Scrip
         ("version: 2", "[version] must be one of [1], not 2."),
         ("- a", "The configuration must be an object, not an array."),
         ("endpoints: {x: {sauce: fake}}", "endpoints.x: Unknown field [sauce]. Did you mean [source]?"),
+        (
+            "endpoints: {x: {ends_at: 2026-12-24}}",
+            "endpoints.x: Unknown field [ends_at]: hubgate no longer pauses",
+        ),
         ("endpoints: {X: {source: fake}}", "endpoints.X: Invalid inference_id"),
         ("endpoints: {x: {source: fake, connection: nowhere}}", "refers to missing connection [nowhere]"),
         ("endpoints: {x: {source: fake, fallback: nowhere}}", "refers to missing fallback [nowhere]"),

@@ -125,20 +125,6 @@ async def test_verbs_tell_and_confirm_what_they_cost(
     assert edited["deployment"]["max_replicas"] == 2
 
 
-async def test_the_guard_says_what_it_would_do(
-    gateway: ScriptedGateway, deployment_site: DeploymentsApi
-) -> None:
-    await created(gateway, min_replicas=1, zero_after=None)
-    deployment_site.advance(100)
-    await gateway.follower.follow()
-    await gateway.deployer.guard.round()
-    assert (await ask(gateway, "GET", "/guard")).json() == {"dry_run": True, "acts": []}
-    await gateway.request("PATCH", "/api/endpoints/deployed", {"ends_at": "2026-01-01T00:00+00:00"})
-    await gateway.deployer.guard.round()
-    paused = (await ask(gateway, "GET", ONE)).json()
-    assert (paused["state"], paused["paused_for"]) == ("paused", "ended")
-
-
 async def test_deleting_needs_the_name(gateway: ScriptedGateway, deployment_site: DeploymentsApi) -> None:
     await created(gateway)
     deployment_site.advance(100)

@@ -10,7 +10,6 @@ import icu
 import pytest
 
 import hubgate.web.console
-from hubgate.core.deployments.guard_rules import Reason
 from hubgate.domain.batches import BatchStatus
 from hubgate.domain.deployments import Access, Misfit, Stage
 from hubgate.domain.diagnosis import Outcome, Step
@@ -41,7 +40,6 @@ FAMILIES: dict[str, set[str]] = {
     "deployments.act.": set(VERBS),
     "deployments.done.": set(VERBS),
     "deployments.misfit.": {misfit.value for misfit in Misfit},
-    "deployments.paused_for.": {Reason.IDLE.value, Reason.HOURS.value, Reason.ENDED.value},
     "deployments.stage.": {stage.value for stage in Stage},
     "deployments.state.": {state.value for state in DeploymentState},
     "deployments.verb.": set(VERBS),

@@ -15,10 +15,8 @@ from typer import Argument, Option
 from hubgate.cli.client import CommandFailed, api, segment
 from hubgate.cli.deploy.printing import (
     print_act,
-    print_costs,
     print_deployment,
     print_deployments,
-    print_guard,
     print_hardware,
     print_plan,
 )
@@ -205,20 +203,6 @@ def list_deployments(namespace: Namespace = None, connection: Connection = None)
 def show(name: Name, namespace: Namespace = None, connection: Connection = None) -> None:
     """Show an Inference Endpoint: its state, price, progress, and the endpoints that use it."""
     print_deployment(api("GET", _one(name, namespace, connection)))
-
-
-@app.command("costs")
-def costs(
-    days: Annotated[int, Option(help="Number of days, including today.", min=1, max=366)] = 30,
-) -> None:
-    """Show the estimated costs of the Inference Endpoints that hubgate created, by day."""
-    print_costs(api("GET", f"/api/deployments/costs?days={days}"))
-
-
-@app.command("guard")
-def guard() -> None:
-    """Show what the cost guard of `hubgate serve` would pause or resume now, and why. Changes nothing."""
-    print_guard(api("GET", "/api/deployments/guard"))
 
 
 @app.command("wait")

@@ -53,29 +53,6 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         print(f"{more} more do not fit. `hubgate deploy hardware` lists all.")
 
 
-def print_costs(reply: Mapping[str, Any]) -> None:
-    print_table(
-        ("day", "Inference Endpoint", "minutes", "dollars, estimated"),
-        [
-            (one["day"], one["deployment"], f"{one['minutes']:,}", f"{one['dollars']:,.4f}")
-            for one in reply["costs"]
-        ],
-    )
-    print(f"Together: {reply['dollars']:,.4f} dollars.")
-
-
-def print_guard(reply: Mapping[str, Any]) -> None:
-    """Print what the cost guard would do now."""
-    for act in reply["acts"]:
-        before, after = act["dollars_per_hour"]
-        print(
-            f"Would {act['verb']} {act['deployment']} ({act['reason']}): at most {_dollars(before)} an hour before, "
-            f"{_dollars(after)} after."
-        )
-    if not reply["acts"]:
-        print("The cost guard would do nothing now.")
-
-
 def print_deployments(reply: Mapping[str, Any]) -> None:
     print_table(
         ("name", "namespace", "state", "stage", "model", "instance", "replicas", "now", "at most", "used by"),
@@ -83,7 +60,7 @@ def print_deployments(reply: Mapping[str, Any]) -> None:
             (
                 one["name"],
                 one["namespace"],
-                one["state"] + (" (could not be paused)" if one.get("failing_since") else ""),
+                one["state"],
                 one.get("stage"),
                 one.get("repository"),
                 one.get("instance") or one.get("hardware"),

@@ -73,9 +73,6 @@ def run_job(
     waits: Annotated[
         Class, Option("--class", help="bulk requests wait behind all other callers.")
     ] = Class.BULK,
-    wake: Annotated[
-        bool, Option("--wake", help="Wake the Inference Endpoint if it is paused or scaled to zero.")
-    ] = False,
     cache: Cache = False,
     rows_per_request: RowsPerRequest = None,
     concurrency: Concurrency = 8,
@@ -107,7 +104,6 @@ def run_job(
     )
     options = RunOptions(
         bulk=waits is Class.BULK,
-        wake=wake,
         cached=cache,
         concurrency=concurrency,
         price_per_million_tokens=price_per_million_tokens,

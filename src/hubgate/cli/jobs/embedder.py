@@ -86,8 +86,6 @@ class GatewayEmbedder:
         self._headers = {"content-type": "application/json"}
         if options.bulk:
             self._headers["x-hubgate-class"] = "bulk"
-        if options.wake:
-            self._headers["x-hubgate-wake"] = "true"
         if not options.cached:
             self._headers["cache-control"] = "no-store"
         self._gateway: RunningGateway | None = None

@@ -23,10 +23,6 @@ class Listed:
     managed: ManagedDeployment | None = None
     used_by: tuple[str, ...] = ()
     """Registered endpoints that call it."""
-    paused_for: str | None = None
-    """Why the cost guard paused it; `None` if it did not."""
-    failing_since: float | None = None
-    """When the cost guard could not pause it, in seconds since the epoch; `None` if nothing failed since."""
 
     @property
     def now(self) -> float | None:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
-from hubgate.core.deployments.costs import DAY
 from hubgate.core.deployments.prices import cost_at_most, hardware_of
 from hubgate.core.off_loop import shielded
-from hubgate.domain.deployment_ports import CostRow, DeploymentStore, GuardStore, InferenceEndpoints, Watched
+from hubgate.domain.deployment_ports import DeploymentStore, InferenceEndpoints
 from hubgate.domain.deployments import (
     DeploymentChanges,
     Hardware,
@@ -40,7 +39,6 @@ from hubgate.service.deployments.acts import (
     scaling_after,
 )
 from hubgate.service.deployments.budget import Budget
-from hubgate.service.deployments.guard import CostGuard
 from hubgate.service.deployments.planner import DeploymentRequest, Planned, Planner
 from hubgate.service.deployments.tokens import Account, Accounts
 from hubgate.service.registry.registry import Registry
@@ -59,8 +57,6 @@ class Deployer:
         registry: has the endpoints that use them.
         audit: gets an entry for each act.
         budget: forbids what could cost too much.
-        costs: what the guard counted.
-        guard: the cost guard.
         on_change: called when a deployment should be followed.
         clock: seconds since the epoch.
     """
@@ -75,8 +71,6 @@ class Deployer:
         registry: Registry,
         audit: AuditLog,
         budget: Budget,
-        costs: GuardStore,
-        guard: CostGuard,
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -87,8 +81,6 @@ class Deployer:
         self._registry = registry
         self._audit = audit
         self._budget = budget
-        self._costs = costs
-        self.guard = guard
         self._on_change = on_change
         self._clock = clock
 
@@ -110,20 +102,15 @@ class Deployer:
         account = await self.accounts.find(connection, namespace)
         hardware = await self._api.hardware(account.namespace, account.token)
         found = await self._api.list(account.namespace, account.token)
-        managed, watched = await self._managed(account.namespace), await self._costs.watched()
+        managed = await self._managed(account.namespace)
         names = {one.name for one in found}
         absent = [_absent(one) for name, one in managed.items() if name not in names]
-        listed = [self._listed(one, hardware, managed.get(one.name), watched) for one in (*found, *absent)]
+        listed = [self._listed(one, hardware, managed.get(one.name)) for one in (*found, *absent)]
         return sorted(listed, key=lambda one: one.deployment.name)
 
     async def records(self) -> Sequence[ManagedDeployment]:
         """Everything that hubgate created, with how far it is. Asks nobody."""
         return await self._store.all()
-
-    async def costs(self, days: int) -> Sequence[CostRow]:
-        """What was spent in the last days, today included, estimated."""
-        today = int(self._clock() // DAY)
-        return await self._costs.costs(today - days + 1, today)
 
     async def show(self, connection: str | None, namespace: str | None, name: str) -> Listed:
         """Raises: NotFound."""
@@ -414,7 +401,7 @@ class Deployer:
                 raise
             deployment = _absent(managed)
         hardware = await self._api.hardware(account.namespace, account.token)
-        return account, self._listed(deployment, hardware, managed, await self._costs.watched())
+        return account, self._listed(deployment, hardware, managed)
 
     async def _managed(self, namespace: str) -> Mapping[str, ManagedDeployment]:
         """The records of a namespace by name; the newest if several had the same."""
@@ -425,19 +412,15 @@ class Deployer:
         deployment: Deployment,
         hardware: Sequence[Hardware],
         managed: ManagedDeployment | None,
-        watched: Mapping[str, Watched],
     ) -> Listed:
         if managed and deployment.tags and managed.tag not in deployment.tags:
             managed = None
         url = deployment.url or (managed.url if managed else None)
-        seen = watched.get(f"{managed.namespace}/{managed.name}") if managed else None
         return Listed(
             deployment=deployment,
             hardware=hardware_of(deployment, hardware),
             managed=managed,
             used_by=tuple(self._users_of(url)) if url else (),
-            paused_for=seen.paused_for if seen and deployment.paused else None,
-            failing_since=seen.failing_since if seen else None,
         )
 
     def _users_of(self, url: str) -> Sequence[str]:

@@ -40,7 +40,6 @@ from hubgate.domain.errors import (
     UpstreamError,
     WrongTask,
 )
-from hubgate.service.deployments.wake_barrier import WakeBarrier
 from hubgate.service.inference.chunks import chunks_of, count_long
 from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints
 from hubgate.service.registry.validation import check_fallback
@@ -153,24 +152,16 @@ class Inference:
         requested = actual if isinstance(call, Tokenize) else TASK_OF_CALL[type(call)]
         if requested is not actual:
             raise WrongTask(live.endpoint.name, requested=requested, actual=actual)
-        if live.barrier is not None:
-            live = await self._awake(live.barrier, call.context)
         with live:
             return await live.pipeline.answer(call)
 
     async def _generate(self, live: LiveEndpoint, call: GenerationCall) -> Generated:
         pipeline = live.pipeline.generation or _not_generating(live)
-        if live.barrier is not None:
-            live = await self._awake(live.barrier, call.context)
-            pipeline = live.pipeline.generation or _not_generating(live)
         with live:
             return await pipeline.generate(call)
 
     async def _stream(self, live: LiveEndpoint, call: GenerationCall) -> ManagedStream:
         pipeline = live.pipeline.generation or _not_generating(live)
-        if live.barrier is not None:
-            live = await self._awake(live.barrier, call.context)
-            pipeline = live.pipeline.generation or _not_generating(live)
         self._live.admit(live)
         live.calls += 1
         try:
@@ -179,11 +170,6 @@ class Inference:
             live.leave()
             raise
         return ManagedStream(events, live.leave, waited=events.waited)
-
-    async def _awake(self, barrier: WakeBarrier, context: Context) -> LiveEndpoint:
-        """Wait until an endpoint's server runs; the endpoint, which may have a new URL by then."""
-        await barrier.admit(context)
-        return self._live.find(barrier.endpoint)
 
     async def _run_or_fall_back(
         self, live: LiveEndpoint, context: Context, run: Callable[[LiveEndpoint], Coroutine[Any, Any, R]]

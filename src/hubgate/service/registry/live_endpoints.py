@@ -19,7 +19,6 @@ from hubgate.domain.errors import (
     UpstreamUnreadable,
 )
 from hubgate.domain.ports import Events, Model, Sources, TextGenerator, Upstream
-from hubgate.service.deployments.wake_barrier import WakeBarrier
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.registry.probe import open_model
 from hubgate.service.registry.replicas import open_replicas
@@ -46,8 +45,6 @@ class LiveEndpoint:
         """Calls in flight."""
         self.retired = False
         """Whether it only finishes its calls."""
-        self.barrier: WakeBarrier | None = None
-        """If the cost guard may pause its server."""
 
     @property
     def changed(self) -> str | None:
@@ -71,8 +68,6 @@ class LiveEndpoint:
     def leave(self) -> None:
         """End a call."""
         self.calls -= 1
-        if self.barrier is not None:
-            self.barrier.note_call()
         if self.retired:
             self._endpoints.close_if_idle(self)
 
@@ -98,8 +93,6 @@ class LiveEndpoints:
         self._closing: set[asyncio.Task[None]] = set()
         self.aliases: Mapping[str, str] = {}
         """The endpoint of each alias."""
-        self.barriers: Mapping[str, WakeBarrier] = {}
-        """By endpoint."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._live
@@ -151,19 +144,6 @@ class LiveEndpoints:
         self._retire(live.endpoint.name)
         self._live[live.endpoint.name] = live
         self._pipelines.limits.use(live.target)
-        live.barrier = self.barriers.get(live.endpoint.name)
-
-    def set_barriers(self, barriers: Mapping[str, WakeBarrier]) -> None:
-        """Put barriers before endpoints, and take away the others."""
-        self.barriers = barriers
-        for live in self._live.values():
-            live.barrier = barriers.get(live.endpoint.name)
-
-    def is_busy(self, name: str) -> bool:
-        """Whether a call to an endpoint is queued or in flight, also to one that was replaced."""
-        return any(
-            live.calls for live in (*self._live.values(), *self._retired) if live.endpoint.name == name
-        )
 
     def retire(self, name: str) -> None:
         """Take an endpoint out of service. Its calls, also queued ones, are finished."""

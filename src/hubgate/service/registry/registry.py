@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from dataclasses import fields, replace
 from weakref import WeakValueDictionary
 
-from hubgate.core.deployments.guard_rules import Rules
 from hubgate.core.errors import error_for_caller
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.domain.diagnosis import Finding
@@ -188,7 +187,6 @@ class Registry:
             HubgateError: validation failed; the old settings stay in force.
         """
         base = self._live.find(settings.name).endpoint
-        Rules.of(settings)
 
         async def apply(old: LiveEndpoint) -> Endpoint:
             rebased = _rebased(settings, base, old.endpoint)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import cast
 
 from hubgate.core.chunking import check_separators
-from hubgate.core.deployments.guard_rules import Rules
 from hubgate.core.vectors import floats
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Source, Target, Task
 from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint, UpstreamUnreadable
@@ -57,7 +56,6 @@ async def validate_endpoint(
         HubgateError: validation failed.
     """
     settings = draft.endpoint
-    Rules.of(settings)  # raises for hours or times that are not valid
     if settings.chunking is not None:
         check_separators(settings.chunking)
     seconds = within or (DOWNLOAD_SECONDS if settings.source is Source.LOCAL else DEFAULT_SECONDS)

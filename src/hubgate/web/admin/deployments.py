@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,17 +10,14 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hubgate.domain.deployment_ports import CostRow
 from hubgate.domain.deployments import Fit, Hardware, ManagedDeployment, Plan
 from hubgate.domain.errors import InvalidRequest
-from hubgate.domain.records import DAY
 from hubgate.service.deployments.acts import Done, Edit, Listed
 from hubgate.service.deployments.deployer import Deployer
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode, read_json_body
 from hubgate.web.schemas.deployment import ConfirmedDeploymentForm, DeploymentEditForm, DeploymentForm
 
-MAX_DAYS = 3660
 _PLAN = msgspec.json.Decoder(DeploymentForm)
 _CREATE = msgspec.json.Decoder(ConfirmedDeploymentForm)
 _EDIT = msgspec.json.Decoder(DeploymentEditForm)
@@ -70,30 +66,6 @@ class DeploymentsApi:
                 "deployments": [listed_json(one) for one in found],
                 "dollars_now": round(sum(one.now or 0.0 for one in found), 4),
                 "dollars_at_most": round(sum(one.at_most or 0.0 for one in found), 4),
-            }
-        )
-
-    async def costs(self, request: Request) -> Response:
-        text = request.query_params.get("days") or "30"
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_DAYS:
-            raise InvalidRequest(f"[days] must be an integer from 1 to {MAX_DAYS}.")
-        rows = await self._deployer.costs(int(text))
-        return json_response(costs_json(rows))
-
-    async def preview(self, request: Request) -> Response:
-        acts = await self._deployer.guard.preview()
-        return json_response(
-            {
-                "dry_run": True,
-                "acts": [
-                    {
-                        "deployment": act.deployment,
-                        "verb": act.verb,
-                        "reason": act.reason,
-                        "dollars_per_hour": [act.before, act.after],
-                    }
-                    for act in acts
-                ],
             }
         )
 
@@ -151,19 +123,6 @@ class DeploymentsApi:
                     "accelerator": "cpu, gpu or neuron",
                     "max_price": "US dollars per replica and hour",
                 },
-            ),
-            ApiRoute(
-                method="GET",
-                path="/deployments/costs",
-                handler=self.costs,
-                summary="Returns what Inference Endpoints that hubgate created cost by day, estimated from their states.",
-                query={"days": f"1 to {MAX_DAYS}, today included; by default 30"},
-            ),
-            ApiRoute(
-                method="GET",
-                path="/deployments/guard",
-                handler=self.preview,
-                summary="Returns what the cost guard would pause or resume now, and why. Does nothing.",
             ),
             ApiRoute(
                 method="POST",
@@ -253,23 +212,6 @@ class DeploymentsApi:
         )
 
 
-def costs_json(rows: Sequence[CostRow]) -> dict[str, Any]:
-    """Costs by day, and their sum."""
-    return {
-        "estimated": True,
-        "dollars": round(sum(row.dollars for row in rows), 4),
-        "costs": [
-            {
-                "day": time.strftime("%Y-%m-%d", time.gmtime(row.day * DAY)),
-                "deployment": row.deployment,
-                "minutes": round(row.minutes, 1),
-                "dollars": round(row.dollars, 4),
-            }
-            for row in rows
-        ],
-    }
-
-
 def listed_json(listed: Listed) -> dict[str, Any]:
     """An Inference Endpoint, without what is unknown."""
     managed = listed.managed
@@ -285,8 +227,6 @@ def listed_json(listed: Listed) -> dict[str, Any]:
         "message": (managed.message or None) if managed else None,
         "warnings": (managed.warnings or None) if managed else None,
         "register_as": managed.register_as if managed else None,
-        "paused_for": listed.paused_for,
-        "failing_since": listed.failing_since,
     }
     return _known(fields)
 

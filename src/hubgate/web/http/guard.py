@@ -90,7 +90,6 @@ class Guard:
             client=_address(client[0]) if client else "-",
             cached=head.cached,
             bulk=head.bulk,
-            wake=head.wake,
             head=head,
             replies=self._replies,
         )

@@ -46,7 +46,6 @@ class Head(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """`Content-Length`; 0 if there is none."""
     cached: bool
     bulk: bool
-    wake: bool
     public_headers: list[tuple[bytes, bytes]]
     """All headers, but only those values that inference routes may read. Nothing here is secret."""
     is_shareable: bool
@@ -81,7 +80,6 @@ def read_head(scope: Scope, face_of: Callable[[str, bool], Face], *, keys_in_pat
         length=int(length) if length.isdigit() else 0,
         cached=b"cache-control" not in headers or not _NOT_CACHED.search(headers[b"cache-control"]),
         bulk=headers.get(b"x-hubgate-class", b"").strip().lower() == b"bulk",
-        wake=headers.get(b"x-hubgate-wake", b"").strip().lower() == b"true",
         public_headers=[(name, value if name in _PUBLIC else b"") for name, value in given],
         is_shareable=path == sent_path and not scope["query_string"],
     )

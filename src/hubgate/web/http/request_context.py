@@ -42,8 +42,6 @@ class RequestContext(msgspec.Struct, eq=False):
     """Whether cached vectors are accepted: not with `Cache-Control: no-cache` or `no-store`."""
     bulk: bool = False
     """Whether the request has `X-Hubgate-Class: bulk`, and so waits behind interactive ones."""
-    wake: bool = False
-    """Whether it has `X-Hubgate-Wake: true`: a bulk call that may wake its Inference Endpoint."""
     head: Head | None = None
     """`None` for a request of the gateway itself."""
     other_render_error: RenderError | None = None
@@ -164,7 +162,6 @@ class RequestContext(msgspec.Struct, eq=False):
             request_id=self.request_id,
             caller=key.id if key else "-",
             bulk=self.bulk or (key is not None and key.bulk),
-            wake=self.wake,
             deadline=deadline,
             origin=self.origin,
         )

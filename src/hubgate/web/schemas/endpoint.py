@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -71,6 +71,13 @@ else:
 
 class EndpointForm(_Fields, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The settings of an endpoint; only `name` is required."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("wake", "wake_hours", "idle_minutes", "ends_at"),
+        "hubgate no longer pauses or wakes Inference Endpoints on a schedule; remove the field, and set [zero_after] of "
+        "the Inference Endpoint instead (`hubgate deploy edit NAME --min 0 --zero-after MINUTES`).",
+    )
+    """What to do instead of sending a field that there was."""
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> EndpointForm:

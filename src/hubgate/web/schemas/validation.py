@@ -139,6 +139,8 @@ class _Location(msgspec.Struct, frozen=True):
         struct = next((one for one in self._types() if isinstance(one, inspect.StructType)), None)
         if struct is None:
             return None
+        if instead := getattr(struct.cls, "REMOVED", {}).get(given):
+            return f"Unknown field [{given}]: {instead}"
         known = [each.encode_name for each in struct.fields]
         similar = get_close_matches(given, known, n=1)
         where = f" in [{self._name()}]" if self._name() else ""

@@ -62,10 +62,6 @@ FULL: dict[str, dict[str, Any]] = {
         },
         "proxy": "http://127.0.0.1:3128",
         "ca_bundle": certifi.where(),
-        "wake": "schedule",
-        "wake_hours": "mon-fri 08:00-18:00 Europe/Berlin",
-        "idle_minutes": 30,
-        "ends_at": "2026-12-24T18:00+01:00",
     },
     "rerank": COMMON
     | {

@@ -19,7 +19,6 @@ from hubgate.service.gateway import Gateway
 from hubgate.web.console.page_context import PageContext
 
 VERBS = ("resume", "pause", "zero", "delete")
-COST_DAYS = 30
 _MOVING = frozenset({DeploymentState.PENDING, DeploymentState.INITIALIZING, DeploymentState.UPDATING})
 _STOPPED = frozenset({DeploymentState.PAUSED, DeploymentState.UNKNOWN})
 _UP = frozenset({DeploymentState.RUNNING, DeploymentState.UPDATE_FAILED})
@@ -31,9 +30,7 @@ class Row:
 
     listed: Listed
     endpoint: Endpoint | None
-    """The registered endpoint whose rules guard it."""
-    spent: float | None
-    """US dollars in the last days, estimated; `None` if hubgate did not create it."""
+    """The one that hubgate registered for it."""
     connection: str
 
     @property
@@ -66,7 +63,7 @@ class DeploymentsPage:
         self._deployer = deployer
 
     async def show(self, context: PageContext) -> Response:
-        """The list of a namespace. What costs although it should be paused is shown even if Hugging Face is not reached."""
+        """The list of a namespace, with the error if Hugging Face cannot be asked."""
         query, connections = context.request.query_params, hub_connections(self._gateway)
         connection = query.get("connection") or next(iter(connections), "")
         rows: Sequence[Row] = ()
@@ -77,7 +74,8 @@ class DeploymentsPage:
                 owner = await self._deployer.accounts.owner(connection)
                 namespaces = (owner.user.name, *owner.user.organisations)
                 namespace = namespace or owner.user.name
-                rows = await self._rows(await self._deployer.list(connection, namespace), connection)
+                found = await self._deployer.list(connection, namespace)
+                rows = [self._row(one, connection) for one in found]
             except HubgateError as failure:
                 error = failure
         done = query.get("done", "")
@@ -86,16 +84,11 @@ class DeploymentsPage:
             rows=rows,
             now=_sum([row.listed.now for row in rows]),
             at_most=_sum([row.listed.at_most for row in rows]),
-            failing=[
-                (one, path_of(one.namespace, one.name, one.connection, "pause"))
-                for one in await self._deployer.guard.failed_pauses()
-            ],
             connections=connections,
             connection=connection,
             namespaces=namespaces,
             namespace=namespace,
             error=error,
-            days=COST_DAYS,
             done=done if done in VERBS else "",
             named=query.get("name", "")[:200],
         )
@@ -126,8 +119,7 @@ class DeploymentsPage:
     async def _one(self, context: PageContext, template: str, **values: Any) -> Response:
         connection, namespace, name = _names(context)
         listed = await self._deployer.show(connection or None, namespace, name)
-        (row,) = await self._rows([listed], connection)
-        return context.render(template, row=row, days=COST_DAYS, **values)
+        return context.render(template, row=self._row(listed, connection), **values)
 
     async def _ask(self, context: PageContext, error: HubgateError | None = None) -> Response:
         connection, namespace, name = _names(context)
@@ -159,21 +151,13 @@ class DeploymentsPage:
         }
         return await plain[verb](*where, dry_run=dry_run)
 
-    async def _rows(self, found: Sequence[Listed], connection: str) -> Sequence[Row]:
-        spent: dict[str, float] = {}
-        for cost in await self._deployer.costs(COST_DAYS):
-            spent[cost.deployment] = spent.get(cost.deployment, 0.0) + cost.dollars
-        return [self._row(one, spent, connection) for one in found]
-
-    def _row(self, listed: Listed, spent: Mapping[str, float], connection: str) -> Row:
+    def _row(self, listed: Listed, connection: str) -> Row:
         managed, endpoint = listed.managed, None
         if managed is None:
-            return Row(listed, None, None, connection)
+            return Row(listed, None, connection)
         with suppress(EndpointNotFound):
             endpoint = self._gateway.registry.find(managed.register_as)
-        return Row(
-            listed, endpoint, spent.get(f"{managed.namespace}/{managed.name}", 0.0), managed.connection
-        )
+        return Row(listed, endpoint, managed.connection)
 
 
 def hub_connections(gateway: Gateway) -> list[str]:
