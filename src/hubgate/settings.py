@@ -182,7 +182,7 @@ class Settings:
             files_total_bytes=_integer(env, "HUBGATE_FILES_TOTAL_BYTES", 10 * 1024**3, 1024, 1 << 60),
             files_key_bytes=_integer(env, "HUBGATE_FILES_KEY_BYTES", 2 * 1024**3, 1024, 1 << 60),
             files_days=_integer(env, "HUBGATE_FILES_DAYS", 30, 1, 3650),
-            webhook_url=_url(env, "HUBGATE_WEBHOOK_URL"),
+            webhook_url=_url(env, "HUBGATE_WEBHOOK_URL", may_be_secret=True),
             webhook_secret=_webhook_secret(env),
         )
 
@@ -260,16 +260,21 @@ def _dollars(env: Mapping[str, str], name: str) -> float | None:
     return value
 
 
-def _url(env: Mapping[str, str], name: str) -> str | None:
+def _url(env: Mapping[str, str], name: str, *, may_be_secret: bool = False) -> str | None:
+    """A URL. One that may be secret may contain credentials and is not shown."""
     value = env.get(name, "").strip()
     try:
         parts = urlsplit(value)
         is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        has_credentials = "@" in parts.netloc
     except ValueError:
-        is_valid = False
+        is_valid = has_credentials = False
     if value and not is_valid:
+        shown = "" if may_be_secret or "@" in value else f", not {_shown(value)}"
+        raise InvalidSetting(f"{name} must be a URL that starts with http:// or https://{shown}.")
+    if has_credentials and not may_be_secret:
         raise InvalidSetting(
-            f"{name} must be a URL that starts with http:// or https://, not {_shown(value)}."
+            f"{name} must not contain a user name or a password: hubgate sends access tokens there instead."
         )
     return value or None
 

@@ -16,6 +16,9 @@ from batch_files import batch_input, create_batch, texts, wait_for_end
 from openai.types.webhooks import BatchCompletedWebhookEvent, BatchFailedWebhookEvent
 from running_gateway import RunningGateway
 
+from hubgate.domain.errors import UpstreamUnreachable
+from hubgate.upstreams.webhook import WebhookPost
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -72,6 +75,19 @@ def test_the_client_verifies_the_message_at_the_end(
         assert received.empty()
     assert secret not in caplog.text
     assert "/hook" not in caplog.text
+
+
+async def test_the_credentials_of_the_url_are_sent_but_not_shown() -> None:
+    with receiver() as (url, received):
+        with_credentials = url.replace("//", "//us%40er:p%3Ass@")
+        assert await WebhookPost(with_credentials)({"webhook-id": "1"}, b"{}") == 204
+        _, headers = received.get(timeout=240)
+        assert headers["authorization"] == "Basic " + base64.b64encode(b"us@er:p:ss").decode()
+        assert await WebhookPost(url)({}, b"{}") == 204
+        assert "authorization" not in received.get(timeout=240)[1]
+    with pytest.raises(UpstreamUnreachable) as failed:
+        await WebhookPost("http://us:s3cret@127.0.0.1:9/hook")({}, b"{}")
+    assert "s3cret" not in f"{failed.value!r} {failed.value}"
 
 
 def _refuse_changes(client: openai.OpenAI, body: bytes, headers: Mapping[str, str], secret: str) -> None:

@@ -170,6 +170,26 @@ def test_errors_and_repr_do_not_show_secrets() -> None:
 
 
 @pytest.mark.parametrize(
+    "variable",
+    ["HF_ENDPOINT", "HUBGATE_ROUTER_URL", "HUBGATE_ENDPOINTS_API_URL", "HUBGATE_ENDPOINTS_CATALOG_URL"],
+)
+@pytest.mark.parametrize(
+    "url", ["https://user:s3cret@h.example", "https://s3cret@h.example", "ftp://u:s3cret@h.example"]
+)
+def test_a_url_that_gets_tokens_has_no_credentials(variable: str, url: str) -> None:
+    with pytest.raises(InvalidSetting, match=variable) as refused:
+        Settings.from_env({variable: url})
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://h.example/s3cret", "https:///s3cret", "http://[s3cret"])
+def test_the_url_of_a_webhook_is_not_shown(url: str) -> None:
+    with pytest.raises(InvalidSetting, match="HUBGATE_WEBHOOK_URL must be a URL") as refused:
+        Settings.from_env({"HUBGATE_WEBHOOK_URL": url})
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     "secret", ["", "short", "whsec_", "whsec_c2hvcnQ=", "whsec_not base64 at all, but long"]
 )
 def test_a_webhook_needs_a_long_secret(secret: str) -> None:

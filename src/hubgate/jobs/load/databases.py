@@ -20,6 +20,8 @@ class _Database(NamedTuple):
     """What the client wants in place of ours."""
     is_path: bool = False
     """The client wants only what follows the scheme."""
+    has_users: bool = True
+    """Its client sends the user name and the password of the URL."""
     file_memory: int = 0
     """Bytes for each number of a vector that a file of the database holds in memory."""
 
@@ -29,8 +31,8 @@ _DATABASES = {
     "lancedb": _Database("lancedb", "LanceTarget", "lancedb", "", is_path=True),
     "elasticsearch": _Database("elastic", "ElasticTarget", "elasticsearch", "http"),
     "elasticsearch+https": _Database("elastic", "ElasticTarget", "elasticsearch", "https"),
-    "qdrant": _Database("qdrant", "QdrantTarget", "qdrant", "http"),
-    "qdrant+https": _Database("qdrant", "QdrantTarget", "qdrant", "https"),
+    "qdrant": _Database("qdrant", "QdrantTarget", "qdrant", "http", has_users=False),
+    "qdrant+https": _Database("qdrant", "QdrantTarget", "qdrant", "https", has_users=False),
     # Milvus Lite 3.2 was measured with 64 and 384 dimensions.
     "milvus": _Database("milvus", "MilvusTarget", "milvus", "http", file_memory=50),
     "milvus+https": _Database("milvus", "MilvusTarget", "milvus", "https"),
@@ -48,13 +50,18 @@ def open_target(url: str, table: str, key: str | None) -> Target:
         key: an API key, a token or a password, if the URL has none.
 
     Raises:
-        JobStopped: the scheme is unknown, or the client is not installed.
+        JobStopped: the scheme is unknown, the URL has credentials that are not sent, or the client is not installed.
     """
     scheme, separator, rest = url.partition("://")
     database = _DATABASES.get(scheme)
     if database is None or not separator or not rest:
         known = ", ".join(f"{one}://" for one in SCHEMES)
         raise unusable_input("--to is not the URL of a known database.", f"It starts with one of {known}.")
+    if not database.has_users and "@" in rest.partition("/")[0]:
+        raise unusable_input(
+            f"A URL of {scheme}:// has no user name and no password: the client would not send them.",
+            "Set HUBGATE_LOAD_KEY to an API key.",
+        )
     try:
         module = importlib.import_module(f"hubgate.jobs.load.{database.module}")
     except ModuleNotFoundError as error:

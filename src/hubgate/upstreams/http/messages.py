@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
+from yarl import URL
 
 from hubgate.core.traffic.permits import Permit
 from hubgate.domain.errors import InvalidEndpoint
@@ -58,6 +60,14 @@ def render_headers(headers: Mapping[str, str]) -> bytes:
             "A header of this endpoint contains a line break.", remedy="Copy the token again."
         )
     return lines.encode("latin-1")
+
+
+def basic_credentials(url: URL) -> str:
+    """The value of an Authorization header for the user name and the password of a URL; empty if it has none."""
+    if url.user is None and url.password is None:
+        return ""
+    credentials = f"{url.user or ''}:{url.password or ''}"
+    return f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
 
 class ReplyHeaders(Mapping[str, str]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from hubgate.upstreams.http.failures import (
     report_connect_errors,
     tunnel_refused,
 )
+from hubgate.upstreams.http.messages import basic_credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,10 @@ class Proxy:
                 "The proxy is not an HTTP proxy.",
                 remedy="Use a URL such as http://proxy.example.com:3128.",
             )
-        has_credentials = parsed.user is not None or parsed.password is not None
-        credentials = base64.b64encode(f"{parsed.user or ''}:{parsed.password or ''}".encode()).decode()
+        credentials = basic_credentials(parsed)
         return cls(
             Origin.of(parsed, ca_bundle),
-            f"Proxy-Authorization: Basic {credentials}\r\n" if has_credentials else "",
+            f"Proxy-Authorization: {credentials}\r\n" if credentials else "",
         )
 
     @property
