@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from hubgate.core.prompts import PrefixStep, family_prefixes, prefixes_from_prompts
+from hubgate.core.prompts import (
+    PrefixStep,
+    family_prefixes,
+    find_prefixes,
+    needs_instructions,
+    prefixes_from_prompts,
+)
 from hubgate.domain.calls import Call, Embed, Encoding, Result, Tokenize, Tokens, Vectors
-from hubgate.domain.endpoint import InputType
+from hubgate.domain.endpoint import InputType, PrefixSource
 
 E5 = family_prefixes("intfloat/multilingual-e5-small")
 
@@ -75,6 +81,43 @@ def test_finds_prefixes_by_model_name(model: str | None, query: str | None, docu
     known = family_prefixes(model)
     assert known.get(InputType.SEARCH) == query
     assert known.get(InputType.INGEST) == document
+
+
+@pytest.mark.parametrize(
+    ("model", "is_certain"),
+    [
+        ("BAAI/bge-large-en-v1.5", True),
+        ("someone/bge-large-en-v1.5-GGUF", True),
+        ("someone/bge-large-en-v1.5-legal", False),
+        ("Qwen/Qwen3-Embedding-8B", True),
+        ("qwen3-embedding:0.6b", True),
+        ("someone/Qwen3-Embedding-0.6B-medical", False),
+        ("google/embeddinggemma-300m", True),
+        ("sentence-transformers/embeddinggemma-300m-medical", False),
+        ("snowflake-arctic-embed2:568m", True),
+        ("someone/snowflake-arctic-embed-m-v2.0-french", False),
+        ("sentence-transformers/all-MiniLM-L6-v2", False),
+    ],
+)
+def test_name_that_only_begins_like_a_family_is_not_certain(model: str, is_certain: bool) -> None:
+    found = find_prefixes(model, None)
+    assert (found.source, found.is_certain) == (PrefixSource.TABLE, is_certain)
+
+
+def test_copy_has_the_prefixes_of_its_original_whatever_it_is_called() -> None:
+    assert find_prefixes("someone/tiny-embedder", {}).source is PrefixSource.NONE
+    found = find_prefixes("someone/tiny-embedder", {}, original="intfloat/e5-small-v2")
+    assert (found.texts, found.source) == (
+        family_prefixes("intfloat/e5-small-v2"),
+        PrefixSource.TABLE,
+    )
+    own = find_prefixes("someone/tiny-embedder", {"query": "q: "}, original="intfloat/e5-small-v2")
+    assert (own.texts, own.source) == ({InputType.SEARCH: "q: "}, PrefixSource.MODEL)
+
+
+def test_instructor_models_need_instructions() -> None:
+    assert needs_instructions("hkunlp/instructor-large")
+    assert not needs_instructions("org/instructor")
 
 
 def test_instruct_models_have_their_own_prefixes() -> None:

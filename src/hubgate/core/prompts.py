@@ -23,30 +23,35 @@ _WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages th
 
 class _Row(NamedTuple):
     pattern: str
-    """Matches the start of the name as `base_name` returns it, also of Ollama's."""
+    """Matches the whole name as `base_name` returns it, also of Ollama's."""
     query: str
     document: str
     classification: str
     clustering: str
     card: str
     """The repository of the card or the `config_sentence_transformers.json`."""
+    is_open: bool = False
+    """Whether it is also for longer names, which may be of fine-tunes: see `Prefixes.is_certain`."""
 
 
 _TABLE = (
     # e5: symmetric tasks and features take `query: ` too.
-    _Row(r"multilingual-e5-large-instruct|e5-mistral-7b-instruct", f"{_WEB_SEARCH} ", "", "", "", "intfloat/multilingual-e5-large-instruct"),
-    _Row(r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?$", "query: ", "passage: ", "query: ", "query: ", "intfloat/e5-small-v2"),
-    _Row(r"bge-(small|base|large)-zh(?!-noinstruct)", "为这个句子生成表示以用于检索相关文章：", "", "", "", "BAAI/bge-large-zh-v1.5"),
-    _Row(r"bge-(small|base|large)-en|bge-large$", _SENTENCE, "", "", "", "BAAI/bge-large-en-v1.5"),
-    _Row(r"mxbai-embed-large(-v1|-335m)?$|mxbai-embed-large-v1|uae-large-v1", _SENTENCE, "", "", "", "mixedbread-ai/mxbai-embed-large-v1"),
-    _Row(r"(nomic-embed-text(-v1|-v1\.5|-v2-moe)?|modernbert-embed-base)$", "search_query: ", "search_document: ", "classification: ", "clustering: ", "nomic-ai/nomic-embed-text-v1.5"),
-    _Row(r"snowflake-arctic-embed(-[ml]-v2|2)", "query: ", "", "", "", "Snowflake/snowflake-arctic-embed-l-v2.0"),
-    _Row(r"snowflake-arctic-embed(-(xs|s|m|l|\d+m)|$)", _SENTENCE, "", "", "", "Snowflake/snowflake-arctic-embed-m-v1.5"),
-    _Row(r"gte-qwen2-", f"{_WEB_SEARCH} ", "", "", "", "Alibaba-NLP/gte-Qwen2-1.5B-instruct"),
-    _Row(r"qwen3-embedding(-|$)", _WEB_SEARCH, "", "", "", "Qwen/Qwen3-Embedding-0.6B"),
-    _Row(r"harrier-oss-v1-", f"{_WEB_SEARCH} ", "", "", "", "microsoft/harrier-oss-v1-0.6b"),
-    _Row(r"stella_en_(400m|1\.5b)_v5", _WEB_SEARCH.replace("\n", ".\n") + " ", "", "", "", "NovaSearch/stella_en_400M_v5"),
-    _Row(r"jina-embeddings-v5-text-(small|nano)-retrieval", "Query: ", "Document: ", "", "", "jinaai/jina-embeddings-v5-text-small-retrieval"),
+    _Row(r"multilingual-e5-large-instruct|e5-mistral-7b-instruct", f"{_WEB_SEARCH} ", "", "", "", "intfloat/multilingual-e5-large-instruct", is_open=True),
+    _Row(r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?", "query: ", "passage: ", "query: ", "query: ", "intfloat/e5-small-v2"),
+    _Row(r"bge-(small|base|large)-zh-noinstruct", "", "", "", "", "BAAI/bge-large-zh-noinstruct"),
+    _Row(r"bge-(small|base|large)-zh(-v1\.5)?", "为这个句子生成表示以用于检索相关文章：", "", "", "", "BAAI/bge-large-zh-v1.5", is_open=True),
+    _Row(r"bge-(small|base|large)-en(-v1\.5)?", _SENTENCE, "", "", "", "BAAI/bge-large-en-v1.5", is_open=True),
+    _Row(r"bge-large(-335m)?", _SENTENCE, "", "", "", "BAAI/bge-large-en-v1.5"),
+    _Row(r"mxbai-embed-large(-v1|-335m)?|uae-large-v1", _SENTENCE, "", "", "", "mixedbread-ai/mxbai-embed-large-v1"),
+    _Row(r"mxbai-embed-large-v1|uae-large-v1", _SENTENCE, "", "", "", "mixedbread-ai/mxbai-embed-large-v1", is_open=True),
+    _Row(r"nomic-embed-text(-v1|-v1\.5|-v2-moe)?|modernbert-embed-base", "search_query: ", "search_document: ", "classification: ", "clustering: ", "nomic-ai/nomic-embed-text-v1.5"),
+    _Row(r"snowflake-arctic-embed(-[ml]-v2(\.0)?|2(-568m)?)", "query: ", "", "", "", "Snowflake/snowflake-arctic-embed-l-v2.0", is_open=True),
+    _Row(r"snowflake-arctic-embed(-(xs|s|m|l|m-v1\.5|m-long|\d+m))?", _SENTENCE, "", "", "", "Snowflake/snowflake-arctic-embed-m-v1.5", is_open=True),
+    _Row(r"gte-qwen2-(1\.5b|7b)-instruct", f"{_WEB_SEARCH} ", "", "", "", "Alibaba-NLP/gte-Qwen2-1.5B-instruct", is_open=True),
+    _Row(r"qwen3-embedding(-(0\.6b|4b|8b))?", _WEB_SEARCH, "", "", "", "Qwen/Qwen3-Embedding-0.6B", is_open=True),
+    _Row(r"harrier-oss-v1-(270m|0\.6b|27b)", f"{_WEB_SEARCH} ", "", "", "", "microsoft/harrier-oss-v1-0.6b", is_open=True),
+    _Row(r"stella_en_(400m|1\.5b)_v5", _WEB_SEARCH.replace("\n", ".\n") + " ", "", "", "", "NovaSearch/stella_en_400M_v5", is_open=True),
+    _Row(r"jina-embeddings-v5-text-(small|nano)-retrieval", "Query: ", "Document: ", "", "", "jinaai/jina-embeddings-v5-text-small-retrieval", is_open=True),
     _Row(
         r"jina-embeddings-v3",
         "Represent the query for retrieving evidence documents: ",
@@ -54,19 +59,21 @@ _TABLE = (
         "",
         "",
         "jinaai/jina-embeddings-v3",
+        is_open=True,
     ),
     _Row(
-        r"embeddinggemma(-|$)",
+        r"embeddinggemma(-300m)?",
         "task: search result | query: ",
         "title: none | text: ",
         "task: classification | query: ",
         "task: clustering | query: ",
         "google/embeddinggemma-300m",
+        is_open=True,
     ),
-    _Row(r"all-(minilm|mpnet|distilroberta)-|paraphrase-|multi-qa-|labse", "", "", "", "", "sentence-transformers/all-MiniLM-L6-v2"),
-    _Row(r"bge-m3$", "", "", "", "", "BAAI/bge-m3"),
-    _Row(r"gte-(small|base|large)(-en-v1\.5)?$|gte-(multilingual|modernbert)-base$", "", "", "", "", "Alibaba-NLP/gte-large-en-v1.5"),
-    _Row(r"jina-embeddings-v2-", "", "", "", "", "jinaai/jina-embeddings-v2-base-en"),
+    _Row(r"all-(minilm|mpnet|distilroberta)|paraphrase|multi-qa|labse", "", "", "", "", "sentence-transformers/all-MiniLM-L6-v2", is_open=True),
+    _Row(r"bge-m3", "", "", "", "", "BAAI/bge-m3"),
+    _Row(r"gte-(small|base|large)(-en-v1\.5)?|gte-(multilingual|modernbert)-base", "", "", "", "", "Alibaba-NLP/gte-large-en-v1.5"),
+    _Row(r"jina-embeddings-v2", "", "", "", "", "jinaai/jina-embeddings-v2-base-en", is_open=True),
 )  # fmt: skip
 
 _NAMES: Mapping[InputType, Sequence[str]] = {
@@ -106,10 +113,17 @@ class Prefixes(NamedTuple):
 
     texts: dict[InputType, str]
     source: PrefixSource
+    family: str = ""
+    """The repository that the row of the table is from."""
+    is_certain: bool = True
+    """Whether the row is for this model, and not for one whose name begins in the same way."""
 
 
 def find_prefixes(
-    model: str | None, prompts: Mapping[str, str] | None, default_prompt: str | None = None
+    model: str | None,
+    prompts: Mapping[str, str] | None,
+    default_prompt: str | None = None,
+    original: str | None = None,
 ) -> Prefixes:
     """The prefixes that a model needs: from its own prompts, otherwise from the table.
 
@@ -117,22 +131,33 @@ def find_prefixes(
         model: the Hub id or the name of the folder.
         prompts: the model's own by name; `None` if they are not known.
         default_prompt: the name of the one that sentence-transformers adds if none is requested.
+        original: the Hub id of the model of which this is a copy, whatever the copy is called.
     """
     if own := prefixes_from_prompts(prompts or {}, default_prompt):
         return Prefixes(own, PrefixSource.MODEL)
-    row = _row(model)
-    return Prefixes(dict(_prefixes_of(row)), PrefixSource.TABLE) if row else Prefixes({}, PrefixSource.NONE)
+    names = [base_name(name) for name in (original, model) if name]
+    for is_certain, find in ((True, _row), (False, _family)):
+        if row := next(filter(None, map(find, names)), None):
+            return Prefixes(dict(_prefixes_of(row)), PrefixSource.TABLE, row.card, is_certain)
+    return Prefixes({}, PrefixSource.NONE)
 
 
 def family_prefixes(model: str | None) -> Mapping[InputType, str]:
     """The prefixes of a model's family; empty if unknown. `model` is the Hub id or the name of the folder."""
-    row = _row(model)
-    return _prefixes_of(row) if row else {}
+    return find_prefixes(model, None).texts
 
 
-def _row(model: str | None) -> _Row | None:
-    name = base_name(model)
-    return next((row for row in _TABLE if re.match(row.pattern, name)), None)
+def needs_instructions(model: str | None) -> bool:
+    """Whether a model expects an instruction for its task and domain before each text: those of INSTRUCTOR."""
+    return re.match(r"instructor-(base|large|xl)", base_name(model)) is not None
+
+
+def _row(name: str) -> _Row | None:
+    return next((row for row in _TABLE if re.fullmatch(row.pattern, name)), None)
+
+
+def _family(name: str) -> _Row | None:
+    return next((row for row in _TABLE if row.is_open and re.match(rf"({row.pattern})[-._]", name)), None)
 
 
 def _prefixes_of(row: _Row) -> Mapping[InputType, str]:

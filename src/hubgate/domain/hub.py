@@ -50,6 +50,10 @@ class ModelPrompts:
     """What the model expects after each text. Not of sentence-transformers itself, and of few models."""
     pools_prompt: bool = True
     """Whether the tokens of the prompt are pooled too."""
+    original: str | None = None
+    """The repository of which the model is a quantized copy, by its card."""
+    tuned_from: str | None = None
+    """The repository of which the model is a fine-tune, by its card."""
 
 
 class LicenseLimit(StrEnum):
@@ -117,6 +121,8 @@ class ModelCard:
     """When it was made, in ISO 8601."""
     quantized_from: str | None = None
     """The repository of the original, if this is a quantized copy."""
+    tuned_from: str | None = None
+    """The repository of the original, if this is a fine-tune."""
     prompts: ModelPrompts | None = None
     """`None` if they were not read, or could not be."""
 

@@ -182,3 +182,64 @@ async def test_warns_if_the_model_asks_for_a_suffix(gateway: Gateway, sources: S
     serve(sources, "org/model", ModelPrompts(texts={"query": "q: "}, suffix="<|im_end|>"))
     (warning,) = (await gateway.registry.register(dedicated(), None)).facts.warnings
     assert "suffix [<|im_end|>]" in warning
+
+
+async def test_copy_gets_the_prefixes_of_the_table_for_its_original(
+    gateway: Gateway, sources: StubSources
+) -> None:
+    serve(sources, "someone/tiny-embedder", ModelPrompts(original="intfloat/e5-small-v2"))
+    found = await gateway.registry.register(dedicated(), Secret("hf_one"))
+    assert (found.effective_prefixes[SEARCH], found.effective_prefixes[INGEST]) == ("query: ", "passage: ")
+    assert (only(found), found.facts.warnings) == (PrefixSource.TABLE, ())
+    sources.prompts = None
+    assert (await gateway.registry.edit(found, Secret("hf_two"))).facts == found.facts, (
+        "while the Hub is down"
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "prompts", "warned"),
+    [
+        (
+            "someone/my-search",
+            ModelPrompts(tuned_from="intfloat/e5-base-v2"),
+            "is a fine-tune of intfloat/e5-base-v2, which needs prefixes (search: [query: ]",
+        ),
+        ("someone/my-search", ModelPrompts(tuned_from="org/plain"), ""),
+        ("someone/my-search", ModelPrompts(texts={"query": "q: "}, tuned_from="intfloat/e5-base-v2"), ""),
+        (
+            "someone/bge-base-en-v1.5-legal",
+            ModelPrompts(),
+            "The prefixes are those of BAAI/bge-large-en-v1.5",
+        ),
+        (
+            "someone/bge-base-en-v1.5",
+            ModelPrompts(tuned_from="BAAI/bge-base-en-v1.5"),
+            "which seems to be a fine-tune",
+        ),
+        (
+            "someone/bge-base-en-v1.5-legal",
+            ModelPrompts(original="BAAI/bge-base-en-v1.5"),
+            "",
+        ),
+        ("Qwen/Qwen3-Embedding-0.6B", ModelPrompts(tuned_from="Qwen/Qwen3-0.6B-Base"), ""),
+        ("hkunlp/instructor-xl", ModelPrompts(), "expects an instruction before each text"),
+        (
+            "someone/quantized",
+            ModelPrompts(original="hkunlp/instructor-xl"),
+            "expects an instruction before each text",
+        ),
+    ],
+)
+async def test_warns_of_prefixes_that_a_fine_tune_may_need_or_not(
+    gateway: Gateway, sources: StubSources, model: str, prompts: ModelPrompts, warned: str
+) -> None:
+    serve(sources, model, prompts)
+    warnings = (await gateway.registry.register(dedicated(), None)).facts.warnings
+    if not warned:
+        assert warnings == ()
+        return
+    (warning,) = warnings
+    assert warned in warning
+    chosen = await gateway.registry.register(dedicated("chosen", prefixes={SEARCH: "mine: "}), None)
+    assert chosen.facts.warnings == ()

@@ -45,10 +45,14 @@ def site() -> Iterator[HubModels]:
         "org/odd": {PROMPTS: {"prompts": {"query": ["query: "]}}},
         "org/huge": {PROMPTS: {"prompts": {"query": "q" * 100_001}}},
         "org/model-GGUF": {},
+        "org/e5-copy": {},
+        "org/orphan": {},
         "org/tuned": {},
     }
     cards = {
         "org/model-GGUF": {"tags": ["gguf", "base_model:org/model", "base_model:quantized:org/model"]},
+        "org/e5-copy": {"tags": ["base_model:quantized:intfloat/e5-small-v2"]},
+        "org/orphan": {"tags": ["base_model:quantized:org/absent"]},
         "org/tuned": {"tags": ["base_model:finetune:org/model"]},
     }
     hub = HubModels(files, cards)
@@ -96,8 +100,16 @@ async def test_model_without_the_file_has_no_prompts(site: HubModels) -> None:
 async def test_quantized_copy_has_the_prompts_of_its_original_and_a_finetuned_model_does_not(
     site: HubModels,
 ) -> None:
-    assert (await prompts_of(site.url, "org/model-GGUF")).texts == {"query": "query: "}
-    assert (await prompts_of(site.url, "org/tuned")).texts == {}
+    copied = await prompts_of(site.url, "org/model-GGUF")
+    assert (copied.texts, copied.original) == ({"query": "query: "}, "org/model")
+    tuned = await prompts_of(site.url, "org/tuned")
+    assert (tuned.texts, tuned.original, tuned.tuned_from) == ({}, None, "org/model")
+
+
+async def test_original_that_cannot_be_read_is_an_error_unless_the_table_knows_it(site: HubModels) -> None:
+    assert await prompts_of(site.url, "org/e5-copy") == ModelPrompts(original="intfloat/e5-small-v2")
+    with pytest.raises(HubgateError):
+        await prompts_of(site.url, "org/orphan")
 
 
 @pytest.mark.parametrize("model", ["org/broken", "org/odd", "org/huge", "org/absent", "model.gguf", None])

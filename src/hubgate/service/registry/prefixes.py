@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hubgate.core.prompts import find_prefixes
+from hubgate.core.prompts import Prefixes, family_prefixes, find_prefixes, needs_instructions
 from hubgate.domain.endpoint import Endpoint, Facts, InputType, PrefixSource, Source, Target
 from hubgate.domain.errors import HubgateError, InvalidEndpoint
 from hubgate.domain.hub import ModelPrompts
@@ -32,13 +32,19 @@ async def learn_prefixes(sources: Sources, target: Target, former: Endpoint | No
     facts = endpoint.facts
     if prompts is not None:
         facts = replace(facts, prompts=prompts.texts, default_prompt=prompts.default)
-    texts, source = find_prefixes(model, facts.prompts, facts.default_prompt)
+    known = find_prefixes(model, facts.prompts, facts.default_prompt, prompts.original if prompts else None)
+    if missing and known.source is PrefixSource.NONE:
+        known = _from_table(former, endpoint) or known
+    texts, source = known.texts, known.source
     texts |= _chosen(endpoint.prompt_names or {}, facts.prompts, missing)
     added = await sources.added_prompt(replace(target, endpoint=replace(endpoint, facts=facts)))
     if added:
         texts, source = {}, PrefixSource.SERVER
     found = replace(endpoint, facts=replace(facts, prefixes=texts, prefix_source=source))
     warnings = _warnings(found, prompts, missing, added)
+    is_chosen = endpoint.prefixes is not None or endpoint.prompt_names
+    if not added and not is_chosen and (doubt := _family_warning(found, known, prompts)):
+        warnings = (*warnings, doubt)
     if change := _change(former, found):
         warnings = (*warnings, change)
     return replace(found.facts, warnings=(*facts.warnings, *warnings))
@@ -47,14 +53,25 @@ async def learn_prefixes(sources: Sources, target: Target, former: Endpoint | No
 async def _published(
     sources: Sources, target: Target, former: Endpoint | None
 ) -> tuple[ModelPrompts | None, str]:
-    """The prompts in the model's files, or why they are not known. Known ones are not forgotten while the Hub is down."""
+    """The prompts in the model's files, and why they cannot be read. Known ones are not forgotten while the Hub is down."""
     try:
         return await sources.read_prompts(target), ""
     except HubgateError as error:
         endpoint = target.endpoint
         if former is not None and _same_model(former, endpoint) and former.facts.prompts is not None:
-            return ModelPrompts(texts=former.facts.prompts, default=former.facts.default_prompt), ""
+            return ModelPrompts(
+                texts=former.facts.prompts, default=former.facts.default_prompt
+            ), error.message
         return None, error.message
+
+
+def _from_table(former: Endpoint | None, endpoint: Endpoint) -> Prefixes | None:
+    """What the table had for the same model before, whose original is not known while the Hub is down."""
+    if former is None or former.facts.prefix_source is not PrefixSource.TABLE:
+        return None
+    if not _same_model(former, endpoint) or former.prompt_names != endpoint.prompt_names:
+        return None
+    return Prefixes(dict(former.facts.prefixes), PrefixSource.TABLE)
 
 
 def _chosen(
@@ -88,7 +105,7 @@ def _warnings(endpoint: Endpoint, prompts: ModelPrompts | None, missing: str, ad
                 f"The model publishes prompts, but none of them is used: {_listed(published)}. Choose one for each "
                 "input type with [prompt_names], or set [prefixes] to {} if it needs none."
             )
-        elif missing and endpoint.source is not Source.FAKE:
+        elif missing and prompts is None and endpoint.source is not Source.FAKE:
             warnings.append(
                 f"No prefix is added: the model's prompts could not be read, and hubgate's table does not have it. {missing} "
                 "If its card asks for a prefix, set [prefixes]."
@@ -105,6 +122,32 @@ def _warnings(endpoint: Endpoint, prompts: ModelPrompts | None, missing: str, ad
     if warning := _pooling_warning(facts, prompts):
         warnings.append(warning)
     return tuple(warnings)
+
+
+def _family_warning(endpoint: Endpoint, known: Prefixes, prompts: ModelPrompts | None) -> str:
+    """What may be wrong if prefixes are known, or missing, only because of what the model is made from."""
+    model, tuned_from = endpoint.repository or "the model", prompts.tuned_from if prompts else None
+    of_original = family_prefixes(tuned_from)
+    original = prompts.original if prompts else None
+    if known.source is PrefixSource.TABLE and known.texts and (of_original or not known.is_certain):
+        return (
+            f"The prefixes are those of {known.family}, by the name of [{model}], which seems to be a fine-tune. If it "
+            "was trained with others, or without any, set [prefixes]."
+        )
+    if known.source is not PrefixSource.NONE:
+        return ""
+    if needs_instructions(original or model):
+        return (
+            f"[{model}] expects an instruction before each text, such as [Represent the Science title: ], which hubgate "
+            "does not know. Set [prefixes] to those of your texts."
+        )
+    if of_original:
+        listed = ", ".join(f"{kind}: [{text}]" for kind, text in of_original.items())
+        return (
+            f"[{model}] is a fine-tune of {tuned_from}, which needs prefixes ({listed}), but its files have none, so "
+            "hubgate adds none. If it was trained with prefixes, set [prefixes]."
+        )
+    return ""
 
 
 def _pooling_warning(facts: Facts, prompts: ModelPrompts | None) -> str | None:

@@ -69,6 +69,7 @@ def read_card(entry: Any) -> ModelCard | None:
         license=license_id,
         license_limit=limit_of(license_id),
         quantized_from=_tagged(tags, "base_model:quantized:"),
+        tuned_from=_tagged(tags, "base_model:finetune:"),
         revision=text_of(entry, "sha"),
         updated_at=text_of(entry, "lastModified"),
     )
