@@ -11,6 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 from virtual_time import now, run
 
+from hubgate.cli.server.addresses import Addresses
 from hubgate.cli.server.connection import EXCESS_CONNECTIONS, Connection
 from hubgate.web.http.body import BROKEN, EXCESS, FAULT, SLOW
 
@@ -50,7 +51,8 @@ async def app(scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send
 class Door:
     """A listening server, and who came to it."""
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, most: int | None = None, addresses: Addresses | None = None) -> None:
+        self.addresses = addresses
         self.config = uvicorn.Config(
             app,
             http=Connection,
@@ -64,7 +66,7 @@ class Door:
         self.state = ServerState()
 
     def connection(self) -> Connection:
-        return Connection(config=self.config, server_state=self.state, app_state={})
+        return Connection(config=self.config, server_state=self.state, app_state={}, addresses=self.addresses)
 
     @asynccontextmanager
     async def client(self, *, buffer: int = 1 << 16) -> AsyncIterator[Client]:
@@ -433,6 +435,21 @@ class TestCrowd:
                 idle[0][1].write(GET)
                 assert await answer(idle[0]) == "0 bytes"
                 assert await answer(busy) == "0 bytes"
+
+        run(main())
+
+    def test_address_may_open_many_connections_at_once_if_it_sends_requests(self) -> None:
+        async def main() -> None:
+            async with Door(addresses=Addresses(2)).open() as door, AsyncExitStack() as stack:
+                callers = [await stack.enter_async_context(door.client()) for _ in range(8)]
+                await asyncio.sleep(0.5)
+                for caller in callers:
+                    caller[1].write(GET)
+                    assert await answer(caller) == "0 bytes"
+                strangers = [await stack.enter_async_context(door.client()) for _ in range(8)]
+                await asyncio.sleep(3)
+                assert len(door.state.connections) == len(callers) + 2
+                assert await end(strangers[0]) == b""
 
         run(main())
 

@@ -17,14 +17,30 @@ class Addresses:
     def __init__(self, most_pending: int, trusted: str = "") -> None:
         self.most_pending = most_pending
         self._counts: Counter[str] = Counter()
+        self._bounded: set[str] = set()
+        """Addresses whose connections are looked at in a moment."""
         self._trusts_all = trusted == "*"
         named = trusted.split(",") if trusted and not self._trusts_all else ()
         self._trusted = [ip_network(one.strip()) for one in named]
 
     def add(self, address: str) -> bool:
-        """Count a connection. Returns whether the address has more than `most_pending`, and is not trusted."""
+        """Count a connection. Returns whether `exceeds` has to be called for the address in a moment."""
         self._counts[address] += 1
-        return self._counts[address] > self.most_pending and not self._is_trusted(address)
+        if (
+            self._counts[address] <= self.most_pending
+            or address in self._bounded
+            or self._is_trusted(address)
+        ):
+            return False
+        self._bounded.add(address)
+        return True
+
+    def exceeds(self, address: str) -> bool:
+        """Whether the address still has more than `most_pending`; then call it again in a moment."""
+        if self._counts[address] > self.most_pending:
+            return True
+        self._bounded.discard(address)
+        return False
 
     def remove(self, address: str) -> None:
         self._counts[address] -= 1

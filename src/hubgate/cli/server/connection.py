@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
         connections = cast("set[Any]", self._state.connections)
         connections.add(self)
         if self._addresses is not None and self._addresses.add(self._host):
-            self._bound_address(self._addresses.most_pending)
+            self._loop.call_later(self.pending_seconds, self._bound_address, self._addresses)
         if self._max_connections is not None and len(connections) > self._max_connections:
             self._excess = not self._make_room()
             if self._excess and len(connections) > self._max_connections + EXCESS_CONNECTIONS:
@@ -427,12 +427,15 @@ class Connection(asyncio.Protocol):
             idle.close()
         return idle is not None
 
-    def _bound_address(self, most: int) -> None:
-        """Close the connections of this address that have been pending the longest, but for `most`."""
-        same = (one for one in self._all() if one._host == self._host)  # noqa: SLF001
-        pending = sorted((one for one in same if one._is_pending()), key=_pending_since)  # noqa: SLF001
-        for one in pending[: max(0, len(pending) - most)]:
-            one.transport.abort()
+    def _bound_address(self, addresses: Addresses) -> None:
+        """Close the connections of this address that have been pending the longest, but for as many as it may have."""
+        if addresses.exceeds(self._host):
+            same = (one for one in self._all() if one._host == self._host)  # noqa: SLF001
+            pending = sorted((one for one in same if one._is_pending()), key=_pending_since)  # noqa: SLF001
+            for one in pending[: max(0, len(pending) - addresses.most_pending)]:
+                if self._loop.time() - _pending_since(one) >= self.pending_seconds:
+                    one.transport.abort()
+            self._loop.call_later(self.pending_seconds, self._bound_address, addresses)
 
     def _all(self) -> Iterable[Connection]:
         return (one for one in self._state.connections if isinstance(one, Connection))
