@@ -10,12 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
+from scripted_upstream import ScriptedUpstream, embed
 from servers.lua_valkey import LuaValkey
 from virtual_time import now, run
 
+from hubgate.core.queue.batch_queue import BatchQueue
 from hubgate.core.traffic.leases import SharedLeases
-from hubgate.core.traffic.rate_limiter import LimitNumbers, RateLimiter
+from hubgate.core.traffic.permits import LimitNumbers
+from hubgate.core.traffic.rate_limiter import RateLimiter
+from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.core.traffic.slots import SharedLimits
+from hubgate.domain.errors import Cause, UpstreamRefused
 from hubgate.store.valkey.leases import ValkeyLeases
 from hubgate.store.valkey.permits import ValkeyPermits
 
@@ -273,6 +278,33 @@ def test_lease_that_shrinks_below_what_is_in_flight_grants_nothing_more(texts: b
         assert opened[0].upstream.most == 4
         assert not other.done()
         await asyncio.gather(*long, other)
+        await close(opened)
+
+    run(main())
+
+
+def test_refused_call_leaves_its_part_to_other_gateways_while_it_waits() -> None:
+    def refused(texts: Sequence[str]) -> Exception | None:
+        words = "Too many tokens."
+        refusal = UpstreamRefused(words, status=429, cause=Cause.OVERLOADED, retryable=True, retry_after=200)
+        return refusal if texts[0] == "bad" else None
+
+    async def main() -> None:
+        opened, queues = await gateways(LuaValkey(), 1, 2), []
+        server = ScriptedUpstream(seconds=0.01, fault=refused)
+        for each in opened:
+            steps = RetryStep(server, Retrier(each.limiter, clock=now))
+            queues.append(BatchQueue(steps, limiter=each.limiter, clock=now))
+        bad = asyncio.create_task(queues[0](embed("bad")))
+        await asyncio.sleep(1)
+        for _ in range(5):
+            begun = now()
+            await queues[1](embed("good"))
+            assert now() < begun + 15  # for as long the first gateway keeps what it has used
+        assert not bad.done()
+        bad.cancel()
+        await asyncio.gather(bad, return_exceptions=True)
+        assert server.busiest == 1
         await close(opened)
 
     run(main())

@@ -12,8 +12,8 @@ from laws import examples
 from slow_server import SlowServer, max_per_minute
 from virtual_time import now, run
 
-from hubgate.core.traffic.permits import Permit
-from hubgate.core.traffic.rate_limiter import LimitNumbers, RateLimiter
+from hubgate.core.traffic.permits import LimitNumbers, Permit
+from hubgate.core.traffic.rate_limiter import RateLimiter
 
 
 async def granted(limiter: RateLimiter, count: int, *, takes: float = 0.0) -> list[float]:

@@ -15,8 +15,8 @@ from servers.lua_valkey import LuaValkey
 from slow_server import max_per_minute
 from virtual_time import now, run
 
-from hubgate.core.traffic.permits import Permit
-from hubgate.core.traffic.rate_limiter import LimitNumbers, RateLimiter
+from hubgate.core.traffic.permits import LimitNumbers, Permit
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.store.valkey.permits import ValkeyPermits
 

@@ -21,6 +21,7 @@ from hubgate.core.errors import (
 )
 from hubgate.core.queue.batch import QueuedCall, TextBatch, queued_call
 from hubgate.core.queue.fair_queue import FairQueue
+from hubgate.core.queue.next_tries import NextTries, NextTry
 from hubgate.core.queue.splitting import SplitRetry
 from hubgate.core.results import BYTES_PER_TOKEN, estimate_tokens
 from hubgate.core.traffic.balancer import Balancer
@@ -97,6 +98,7 @@ class BatchQueue:
         """Of requests, with what each of them carries."""
         self._next: asyncio.Task[None] | None = None
         """The one task that waits for a permit."""
+        self._next_tries = NextTries(self._start_next)
         self._closed = False
         self.usual_seconds = 0.0
         """A moving average of how long the server takes for a request; 0 before the first."""
@@ -105,7 +107,7 @@ class BatchQueue:
 
     @property
     def queued_calls(self) -> int:
-        return self._queue.calls
+        return self._queue.calls + self._next_tries.calls
 
     @property
     def queued_texts(self) -> int:
@@ -113,7 +115,7 @@ class BatchQueue:
 
     @property
     def in_flight(self) -> int:
-        return len(self._tasks) - (self._next is not None)
+        return len(self._tasks) - (self._next is not None) - self._next_tries.requests
 
     @property
     def limit(self) -> int:
@@ -158,7 +160,11 @@ class BatchQueue:
             queued.fail(endpoint_closing())
         if self._next:
             self._next.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            if self._next:  # for a request that is cancelled with this task
+                self._next.cancel()
 
     def _admit(self, call: Call) -> QueuedCall:
         if self._closed:
@@ -169,8 +175,8 @@ class BatchQueue:
         if deadline is None and self._default_timeout is not None:
             deadline = now + self._default_timeout
         queued = queued_call(call, now, deadline)
-        calls = self._queue.calls
-        if calls and (calls >= limits.max_waiting_calls or self._queue.weight >= limits.max_waiting_bytes):
+        calls, waiting_bytes = self.queued_calls, self._queue.weight + self._next_tries.weight
+        if calls and (calls >= limits.max_waiting_calls or waiting_bytes >= limits.max_waiting_bytes):
             raise queue_full(calls, self._estimate_wait(queued))
         if deadline is not None and (wait := self._estimate_wait(queued)) > deadline - now:
             raise deadline_unreachable(wait, deadline - now)
@@ -189,7 +195,8 @@ class BatchQueue:
 
     def _start_next(self) -> None:
         """Let one more task wait for a permit, if there is something for it to send."""
-        if self._next is None and self._queue.calls and self._has_place():
+        waits = self._next_tries.due or (self._queue.calls and not self._closed)
+        if self._next is None and waits and self._has_place():
             self._next = self._start_task(None)
 
     def _start_task(self, filled: _Filled | None) -> asyncio.Task[None]:
@@ -203,12 +210,14 @@ class BatchQueue:
         """Send one request: this one, or the next one once there is a permit."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            batch, permit = filled or await self._fill_next()
-            if batch.wanted:
-                self._tasks[task] = batch
-                await self._send(batch, permit)
-            else:
-                self._limiter.cancel(permit)
+            filled = filled or await self._fill_next()
+            if filled is not None:
+                batch, permit = filled
+                if batch.wanted:
+                    self._tasks[task] = batch
+                    await self._send(batch, permit)
+                else:
+                    self._limiter.cancel(permit)
         except asyncio.CancelledError:
             pass  # nobody waits for the task; it would keep the error, whose traceback holds the task and its texts
         finally:
@@ -217,16 +226,27 @@ class BatchQueue:
             del self._tasks[task]
             self._start_next()
 
-    async def _fill_next(self) -> _Filled:
-        """Fill a request once there is a permit. Further ones leave in the same turn as long as they are full."""
+    async def _fill_next(self) -> _Filled | None:
+        """Fill a request once there is a permit, unless that is for a further try of a request.
+
+        Further ones leave in the same turn as long as they are full.
+        """
         try:
-            tokens = self._next_tokens()
-            permit = self._limiter.try_acquire(tokens) or await self._limiter.acquire(tokens)
+            if one := self._next_tries.whose_turn(others=self._queue.calls > 0):
+                permit = await self._limiter.acquire(one.tokens, texts=one.texts)
+            else:
+                tokens = self._next_tokens()
+                permit = self._limiter.try_acquire(tokens) or await self._limiter.acquire(tokens)
+            if one is not None and self._next_tries.grant(one, permit):
+                self._limiter.fill(permit, texts=one.texts, tokens=one.tokens)
+                return None
+            self._next_tries.passed()
             batch = self._fill_batch(permit)
         finally:
             self._next = None
         while (
-            self._fills_request()
+            not self._closed
+            and self._fills_request()
             and self._has_place()
             and (further := self._limiter.try_acquire(self._next_tokens()))
         ):
@@ -235,7 +255,7 @@ class BatchQueue:
         return batch, permit
 
     def _has_place(self) -> bool:
-        return not self._closed and len(self._tasks) < self._places.limit
+        return len(self._tasks) - self._next_tries.requests < self._places.limit
 
     def _fills_request(self) -> bool:
         """Whether what waits fills a whole request."""
@@ -262,27 +282,50 @@ class BatchQueue:
 
     async def _send(self, batch: TextBatch, permit: Permit) -> None:
         """Send a batch, and its parts again if it fails."""
+        request = _Request(self, batch, permit)
+        permit.sender = request
         self._places.in_flight += 1
         self.shared += len(batch.parts) - 1
         try:
             with sending_under(permit):
                 error = await self._request(batch)
                 if error is not None:
-                    await self._retry_in_parts(batch, error)
+                    await self._retry_in_parts(request, error)
         except BaseException:
             batch.fail(request_dropped())
             raise
         finally:
+            self._end(request)
+
+    def _end(self, request: _Request) -> None:
+        """Give back what a request takes, if it has not."""
+        permit, request.permit = request.permit, None
+        if permit is not None:
+            permit.sender = None
             self._places.in_flight -= 1
             self._limiter.release(permit)
 
-    async def _retry_in_parts(self, batch: TextBatch, error: HubgateError) -> None:
-        retry = SplitRetry()
-        retry.failed(batch, error)
-        while retry.parts:
-            await self._retry_part(retry)
+    async def try_again(self, request: _Request, seconds: float, tokens: int) -> Permit:
+        """See `Sender.again`."""
+        batch = request.batch
+        texts = batch.texts if request.permit is None else request.permit.texts
+        self._end(request)
+        one = NextTry(calls=len(batch.parts), weight=batch.weight, texts=texts, tokens=tokens)
+        try:
+            return await self._next_tries.wait(seconds, one)
+        finally:
+            if one.granted:
+                request.permit = one.permit.result()
+                request.permit.sender = request
+                self._places.in_flight += 1
 
-    async def _retry_part(self, retry: SplitRetry) -> None:
+    async def _retry_in_parts(self, request: _Request, error: HubgateError) -> None:
+        retry = SplitRetry()
+        retry.failed(request.batch, error)
+        while retry.parts:
+            await self._retry_part(request, retry)
+
+    async def _retry_part(self, request: _Request, retry: SplitRetry) -> None:
         """Send one part of what failed, under a permit of its own."""
         part = retry.parts.popleft()
         permit = await self._limiter.acquire(part.tokens, retry=True)
@@ -291,6 +334,7 @@ class BatchQueue:
             self._limiter.cancel(permit)
             return
         self._limiter.fill(permit, texts=0, tokens=part.tokens)
+        permit.sender = request
         try:
             with sending_under(permit):
                 error = await self._request(part)
@@ -328,3 +372,18 @@ class BatchQueue:
         for task, batch in self._tasks.items():
             if batch is not None and queued in batch.parts and not batch.wanted:
                 task.cancel()
+
+
+class _Request:
+    """A request that is sent, or waits for its next try."""
+
+    __slots__ = ("batch", "permit", "queue")
+
+    def __init__(self, queue: BatchQueue, batch: TextBatch, permit: Permit | None) -> None:
+        self.queue = queue
+        self.batch = batch
+        self.permit = permit
+        """`None` while it has no place."""
+
+    async def again(self, seconds: float, tokens: int) -> Permit:
+        return await self.queue.try_again(self, seconds, tokens)

@@ -83,13 +83,13 @@ class Balancer:
     def counts_tokens(self) -> bool:
         return any(replica.limiter.counts_tokens for replica in self.replicas)
 
-    async def acquire(self, tokens: int = 1, *, retry: bool = False) -> Permit:
+    async def acquire(self, tokens: int = 1, *, texts: int = 1, retry: bool = False) -> Permit:
         """Wait for a permit of any replica; a retry's is of the replica that its request was sent to."""
         held = current_permit()
         if retry and held is not None:
             limiter = (self._held.get(held) or held).limiter
             return self._granted(await limiter.acquire(tokens, retry=True))
-        return await self._acquire(tokens)
+        return await self._acquire(tokens, texts)
 
     def try_acquire(self, tokens: int = 1) -> Permit | None:
         """A permit, if there is one without waiting."""
@@ -253,7 +253,7 @@ class Balancer:
             return sorted(ready, key=lambda replica: replica.in_flight)
         return [min(found or self.replicas, key=_may_work_at)]
 
-    async def _acquire(self, tokens: int, avoid: Collection[Replica] = ()) -> Permit:
+    async def _acquire(self, tokens: int, texts: int, avoid: Collection[Replica] = ()) -> Permit:
         loop = asyncio.get_running_loop()
         while True:
             self._start_tests()
@@ -262,10 +262,10 @@ class Balancer:
             try:
                 found = [one for one in self._usable(avoid) if one.places.in_flight < one.places.limit]
                 for replica in found:
-                    permit = replica.limiter.try_acquire(tokens)
+                    permit = replica.limiter.try_acquire(tokens, texts)
                     if permit is not None:
                         return self._granted(permit)
-                permit = await _first_permit([one.limiter for one in found], tokens, changed)
+                permit = await _first_permit([one.limiter for one in found], tokens, texts, changed)
                 if permit is not None:
                     return self._granted(permit)
             finally:
@@ -279,7 +279,7 @@ class Balancer:
         self._held[original] = None
         permit.limiter.release(permit)
         self._free_place(permit)
-        moved = await self._acquire(tokens, failed)
+        moved = await self._acquire(tokens, texts, failed)
         del self._held[moved]
         self._held[original] = moved
         moved.limiter.fill(moved, texts=texts, tokens=tokens)
@@ -341,10 +341,10 @@ def _may_work_at(replica: Replica) -> tuple[bool, bool, float]:
 
 
 async def _first_permit(
-    limiters: Sequence[RateLimiter], tokens: int, changed: asyncio.Future[None]
+    limiters: Sequence[RateLimiter], tokens: int, texts: int, changed: asyncio.Future[None]
 ) -> Permit | None:
     """The permit that is granted first; `None` if the replicas to choose from have changed before."""
-    waits = [asyncio.ensure_future(limiter.acquire(tokens)) for limiter in limiters]
+    waits = [asyncio.ensure_future(limiter.acquire(tokens, texts=texts)) for limiter in limiters]
     pending: list[asyncio.Future[Any]] = [*waits, changed]
     chosen: Permit | None = None
     try:

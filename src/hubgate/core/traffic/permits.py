@@ -1,11 +1,11 @@
-"""The right to send one request now, and which permit the request of a task has."""
+"""The right to send one request now, the numbers that limit it, and which permit the request of a task has."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -16,6 +16,16 @@ WINDOW = 60.05
 """A minute, and the difference of two clocks over it."""
 MAX_STALL = 60.0
 """Seconds for which a silent server may still read a request."""
+
+
+class LimitNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of a rate limit: see `RateLimiter`."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrent_requests: int | None = None
+    max_concurrent_texts: int | None = None
+    burst: int = 1
 
 
 class LoggedRequest(msgspec.Struct, eq=False, gc=False):
@@ -34,6 +44,18 @@ def former_requests(spent: Iterable[tuple[float, int]]) -> Iterator[LoggedReques
         yield from (LoggedRequest(expires, sent=True) for _ in range(requests))
 
 
+class Sender(Protocol):
+    """What sends the request of a permit."""
+
+    async def again(self, seconds: float, tokens: int) -> Permit:
+        """Give back the permit and what else the request takes, and get all again for its next try.
+
+        Args:
+            seconds: until then, at least.
+            tokens: of the request.
+        """
+
+
 class Permit(msgspec.Struct, eq=False):
     """The right to send one request now. Until it is filled it reserves all the room there is."""
 
@@ -47,6 +69,8 @@ class Permit(msgspec.Struct, eq=False):
     """Awaited with the connection before the request is sent on it; raises if it must not be."""
     connection: object = None
     """The one that its request must be sent on; `None` for any."""
+    sender: Sender | None = None
+    """`None` if the request keeps its place until it has succeeded or failed."""
 
     @property
     def tokens(self) -> int:

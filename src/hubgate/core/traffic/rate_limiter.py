@@ -39,13 +39,19 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-
-import msgspec
+from typing import TypeAlias
 
 from hubgate.core.traffic.leases import Lease
 from hubgate.core.traffic.notices import Notice
 from hubgate.core.traffic.pauses import REFUSAL, RefusalPause
-from hubgate.core.traffic.permits import MAX_STALL, WINDOW, LoggedRequest, Permit, former_requests
+from hubgate.core.traffic.permits import (
+    MAX_STALL,
+    WINDOW,
+    LimitNumbers,
+    LoggedRequest,
+    Permit,
+    former_requests,
+)
 from hubgate.core.traffic.reservations import Reservation
 from hubgate.core.traffic.slots import Slots
 from hubgate.domain.ports import Clock
@@ -68,16 +74,8 @@ _FEW = 32
 """Requests that are forgotten at once where only memory depends on it. After a pause, all would take long."""
 _MAX_PER_REQUEST = 1 << 40
 """More texts or tokens than one request ever carries."""
-
-
-class LimitNumbers(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of a rate limit: see `RateLimiter`."""
-
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    max_concurrent_requests: int | None = None
-    max_concurrent_texts: int | None = None
-    burst: int = 1
+_Need: TypeAlias = tuple[int, int]
+"""The tokens and texts of a request. No texts: a further try of a request that keeps its place."""
 
 
 class RateLimiter:
@@ -141,8 +139,8 @@ class RateLimiter:
         self._refusal = RefusalPause()
         self._was_retry = False
         """Whether the last permit was a retry's."""
-        self._waiting: dict[asyncio.Future[Permit], int] = {}
-        self._waiting_retries: dict[asyncio.Future[Permit], int] = {}
+        self._waiting: dict[asyncio.Future[Permit], _Need] = {}
+        self._waiting_retries: dict[asyncio.Future[Permit], _Need] = {}
         self._timer: asyncio.TimerHandle | None = None
         if slots is not None:
             slots.on_change = self.serve
@@ -185,19 +183,18 @@ class RateLimiter:
     def counts_tokens(self) -> bool:
         return self._tokens_per_minute is not None
 
-    async def acquire(self, tokens: int = 1, *, retry: bool = False) -> Permit:
-        """Wait for a permit with room for at least one text of `tokens`.
+    async def acquire(self, tokens: int = 1, *, texts: int = 1, retry: bool = False) -> Permit:
+        """Wait for a permit with room for at least `texts` of `tokens`.
 
         `retry` is for a further try of a request that already counts as in flight: it does not count again. Retries
-        and new requests take turns, unless the latter wait for a place that a retry may have.
+        and new requests take turns, unless the latter wait for a place that a retry has.
         """
-        tokens = min(tokens, self._tokens)
-        now = self.clock()
-        if self._is_due(now, tokens, retry=retry):
-            return self._grant_room(now, now, tokens, retry=retry)
+        need, now = (min(tokens, self._tokens), 0 if retry else texts), self.clock()
+        if self._is_due(now, need):
+            return self._grant_room(now, now, need)
         future: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         line = self._waiting_retries if retry else self._waiting
-        line[future] = tokens
+        line[future] = need
         self.serve()
         try:
             return await future
@@ -207,15 +204,15 @@ class RateLimiter:
             self.serve()
             raise
 
-    def try_acquire(self, tokens: int = 1) -> Permit | None:
+    def try_acquire(self, tokens: int = 1, texts: int = 1) -> Permit | None:
         """A permit, if there is one without waiting."""
-        now, tokens = self.clock(), min(tokens, self._tokens)
-        return self._grant_room(now, now, tokens, retry=False) if self._is_due(now, tokens) else None
+        now, need = self.clock(), (min(tokens, self._tokens), texts)
+        return self._grant_room(now, now, need) if self._is_due(now, need) else None
 
     def try_take(self, *, texts: int, tokens: int) -> Permit | None:
         """The same, filled."""
         now = self.clock()
-        if not self._is_due(now, min(tokens, self._tokens)):
+        if not self._is_due(now, (min(tokens, self._tokens), 1)):
             return None
         return self._grant(now, now, texts=texts, tokens=tokens, in_flight=True)
 
@@ -362,15 +359,19 @@ class RateLimiter:
             last = max(last, min(expires, now + WINDOW))  # the server may reply at any moment
         return last - now
 
-    def _is_due(self, now: float, tokens: int, *, retry: bool = False) -> bool:
+    def _is_due(self, now: float, need: _Need) -> bool:
         """Whether a permit can be granted now, to one who has not waited."""
         if self._waiting_retries or self._waiting:
             return False
-        return self._due(now, tokens, retry=retry) <= now + _EARLY
+        return self._due(now, need) <= now + _EARLY
 
-    def _due(self, now: float, tokens: int, *, retry: bool) -> float:
+    def _has_place(self, texts: int) -> bool:  # the limit of texts may be less than a request has
+        return self._requests_left > 0 and self._texts_left >= min(texts, max(1, self._max_texts))
+
+    def _due(self, now: float, need: _Need) -> float:
         """When a permit can be granted: a time, maybe past, or infinity while it depends on something other than time."""
-        if not retry and (self._requests_left <= 0 or self._texts_left <= 0):
+        tokens, texts = need
+        if texts and (self._requests_left <= 0 or self._texts_left < texts) and not self._has_place(texts):
             for lease in self._leases:
                 lease.need()
             return math.inf
@@ -409,9 +410,10 @@ class RateLimiter:
                 break
         return at
 
-    def _grant_room(self, now: float, since: float, tokens: int, *, retry: bool) -> Permit:
+    def _grant_room(self, now: float, since: float, need: _Need) -> Permit:
         """Grant a permit for `tokens` to a retry, and one that reserves all the room there is to a new request."""
-        if retry:
+        tokens, texts = need
+        if not texts:
             return self._grant(now, since, texts=0, tokens=tokens, in_flight=False)
         texts = min(self._texts_left, _MAX_PER_REQUEST)
         tokens = min(self._tokens_left, _MAX_PER_REQUEST)
@@ -443,27 +445,25 @@ class RateLimiter:
             self._timer.cancel()
             self._timer = None
         while line := self._next_line():
-            future, tokens = next(iter(line.items()))
-            retry = line is self._waiting_retries
-            now = self.clock()
-            tokens = min(tokens, self._tokens)
-            due = self._due(now, tokens, retry=retry)
+            future, (tokens, texts) = next(iter(line.items()))
+            now, need = self.clock(), (min(tokens, self._tokens), texts)
+            due = self._due(now, need)
             if due > now + _EARLY:
                 if due < math.inf:
                     loop = asyncio.get_running_loop()
                     self._timer = loop.call_later(due - now, lambda: self.serve(on_time=True))
                 return
             del line[future]
-            self._was_retry = retry
+            self._was_retry = line is self._waiting_retries
             if not future.done():
-                future.set_result(self._grant_room(now, due if on_time else now, tokens, retry=retry))
+                future.set_result(self._grant_room(now, due if on_time else now, need))
 
-    def _next_line(self) -> dict[asyncio.Future[Permit], int]:
+    def _next_line(self) -> dict[asyncio.Future[Permit], _Need]:
         """Retries and new requests in turn, so that calls which always fail do not hold up all others."""
-        has_room = self._requests_left > 0 and self._texts_left > 0
-        if self._waiting_retries and not (self._was_retry and self._waiting and has_room):
-            return self._waiting_retries
-        return self._waiting
+        if self._waiting_retries and self._waiting and self._was_retry:
+            _, texts = next(iter(self._waiting.values()))
+            return self._waiting if self._has_place(texts) else self._waiting_retries
+        return self._waiting_retries or self._waiting
 
     def _spacing(self, steps: int, first: float, due: float) -> float:
         """Seconds for `steps` permits after one that is granted at `first` and was due at `due`."""

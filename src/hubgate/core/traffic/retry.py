@@ -16,7 +16,7 @@ from hubgate.core.errors import error_for_caller
 from hubgate.core.results import estimate_tokens, utf8_sizes
 from hubgate.core.traffic.concurrency import MOST, ConcurrencyLimit
 from hubgate.core.traffic.notices import Notice
-from hubgate.core.traffic.permits import sending_under
+from hubgate.core.traffic.permits import Permit, Sender, current_permit, sending_under
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.domain.calls import Call, GenerationCall, Result
 from hubgate.domain.errors import Cause, HubgateError, UpstreamError
@@ -44,10 +44,11 @@ _WAKING_SECONDS = 15.0
 class Retrier:
     """Retries errors that are `retryable`, with growing pauses, within the caller's deadline.
 
-    The first try uses the permit of the caller, unless it had to wait; every further one acquires its own. A call's first
-    refusal (`retry_after`, overload) pauses the rate limiter, and so everybody who shares it, until others test that the
-    server refuses them, too. Further ones pause the call alone. `quota` holds for all. One call wakes a server that sleeps, which may hold that call meanwhile; the others wait for it, also
-    those at other gateways.
+    The first try uses the permit of the caller, unless it had to wait. For each further one, the request gives back its
+    permit and its place, and gets others after a pause (see `Sender`). A call's first refusal (`retry_after`, overload)
+    pauses the rate limiter, and so everybody who shares it, until others test that the server refuses them, too. Further
+    ones pause the call alone. `quota` holds for all. One call wakes a server that sleeps, which may hold that call
+    meanwhile; the others wait for it, also those at other gateways. These keep their places.
 
     Args:
         limiter: the one that granted the first try's permit.
@@ -133,6 +134,8 @@ class Retrier:
         plan: _Plan | None,
     ) -> R:
         """Try again as planned. Without a plan, try when the server is awake: the first permit may count no longer by then."""
+        held, granted = current_permit(), None
+        sender = held.sender if held is not None and self._elsewhere is None else None
         tries, mine = 0, None
         try:
             while True:
@@ -140,13 +143,13 @@ class Retrier:
                     tries, (pause, mine), plan = tries + 1, plan, None
                     if mine is not None:
                         call = _held(call, deadline - self._clock())
-                    if self._wake_up is mine:
-                        await asyncio.sleep(pause)
+                    granted = await self._pause(pause, tokens, mine, sender)
                 if self._wake_up is not mine and self._wake_up is not None:
                     await self._until_awake(self._wake_up, deadline)
+                    granted = None  # it has lapsed
                     continue
                 try:
-                    attempt = self._with_permit(send, call, tokens)
+                    attempt = self._with_permit(send, call, tokens, granted)
                     result = await (attempt if mine is None else self._in_time(attempt, mine, deadline))
                 except HubgateError as error:
                     plan = await self._plan(error, tries + 1, mine, deadline)
@@ -226,8 +229,21 @@ class Retrier:
         exhausted = tries >= self._tries and error.cause not in self._transient
         return error.retryable and not exhausted and self._clock() + wait < deadline
 
-    async def _with_permit(self, send: Callable[[C], Awaitable[R]], call: C, tokens: int) -> R:
-        permit, places = await self._limiter.acquire(tokens, retry=True), self._places
+    async def _pause(
+        self, seconds: float, tokens: int, mine: _WakeUp | None, sender: Sender | None
+    ) -> Permit | None:
+        """Wait before the next try. Returns its permit, unless the request keeps its place."""
+        if self._wake_up is not mine:
+            return None
+        if mine is None and sender is not None:
+            return await sender.again(seconds, tokens)
+        await asyncio.sleep(seconds)
+        return None
+
+    async def _with_permit(
+        self, send: Callable[[C], Awaitable[R]], call: C, tokens: int, granted: Permit | None
+    ) -> R:
+        permit, places = granted or await self._limiter.acquire(tokens, retry=True), self._places
         begun = places.begin()
         try:
             with sending_under(permit):
@@ -237,7 +253,8 @@ class Retrier:
             _note_failure(places, begun, error)
             raise
         finally:
-            self._limiter.release(permit)
+            if permit is not granted:
+                self._limiter.release(permit)
         return result
 
     def _backoff(self, error: HubgateError, tries: int, sent: float) -> float:

@@ -12,7 +12,8 @@ from weakref import WeakValueDictionary
 
 from hubgate.core.traffic.leases import Lease, SharedLeases
 from hubgate.core.traffic.notices import SharedNotices
-from hubgate.core.traffic.rate_limiter import LimitNumbers, RateLimiter
+from hubgate.core.traffic.permits import LimitNumbers
+from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.endpoint import Endpoint, Facts, Source, Target
 from hubgate.domain.ports import Clock
