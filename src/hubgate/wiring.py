@@ -7,10 +7,9 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from hubgate.core.byte_budget import ByteBudget
 from hubgate.core.traffic.leases import SharedLeases
@@ -49,8 +48,7 @@ from hubgate.upstreams.hub.client import HubClient, open_hub
 from hubgate.upstreams.hub.tokenizers import TokenizerFiles
 from hubgate.upstreams.sources import ModelSources
 from hubgate.upstreams.webhook import WebhookPost
-from hubgate.web.app import create_app
-from hubgate.web.http.asgi import AsgiApp
+from hubgate.web.app import Application, create_app
 
 READY_ENDPOINT = Endpoint(
     name="all-minilm-l6-v2",
@@ -63,18 +61,6 @@ _KEY_LIMIT_SECONDS = 0.1
 """How long a call waits to be counted for all gateways."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Application:
-    app: AsgiApp
-    gateway: Gateway
-    background: Sequence[Callable[[], Coroutine[Any, Any, None]]]
-    """What runs as long as the gateway serves."""
-    access: Access
-    replies: ByteBudget
-    first_admin_key: str | None
-    """The admin key generated at the very first start, to be shown only once."""
 
 
 @asynccontextmanager

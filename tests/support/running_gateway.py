@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import uvicorn
 
     from hubgate.service.gateway import Gateway
+    from hubgate.web.app import Application
     from hubgate.web.http.asgi import AsgiApp
-    from hubgate.wiring import Application
 
 
 NO_HUB = "http://127.0.0.1:13"

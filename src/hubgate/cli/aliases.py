@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hubgate.cli.client import api, segment
-from hubgate.cli.printing import format_time, print_table
+from hubgate.terminal.client import api, segment
+from hubgate.terminal.printing import format_time, print_table
 
 app = typer.Typer(help="Names for endpoints that you can move to other endpoints.", no_args_is_help=True)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hubgate.cli.client import CommandFailed, api, segment
+from hubgate.terminal.client import CommandFailed, api, segment
 
 
 def chunk_command(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from typer import Argument, Option
 
-from hubgate.cli.client import CommandFailed, require_home
-from hubgate.cli.printing import print_fields, print_table
 from hubgate.settings import Settings
+from hubgate.terminal.client import CommandFailed, require_home
+from hubgate.terminal.printing import print_fields, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hubgate.cli.client import CommandFailed, NoHome, api
-from hubgate.cli.printing import plain
+from hubgate.terminal.client import CommandFailed, NoHome, api
+from hubgate.terminal.printing import plain
 
 app = typer.Typer(help="The whole configuration as one file.", no_args_is_help=True)
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from hubgate.cli import options
-from hubgate.cli.client import CommandFailed, NoHome, api, segment
-from hubgate.cli.printing import format_time, print_table
+from hubgate.terminal import options
+from hubgate.terminal.client import CommandFailed, NoHome, api, segment
+from hubgate.terminal.printing import format_time, print_table
 
 app = typer.Typer(help="Stored tokens that several endpoints can use.", no_args_is_help=True)
 

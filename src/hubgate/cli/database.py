@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hubgate.cli.client import CommandFailed, require_home
 from hubgate.settings import Settings, read_database_url
+from hubgate.terminal.client import CommandFailed, require_home
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from typer import Argument, Option
 
-from hubgate.cli.client import CommandFailed, NoHome, api, api_list, segment
-from hubgate.cli.options import (
+from hubgate.domain.endpoint_fields import FIELDS
+from hubgate.settings import Settings
+from hubgate.terminal.client import CommandFailed, NoHome, api, api_list, segment
+from hubgate.terminal.options import (
     Name,
     endpoint_options,
     given,
@@ -21,7 +23,7 @@ from hubgate.cli.options import (
     read_token,
     takes,
 )
-from hubgate.cli.printing import (
+from hubgate.terminal.printing import (
     plain,
     print_endpoint,
     print_fields,
@@ -29,8 +31,6 @@ from hubgate.cli.printing import (
     print_result,
     print_table,
 )
-from hubgate.domain.endpoint_fields import FIELDS
-from hubgate.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

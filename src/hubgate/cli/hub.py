@@ -7,9 +7,9 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from hubgate.cli.client import NoHome, api
-from hubgate.cli.printing import plain, print_fields, print_prompts, print_table
 from hubgate.domain.endpoint import Task
+from hubgate.terminal.client import NoHome, api
+from hubgate.terminal.printing import plain, print_fields, print_prompts, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hubgate.cli.client import CommandFailed, NoHome, api, api_list, segment
-from hubgate.cli.options import given
-from hubgate.cli.printing import format_time, print_table
 from hubgate.domain.endpoint import InputType
+from hubgate.terminal.client import CommandFailed, NoHome, api, api_list, segment
+from hubgate.terminal.options import given
+from hubgate.terminal.printing import format_time, print_table
 
 app = typer.Typer(help="Gateway keys: who can call the gateway.", no_args_is_help=True)
 

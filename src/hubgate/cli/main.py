@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import asynccontextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -12,16 +13,19 @@ import typer
 from hubgate import __version__
 from hubgate.cli import aliases, config, connection_commands, database, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
-from hubgate.cli.client import CommandFailed
 from hubgate.cli.compare import compare_command
 from hubgate.cli.deploy import commands as deploy
 from hubgate.cli.jobs import commands as jobs
-from hubgate.cli.memory import tune_for_imports
 from hubgate.domain.errors import HubgateError
 from hubgate.settings import InvalidSetting, Settings
+from hubgate.terminal import client
+from hubgate.terminal.client import CommandFailed
+from hubgate.terminal.memory import tune_for_imports
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
+
+    from hubgate.web.app import Application
 
 app = typer.Typer(
     name="hubgate",
@@ -101,9 +105,18 @@ def version() -> None:
     print(__version__)
 
 
+@asynccontextmanager
+async def _open_application(settings: Settings) -> AsyncIterator[Application]:
+    from hubgate.wiring import open_application
+
+    async with open_application(settings) as application:
+        yield application
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, by default the one of the command line. Errors are printed as one line, with exit code 1."""
     tune_for_imports()
+    client.open_application.set(_open_application)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # some terminals cannot show every character
     try:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option, Typer
 
-from hubgate.cli.client import CommandFailed, api, lacks_cache, print_text
-from hubgate.cli.options import given
-from hubgate.cli.printing import format_bytes, format_time, plain, print_fields, print_table
+from hubgate.terminal.client import CommandFailed, api, lacks_cache, print_text
+from hubgate.terminal.options import given
+from hubgate.terminal.printing import format_bytes, format_time, plain, print_fields, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from starlette.routing import Route
 
@@ -19,6 +21,7 @@ from hubgate.web.admin import routes as admin
 from hubgate.web.cohere import routes as cohere
 from hubgate.web.console import routes as console
 from hubgate.web.elastic import routes as elastic
+from hubgate.web.http.asgi import AsgiApp
 from hubgate.web.http.dispatch import Dispatch
 from hubgate.web.http.face import Services
 from hubgate.web.http.guard import Guard
@@ -39,6 +42,18 @@ FACES = (
     admin.FACE,
 )
 """A path belongs to the first face that owns it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    app: AsgiApp
+    gateway: Gateway
+    background: Sequence[Callable[[], Coroutine[Any, Any, None]]]
+    """What runs as long as the gateway serves."""
+    access: Access
+    replies: ByteBudget
+    first_admin_key: str | None
+    """The admin key generated at the very first start, to be shown only once."""
 
 
 def create_app(

@@ -12,7 +12,6 @@ from urllib.parse import urlencode
 import typer
 from typer import Argument, Option
 
-from hubgate.cli.client import CommandFailed, api, segment
 from hubgate.cli.deploy.printing import (
     print_act,
     print_deployment,
@@ -20,8 +19,9 @@ from hubgate.cli.deploy.printing import (
     print_hardware,
     print_plan,
 )
-from hubgate.cli.options import given, option, parse_task, takes
 from hubgate.settings import Settings
+from hubgate.terminal.client import CommandFailed, api, segment
+from hubgate.terminal.options import given, option, parse_task, takes
 
 app = typer.Typer(help="Create and manage Inference Endpoints at Hugging Face.", no_args_is_help=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from hubgate.cli.printing import plain, print_fields, print_table
+from hubgate.terminal.printing import plain, print_fields, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from hubgate.cli.client import CommandFailed, require_home
 from hubgate.cli.jobs.options import (
     Cache,
     Chunk,
@@ -35,13 +34,14 @@ from hubgate.cli.jobs.options import (
     Texts,
     place_of,
 )
-from hubgate.cli.printing import format_time, print_fields, print_table
 from hubgate.core.estimates.sampling import SAMPLE_TEXTS
 from hubgate.domain.endpoint import (
     OutputDtype,
     Similarity,
 )
 from hubgate.settings import Settings
+from hubgate.terminal.client import CommandFailed, require_home
+from hubgate.terminal.printing import format_time, print_fields, print_table
 
 if TYPE_CHECKING:
     from hubgate.jobs.folder import JobFolder, JobRegistry, RunOptions, Task

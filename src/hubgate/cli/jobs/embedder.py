@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
-from hubgate.cli.client import as_commands, segment
 from hubgate.domain.endpoint import OutputDtype
 from hubgate.domain.endpoint import Task as ModelTask
 from hubgate.domain.errors import Cause, HubgateError, StoreFailed, UpstreamError, WrongTask
 from hubgate.jobs.rows import Piece, Reply
 from hubgate.store.lock import RunningGateway, running_gateway
+from hubgate.terminal.client import as_commands, segment
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.messages import HttpRequest
 from hubgate.upstreams.http.pool import PooledClient

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hubgate.cli.client import CommandFailed, api, require_home, segment
 from hubgate.cli.jobs.gateway import ensure_gateway
 from hubgate.cli.jobs.progress import duration
-from hubgate.cli.printing import print_fields
 from hubgate.core.estimates.estimate import Allowance, Estimate, TextMeasure
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.jobs.estimate import estimate_job
 from hubgate.settings import Settings
+from hubgate.terminal.client import CommandFailed, api, require_home, segment
+from hubgate.terminal.printing import print_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from hubgate.settings import Settings
-    from hubgate.wiring import Application
+    from hubgate.web.app import Application
 
 _START_TIMEOUT_SECONDS = 30.0
 

@@ -11,16 +11,16 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubgate.cli.client import CommandFailed, api, segment
 from hubgate.cli.jobs.parts import is_on_ray
 from hubgate.cli.jobs.progress import LINE_SECONDS
-from hubgate.cli.memory import tune_for_database_clients
-from hubgate.cli.printing import print_fields
 from hubgate.domain.endpoint import Similarity
 from hubgate.files import create_private_folder
 from hubgate.jobs.folder import JobFolder
 from hubgate.jobs.runner import report_disk_errors
 from hubgate.settings import Settings
+from hubgate.terminal.client import CommandFailed, api, segment
+from hubgate.terminal.memory import tune_for_database_clients
+from hubgate.terminal.printing import print_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

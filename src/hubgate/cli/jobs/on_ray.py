@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlencode, urlsplit
 
-from hubgate.cli.client import CommandFailed, api, segment
 from hubgate.cli.jobs.embedder import GatewayEmbedder
 from hubgate.cli.jobs.gateway import ensure_gateway
 from hubgate.cli.jobs.progress import show_progress
@@ -27,6 +26,7 @@ from hubgate.jobs.retries import RetryingEmbedder
 from hubgate.jobs.runner import Progress
 from hubgate.settings import Settings
 from hubgate.store.lock import RunningGateway, running_gateway
+from hubgate.terminal.client import CommandFailed, api, segment
 
 if TYPE_CHECKING:
     from hubgate.cli.jobs.options import RayOptions

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from hubgate.cli.client import CommandFailed
 from hubgate.cli.jobs.progress import summary
-from hubgate.cli.printing import format_time, print_fields
+from hubgate.terminal.client import CommandFailed
+from hubgate.terminal.printing import format_time, print_fields
 
 
 def is_on_ray(place: str) -> bool:

@@ -7,17 +7,17 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from hubgate.cli.client import CommandFailed
 from hubgate.cli.jobs.embedder import GatewayEmbedder
 from hubgate.cli.jobs.gateway import ensure_gateway
 from hubgate.cli.jobs.progress import show_progress, summary
-from hubgate.cli.memory import tune_for_requests
-from hubgate.cli.printing import print_fields
 from hubgate.jobs.folder import JobRegistry
 from hubgate.jobs.manifest import Totals
 from hubgate.jobs.runner import Progress, report_disk_errors
 from hubgate.settings import Settings
 from hubgate.store.lock import home_error
+from hubgate.terminal.client import CommandFailed
+from hubgate.terminal.memory import tune_for_requests
+from hubgate.terminal.printing import print_fields
 
 if TYPE_CHECKING:
     from pathlib import Path

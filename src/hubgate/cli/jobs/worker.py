@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubgate.cli.client import CommandFailed, api
 from hubgate.cli.jobs.embedder import GatewayEmbedder
 from hubgate.cli.jobs.gateway import OwnGateway
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.settings import Settings
 from hubgate.store.lock import running_gateway
+from hubgate.terminal.client import CommandFailed, api
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, cast
 import uvicorn
 
 from hubgate import __version__
-from hubgate.cli.memory import return_freed_memory, return_large_blocks, tune_for_requests
 from hubgate.cli.server.addresses import Addresses
 from hubgate.cli.server.connection import EXCESS_CONNECTIONS, Connection
 from hubgate.cli.server.draining import DrainingServer
@@ -20,6 +19,7 @@ from hubgate.cli.server.sockets import acceptors, join, listen, url_of
 from hubgate.core.chunking import icu_warning
 from hubgate.settings import LOOPBACK
 from hubgate.store.lock import HomeLock
+from hubgate.terminal.memory import return_freed_memory, return_large_blocks, tune_for_requests
 from hubgate.wiring import READY_ENDPOINT, open_application
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hubgate.cli.server.worker import Assignment
     from hubgate.settings import Settings
-    from hubgate.wiring import Application
+    from hubgate.web.app import Application
 
 _KEEP_ALIVE_SECONDS = 75
 """Longer than common clients and load balancers keep an idle connection: the side that closes first may cut off a request."""

@@ -20,7 +20,7 @@ from hubgate.settings import MIN_CACHE_BYTES, InvalidSetting, Settings
 if TYPE_CHECKING:
     import uvicorn
 
-    from hubgate.wiring import Application
+    from hubgate.web.app import Application
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):

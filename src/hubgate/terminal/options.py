@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from hubgate.cli.client import CommandFailed
 from hubgate.domain.endpoint import Task
 from hubgate.domain.endpoint_fields import FIELDS, EndpointField
+from hubgate.terminal.client import CommandFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,6 +10,7 @@ import codecs
 import json
 import sys
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,10 @@ from hubgate.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from hubgate.store.lock import RunningGateway
+    from hubgate.web.app import Application
     from hubgate.web.http.asgi import Message, Scope
 
     _Take = Callable[[bytes], object]
@@ -35,6 +38,11 @@ _AS_COMMANDS = {
 _TIMEOUT = 4000.0  # registering a model may include its download
 _PAGE = 1000
 """The largest of `/api`."""
+
+open_application: ContextVar[Callable[[Settings], AbstractAsyncContextManager[Application]]] = ContextVar(
+    "open_application"
+)
+"""Opens the application in this process. Set by `cli.main`, because what a command is made of may not import it."""
 
 
 class NoHome(Enum):
@@ -300,8 +308,6 @@ async def _send_in_process(
     import asyncio
     import secrets
 
-    from hubgate.wiring import open_application
-
     status, failure, unsent = 0, list[bytes](), [payload]
 
     async def receive() -> Message:
@@ -316,7 +322,7 @@ async def _send_in_process(
             _print_pending(pending.decode())
         (failure.append if status >= 400 else take)(message.get("body", b""))
 
-    async with open_application(settings) as gate:
+    async with open_application.get()(settings) as gate:
         key = secrets.token_urlsafe(32)
         gate.access.admit_cli(key)
         if gate.first_admin_key:

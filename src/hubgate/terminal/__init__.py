@@ -1,0 +1,1 @@
+"""What every command needs: requests to the gateway, options, and what is printed."""
