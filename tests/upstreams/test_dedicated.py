@@ -113,6 +113,7 @@ async def test_long_texts_are_truncated_unless_disabled_by_caller(sources: Model
         with pytest.raises(UpstreamRefused) as caught:
             await upstream(Embed(texts=[long], truncate=False))
     assert caught.value.cause is Cause.INPUT_TOO_LONG
+    assert caught.value.remedy == "Send shorter texts, or allow truncation."
 
 
 @pytest.mark.parametrize("engine", ["sglang", "llamacpp", "toolkit"])
@@ -120,9 +121,13 @@ async def test_server_without_truncation_reports_too_long_text(sources: ModelSou
     kind = "tokens" if engine == "toolkit" else "embedding"
     with lookalike(engine, max_tokens=10, kind=kind) as server:
         upstream = await opened(sources, server.url)
-        with pytest.raises(UpstreamRefused) as caught:
-            await upstream(Embed(texts=["word " * 20]))
-    assert caught.value.cause is Cause.INPUT_TOO_LONG
+        for truncate in (None, False):
+            with pytest.raises(UpstreamRefused) as caught:
+                await upstream(Embed(texts=["word " * 20], truncate=truncate))
+            assert (caught.value.cause, caught.value.remedy) == (
+                Cause.INPUT_TOO_LONG,
+                "Send shorter texts.",
+            )
 
 
 async def failure(upstream: Upstream, texts: list[str] = TEXTS) -> HubgateError:

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from hubgate.domain.calls import Chat, Complete, WireFormat
 from hubgate.domain.endpoint import Endpoint, Engine, Source, Target, Task
-from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint
+from hubgate.domain.errors import Cause, HubgateError, InvalidEndpoint, UpstreamRefused
 from hubgate.domain.secret import Secret
 from hubgate.settings import Settings
 from hubgate.upstreams.sources import ModelSources
@@ -400,3 +400,20 @@ async def test_hold_time_is_sent_as_scale_up_timeout(sources: ModelSources) -> N
         assert server.posts[-1].headers["x-scale-up-timeout"] == "42"
         await writer.generate(call)
         assert "x-scale-up-timeout" not in server.posts[-1].headers
+
+
+async def test_chat_that_is_too_long_gets_no_advice_to_truncate(sources: ModelSources) -> None:
+    with lookalike("llamacpp", kind="llm", max_tokens=10) as server:
+        writer = await opened(sources, server, task=Task.CHAT_COMPLETION)
+        with pytest.raises(UpstreamRefused) as caught:
+            await writer.generate(chat("word " * 20))
+        streamed = await _error_of_stream(writer, chat("word " * 20))
+    for error in (caught.value, streamed):
+        assert error.cause is Cause.INPUT_TOO_LONG
+        assert error.remedy.startswith("Send a shorter prompt")
+
+
+async def _error_of_stream(writer: TextGenerator, call: Chat) -> UpstreamRefused:
+    with pytest.raises(UpstreamRefused) as caught:
+        await writer.stream(call)
+    return caught.value

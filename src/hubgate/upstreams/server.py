@@ -80,7 +80,7 @@ class Server:
         return events
 
     def _refused(self, token: Secret | None, reply: HttpReply) -> UpstreamRefused:
-        error = refusal(reply, token)
+        error = refusal(reply, token, generates=self._endpoint.task in GENERATION_TASKS)
         self._tokens.refused(token, error)
         return error
 

@@ -22,6 +22,7 @@ from hubgate.domain.errors import Cause, InvalidRequest, UpstreamRefused
 from hubgate.domain.ports import Events
 from hubgate.upstreams.engines.generation import GenerationRoute, GenerationRoutes
 from hubgate.upstreams.engines.json_fields import post
+from hubgate.upstreams.engines.replies.causes import SEND_SHORTER
 from hubgate.upstreams.engines.replies.events import WholeText
 from hubgate.upstreams.engines.replies.text import (
     as_payload,
@@ -76,11 +77,25 @@ class ServerUpstream:
         path = route.path if self._path is None else self._path
         request = route.request(self._server.base + path, self._model, call)
         bound = route.max_reply_bytes(call, request, self._dimensions)
-        reply = await self._server.send(request, call.context, bound=bound)
+        try:
+            reply = await self._server.send(request, call.context, bound=bound)
+        except UpstreamRefused as error:
+            if error.remedy == SEND_SHORTER and _forbids_truncation(route, call, request):
+                error.remedy = "Send shorter texts, or allow truncation."
+            raise
         return await off_loop(len(reply.body), route.read, call, reply)
 
     async def close(self) -> None:
         """Does nothing: the connections are shared."""
+
+
+def _forbids_truncation(route: TextRoute, call: Call, request: HttpRequest) -> bool:
+    """Whether the server would have truncated the texts if the call had allowed it."""
+    if isinstance(call, Tokenize) or call.truncate is not False:
+        return False
+    return route.request(request.url, None, replace(call, truncate=None)).body != (
+        route.request(request.url, None, call).body
+    )
 
 
 def _unsupported(call: Call) -> InvalidRequest:

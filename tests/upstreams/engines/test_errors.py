@@ -260,6 +260,21 @@ def test_no_remedy_suggests_registering_the_endpoint_again() -> None:
         assert "endpoint again" not in refusal(reply(status, body), None).remedy
 
 
+def test_remedies_for_prompts_do_not_suggest_to_truncate_or_to_split() -> None:
+    long = reply(400, {"error": {"message": "This model's maximum context length is 256 tokens."}})
+    assert refusal(long, None).remedy == "Send shorter texts."
+    assert refusal(long, None, generates=True).remedy.startswith(
+        "Send a shorter prompt, or request fewer tokens"
+    )
+    for status, body, _, _ in MEANINGS:
+        remedy = refusal(reply(status, body), None, generates=True).remedy
+        assert "truncat" not in remedy
+        assert "texts" not in remedy or refusal(reply(status, body), None).cause in {
+            Cause.INPUT_REFUSED,
+            Cause.WRONG_TASK,
+        }
+
+
 def test_paused_error_explains_how_to_resume() -> None:
     error = refusal(reply(400, {"error": "Bad Request: Invalid state"}), None)
     assert "paused" in error.message

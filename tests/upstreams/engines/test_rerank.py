@@ -123,6 +123,7 @@ async def test_too_long_text_is_truncated_unless_disabled_by_caller(sources: Mod
         with pytest.raises(HubgateError) as caught:
             await upstream(structs.replace(call, truncate=False))
     assert caught.value.cause is Cause.INPUT_TOO_LONG
+    assert "allow truncation" in caught.value.remedy
 
 
 async def test_classifier_and_embedding_model_do_not_rerank(sources: ModelSources) -> None:

@@ -23,6 +23,8 @@ class Rule:
     message: str
     remedy: str
     retryable: bool = False
+    remedy_for_prompts: str = ""
+    """The remedy for a model that generates text, if it is another one: nothing is sent in batches or truncated."""
 
 
 _ANY = range(400, 600)
@@ -30,6 +32,7 @@ _ENDPOINT_PAGE = "https://endpoints.huggingface.co"
 _TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 _BUY = "Buy credit, or use another account's token; [bill_to] lets an organisation pay."
 
+SEND_SHORTER = "Send shorter texts."
 _FULL = "The server accepts no more requests at the moment."
 _SLOW_DOWN = "Lower the endpoint's requests per minute, or give it more replicas."
 _RATE = r"\b(per|a|each|every|/) ?(second|minute|hour)\b|per[_-]?(second|minute|hour)\b|\b[rt]p[ms]\b"
@@ -161,7 +164,8 @@ _RULES = (
         r"|exceeds? the ((model's|available) )?(max\w*|context)",
         Cause.INPUT_TOO_LONG,
         "A text is longer than the model's limit.",
-        "Send shorter texts, or allow truncation.",
+        SEND_SHORTER,
+        remedy_for_prompts="Send a shorter prompt, or request fewer tokens: both together have to be within the limit.",
     ),
     Rule(
         _ANY,
@@ -183,6 +187,7 @@ _RULES = (
         Cause.INPUT_TOO_LONG,
         "The request is larger than the server accepts.",
         "Send fewer or shorter texts at once.",
+        remedy_for_prompts="Send a shorter prompt.",
     ),
     Rule(
         _only(404, 405, 501),
@@ -198,6 +203,7 @@ _RULES = (
         "The server ran out of memory.",
         "Send fewer or shorter texts at once, or give it a larger machine.",
         retryable=True,
+        remedy_for_prompts="Send a shorter prompt, or give it a larger machine.",
     ),
     Rule(
         _only(502, 503),
@@ -230,6 +236,7 @@ _RULES = (
         "The server timed out waiting for its model.",
         "Send fewer texts at once.",
         retryable=True,
+        remedy_for_prompts="Request fewer tokens, or a stream.",
     ),
     Rule(
         _only(400, 422),

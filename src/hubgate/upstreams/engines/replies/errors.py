@@ -35,8 +35,8 @@ _LONG = 300.0
 """Seconds until a retry that the message names, because hubgate waits no longer for it."""
 
 
-def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
-    """The error for a reply of status 400 or more."""
+def refusal(reply: HttpReply, token: Secret | None, *, generates: bool = False) -> UpstreamRefused:
+    """The error for a reply of status 400 or more, of a server whose model `generates` text or not."""
     plain = server_message(reply, None)  # unredacted, as redaction may break words that contain a short token
     rule = rule_for(reply.status, f"{plain} {_error_code(reply)}", has_token=token is not None)
     seconds = retry_after(reply) if rule.retryable else None
@@ -51,7 +51,7 @@ def refusal(reply: HttpReply, token: Secret | None) -> UpstreamRefused:
         status=reply.status,
         server_message=message,
         markers=frozenset(marker for marker in MARKERS if marker in plain),
-        remedy=rule.remedy,
+        remedy=(rule.remedy_for_prompts if generates else "") or rule.remedy,
         cause=rule.cause,
         retryable=rule.retryable,
         retry_after=seconds,
