@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hubgate.terminal.client import CommandFailed, NoHome, api
 from hubgate.terminal.printing import plain
 
-app = typer.Typer(help="The whole configuration as one file.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+app = typer.Typer(help="The whole configuration as one file.", no_args_is_help=True)
 
 
 @app.command("export")
@@ -31,6 +31,13 @@ def export_config(
 @app.command("apply")
 def apply_config(
     file: Annotated[str, typer.Argument(help="YAML file; - reads standard input.")],
+    allow_env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Send this environment variable to the hosts that the file names, and no other variable. Can be repeated.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete anything not in this file, in the sections that it has.")
@@ -43,10 +50,9 @@ def apply_config(
         ),
     ] = False,
 ) -> None:
-    """Apply a configuration; its ${NAME} references are read from the environment."""
+    """Apply a configuration. Its ${NAME} tokens are read from the environment, if that is confirmed or allowed."""
     text = _read(file)
-    names = set(_REFERENCE.findall(text))
-    secrets = {name: value for name in sorted(names) if (value := os.environ.get(name))}
+    secrets = _tokens(text, allow_env, dry_run=dry_run) if "${" in text else {}
     form = {"yaml": text, "secrets": secrets, "dry_run": dry_run, "prune": prune}
     if accept_new_vectors:  # a running gateway may be older than the field
         form["accept_new_vectors"] = True
@@ -57,6 +63,41 @@ def apply_config(
         print("Nothing to change.")
     if reply["failed"]:
         raise CommandFailed(f"{reply['failed']} of {len(reply['steps'])} changes failed.")
+
+
+def _tokens(text: str, allowed: Sequence[str] | None, *, dry_run: bool) -> Mapping[str, str]:
+    """The values of the references. The gateway sends them to hosts that the file names, so the operator decides.
+
+    A dry run needs no permission: the gateway sends nothing.
+
+    Raises:
+        CommandFailed: the operator refuses, or cannot be asked.
+        InvalidRequest: the text is not a configuration.
+    """
+    from hubgate.web.schemas.config_yaml import token_hosts
+
+    hosts = {name: " and ".join(where) for name, where in token_hosts(text).items() if os.environ.get(name)}
+    if allowed:
+        for name in sorted(hosts.keys() - set(allowed)):
+            typer.echo(f"hubgate: {name} is not used. It would be sent to {hosts.pop(name)}.", err=True)
+    elif dry_run:
+        for name, where in hosts.items():
+            typer.echo(f"hubgate: {name} would be sent to {where}.", err=True)
+    elif hosts:
+        _confirm(hosts)
+    return {name: os.environ[name] for name in hosts}
+
+
+def _confirm(hosts: Mapping[str, str]) -> None:
+    if not sys.stdin.isatty():
+        sent = "; ".join(f"{name} to {where}" for name, where in hosts.items())
+        options = " ".join(f"--allow-env {name}" for name in hosts)
+        raise CommandFailed(f"The file sends environment variables: {sent}. To allow that, add: {options}")
+    typer.echo("The file sends environment variables:", err=True)
+    for name, where in hosts.items():
+        typer.echo(f"    {name} to {where}", err=True)
+    if not typer.confirm("Send them?", err=True):
+        raise CommandFailed("Nothing was changed.")
 
 
 def _print_step(step: dict[str, Any]) -> None:

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -27,7 +28,7 @@ from hubgate.domain.endpoint import Endpoint, check_name
 from hubgate.domain.errors import HubgateError, InvalidRequest
 from hubgate.domain.records import Alias, Connection, Key
 from hubgate.domain.secret import Secret
-from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
+from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE, parse_hosts
 from hubgate.service.configuration import DesiredConnection, DesiredEndpoint, DesiredState
 from hubgate.web.schemas.endpoint import EndpointForm
 from hubgate.web.schemas.key import KeyForm
@@ -108,6 +109,30 @@ def read_config(
     return wanted
 
 
+def token_hosts(text: str) -> Mapping[str, Sequence[str]]:
+    """Where the tokens of a configuration may be sent: for each `${NAME}`, hosts in printable words.
+
+    It reads more than `read_config` accepts, because the gateway that gets the text may be of another version.
+
+    Raises:
+        InvalidRequest: the text is not a configuration.
+    """
+    document = _document(text)
+    hosts: dict[str, dict[str, None]] = {}
+
+    def add(entry: Mapping[str, Any], where: Iterable[str]) -> None:
+        if reference := REFERENCE.fullmatch(str(entry.get("token"))):
+            hosts.setdefault(reference[1], {}).update(dict.fromkeys(where))
+
+    for name, entry in (document.connections or {}).items():
+        given = map(_host, _strings(entry.get("hosts")))
+        add(entry, tuple(given) or [f"{HUGGING_FACE}, or the hosts that connection {name!a} has"])
+    for entry in (document.endpoints or {}).values():
+        urls = [_host(one) for one in _strings(entry) if "://" in one]
+        add(entry, [*urls, *([HUGGING_FACE] if not urls or entry.get("provider") else ())])
+    return {name: tuple(found) for name, found in hosts.items()}
+
+
 def write_config(
     connections: Iterable[Connection],
     endpoints: Iterable[tuple[Endpoint, bool]],
@@ -138,6 +163,25 @@ def write_config(
     document["keys"] = {key.name: _entry(KeyForm.of(key)) for key in keys}
     sections = {name: section for name, section in document.items() if section}
     return _HEADER + yaml.safe_dump(sections, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _strings(value: object) -> Iterator[str]:
+    """All texts in a value of YAML."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)
+
+
+def _host(text: str) -> str:
+    """The host of a URL without credentials, or a host, in printable words."""
+    try:
+        parts = urlsplit(text)
+        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else text
+        return parse_hosts([host])[0]
+    except (InvalidRequest, ValueError):
+        return ascii(text[:200])
 
 
 class _Reader:
