@@ -17,7 +17,7 @@ RUN useradd --system --uid 10001 --create-home --home-dir /home/hubgate hubgate 
 # A number, so that Kubernetes can see that it is not root.
 USER 10001
 # The data and the key that seals its tokens are volumes of their own: a copy of one is no copy of the other.
-ENV PATH=/opt/hubgate/bin:$PATH HUBGATE_HOME=/data HUBGATE_SECRET_KEY_FILE=/secret/secret.key HUBGATE_HOST=0.0.0.0
+ENV PATH=/opt/hubgate/bin:$PATH HUBGATE_HOME=/data HUBGATE_SECRET_KEY_FILE=/secret/secret.key HF_HOME=/data/huggingface HUBGATE_HOST=0.0.0.0
 VOLUME ["/data", "/secret"]
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \

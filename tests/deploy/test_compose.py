@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -42,6 +43,29 @@ def test_compose_file_matches_the_schema(name: str) -> None:
     assert errors_of(compose) == ""
     next(iter(compose["services"].values()))["restarts"] = "always"
     assert "restarts" in errors_of(compose), "a misspelt key is found"
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.scale.yaml"])
+def test_services_have_no_rights_and_a_memory_limit(name: str) -> None:
+    services = yaml.safe_load((ROOT / name).read_text("utf-8"))["services"]
+    for service, one in services.items():
+        assert one["read_only"] is True, service
+        assert one["cap_drop"] == ["ALL"], service
+        assert one["security_opt"] == ["no-new-privileges:true"], service
+        assert any("tmp:size=" in place for place in one["tmpfs"]), service
+        assert one["mem_limit"], service
+        assert not {"cap_add", "privileged", "pid", "network_mode"} & set(one), service
+        is_own = "build" in one  # the Dockerfile names a user who is not root
+        assert is_own or one["user"] not in {"root", "0"}, service
+
+
+def test_the_image_writes_below_its_volumes_only() -> None:
+    """Its root is read-only: without HF_HOME, models would be downloaded to the home folder of the user."""
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    volumes = json.loads(re.search(r"^VOLUME (.*)$", text, re.MULTILINE)[1])  # type: ignore[index]
+    for setting in ("HUBGATE_HOME", "HUBGATE_SECRET_KEY_FILE", "HF_HOME"):
+        assert any(f" {setting}={volume}" in text for volume in volumes), setting
+    assert re.search(r"^USER [1-9]", text, re.MULTILINE)
 
 
 def test_valkey_requires_the_password_that_gateways_send() -> None:
