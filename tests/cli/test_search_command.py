@@ -94,6 +94,7 @@ def test_card_shows_what_to_know_before_choosing_a_model(settings: Settings, hub
         {
             name: {
                 "tags": ["license:cc-by-nc-4.0"],
+                "pipeline_tag": "feature-extraction",
                 "cardData": {"language": ["multilingual"]},
                 "model-index": [{"results": results}],
             }
@@ -108,4 +109,20 @@ def test_card_shows_what_to_know_before_choosing_a_model(settings: Settings, hub
         "unknown",
     )
     assert fields["prompt query"] == '"Query: "'
+    assert fields["prefix for search"] == '"Query: " (from the model\'s files)'
     assert fields["MTEB STS"] == "70.5 (one dataset on its card)"
+
+
+def test_card_shows_the_prefixes_of_hubgates_table(settings: Settings, hubgate: Command) -> None:
+    names = ("intfloat/e5-small-v2", "someone/tiny", "org/unknown", "BAAI/bge-m3")
+    copied = {"tags": ["base_model:quantized:intfloat/e5-small-v2"]}
+    cards = {name: {"pipeline_tag": "feature-extraction"} for name in names}
+    hub = HubModels({name: {} for name in names}, {**cards, "someone/tiny": cards["someone/tiny"] | copied})
+    with hub.running(), RunningGateway(replace(settings, hf_endpoint=hub.url)):
+        cards_shown = [hubgate("card", name).fields for name in names]
+    known, copy, unknown, without = cards_shown
+    for fields in (known, copy):
+        assert fields["prefix for search"] == "\"query: \" (from hubgate's table, by the model's name)"
+        assert fields["prefix for ingest"] == "\"passage: \" (from hubgate's table, by the model's name)"
+    assert unknown["prefixes"] == "none (none is known)"
+    assert without["prefixes"] == "none (from hubgate's table, by the model's name)"

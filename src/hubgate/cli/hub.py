@@ -9,7 +9,7 @@ import typer
 
 from hubgate.domain.endpoint import Task
 from hubgate.terminal.client import NoHome, api
-from hubgate.terminal.printing import plain, print_fields, print_prompts, print_table
+from hubgate.terminal.printing import plain, print_card_prefixes, print_fields, print_prompts, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,7 @@ def search(
 def card(
     model: Annotated[str, typer.Argument(help="Its name on the Hub, as org/name, or a link.")],
 ) -> None:
-    """Show the card of a model on the Hub: license, languages, dimensions, prompts and benchmark scores."""
+    """Show the card of a model on the Hub: license, languages, dimensions, prompts, prefixes and benchmark scores."""
     found = api("GET", f"/api/hub/models/{quote(model, safe='')}", no_home=NoHome.TEMPORARY)
     length, prompts = found.get("max_input_tokens"), found.get("prompts")
     shown = {
@@ -68,6 +68,7 @@ def card(
     }
     print_fields({name: "unknown" if value == "none" else value for name, value in shown.items()})
     print_prompts(prompts["texts"] if prompts else {})
+    print_card_prefixes(found)
     for score in found["scores"]:
         print_fields(
             {f"MTEB {score['task']}": f"{score['score']} ({_datasets(score['datasets'])} on its card)"}

@@ -95,6 +95,18 @@ def print_prefixes(shown: Mapping[str, Any]) -> None:
         print_fields({f"prefix for {kind}": f"{text} ({_PREFIX_SOURCES[source]})"})
 
 
+def print_card_prefixes(shown: Mapping[str, Any]) -> None:
+    """The same for a model on the Hub, as a registration would find it."""
+    source = shown.get("prefix_source")
+    if source is None:
+        return
+    for kind, prefix in shown["prefixes"].items():
+        text = json.dumps(prefix, ensure_ascii=False)
+        print_fields({f"prefix for {kind}": f"{text} ({_PREFIX_SOURCES[source]})"})
+    if not shown["prefixes"]:
+        print_fields({"prefixes": f"none ({_PREFIX_SOURCES[source]})"})
+
+
 def print_prompts(prompts: Mapping[str, str]) -> None:
     """Print a model's own prompts by name."""
     for name, text in prompts.items():

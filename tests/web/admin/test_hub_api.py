@@ -84,6 +84,15 @@ async def test_model_is_shown_with_only_the_known_fields(
     assert "dimensions" not in found
     whole = (await get(gateway, f"/models/{MINILM}")).json()
     assert (whole["dimensions"], whole["max_input_tokens"]) == (384, 256)
+    assert (whole["prefixes"], whole["prefix_source"]) == ({}, "table")
+
+
+async def test_model_is_shown_with_the_prefixes_that_a_registration_finds(gateway: ScriptedGateway) -> None:
+    shown = (await get(gateway, "/models/intfloat/e5-small-v2")).json()
+    assert (shown["prefixes"]["search"], shown["prefixes"]["ingest"]) == ("query: ", "passage: ")
+    assert shown["prefix_source"] == "table"
+    reranker = (await get(gateway, "/models/org/reranker")).json()
+    assert not {"prefixes", "prefix_source"} & reranker.keys()
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hubgate.core.prompts import Prefixes, family_prefixes, find_prefixes, needs_instructions
-from hubgate.domain.endpoint import Endpoint, Facts, InputType, PrefixSource, Source, Target
+from hubgate.domain.endpoint import Endpoint, Facts, InputType, PrefixSource, Source, Target, Task
 from hubgate.domain.errors import HubgateError, InvalidEndpoint
-from hubgate.domain.hub import ModelPrompts
-from hubgate.domain.ports import Sources
+from hubgate.domain.hub import ModelCard, ModelPrompts
+from hubgate.domain.ports import Hub, Sources
+from hubgate.domain.secret import Secret
+from hubgate.upstreams.hub.prompts import prompts_of
 
 _MAX_SHOWN = 12
 """Names of prompts in a message."""
@@ -48,6 +50,17 @@ async def learn_prefixes(sources: Sources, target: Target, former: Endpoint | No
     if change := _change(former, found):
         warnings = (*warnings, change)
     return replace(found.facts, warnings=(*facts.warnings, *warnings))
+
+
+async def prefixes_of_card(hub: Hub, card: ModelCard, token: Secret | None) -> Prefixes | None:
+    """The prefixes that a registration of a model on the Hub would find; `None` if it makes no dense vectors."""
+    if Task.TEXT_EMBEDDING not in card.tasks:
+        return None
+    try:
+        prompts = await prompts_of(hub, card, token)
+    except HubgateError:
+        return find_prefixes(card.name, None, None, card.quantized_from)
+    return find_prefixes(card.name, prompts.texts, prompts.default, prompts.original)
 
 
 async def _published(

@@ -18,6 +18,7 @@ from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
 from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.gateway import Gateway
+from hubgate.service.registry.prefixes import prefixes_of_card
 from hubgate.web.admin.deployments import CONFIRM_PRICE, confirmed_price
 from hubgate.web.admin.openapi import ApiRoute, json_response
 
@@ -52,9 +53,11 @@ class HubApi:
         return json_response({"models": [_card_json(card) for card in cards]})
 
     async def model(self, request: Request) -> Response:
-        return json_response(
-            _card_json(await self._hub.model(request.path_params["model"], self._token(request)))
-        )
+        token = self._token(request)
+        card = await self._hub.model(request.path_params["model"], token)
+        found = await prefixes_of_card(self._hub, card, token)
+        prefixes = {"prefixes": found.texts, "prefix_source": found.source} if found else {}
+        return json_response({**_card_json(card), **prefixes})
 
     async def whoami(self, request: Request) -> Response:
         return json_response(_known(await self._hub.whoami(self._require_token(request))))
@@ -95,7 +98,7 @@ class HubApi:
                 method="GET",
                 path="/hub/models/{model:path}",
                 handler=self.model,
-                summary="Returns one model: dimensions and max tokens if its files have them, and its providers.",
+                summary="Returns one model: dimensions and max tokens if its files have them, its prefixes and its providers.",
                 query=_TOKEN_PARAMETERS,
             ),
             ApiRoute(

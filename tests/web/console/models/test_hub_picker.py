@@ -105,6 +105,12 @@ class TestChoosing:
         page = pick(console, MINILM)
         assert "384 dimensions up to 256 tokens apache-2.0 Served by hf-inference" in page.words
 
+    def test_prefixes_of_the_selected_model_are_shown_with_their_source(self, console: ConsoleClient) -> None:
+        words = pick(console, "intfloat/e5-small-v2").words
+        assert "Query prefix query: Document prefix passage: " in words
+        assert "from hubgate's table, by the model's name" in words
+        assert "from hubgate's table" not in pick(console, MINILM).words
+
     def test_license_that_forbids_commercial_use_is_marked(self, console: ConsoleClient) -> None:
         assert "cc-by-nc-4.0 No commercial use" in pick(console, "org/reranker").words
         assert "cc-by-nc-4.0 No commercial use" in search(console, kind="rerank").words

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
+from hubgate.core.prompts import Prefixes
 from hubgate.domain.endpoint import Source
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.domain.hub import ModelCard, ModelSearch
 from hubgate.domain.ports import Hub
 from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
+from hubgate.service.registry.prefixes import prefixes_of_card
 from hubgate.web.console.models.form import KINDS, task_of
 from hubgate.web.console.models.paste import TEXT_TO_TEXT, parse_pasted, suggested_name
 from hubgate.web.console.page_context import PageContext
@@ -55,6 +57,8 @@ class Choice:
 
     fields: Mapping[str, str]
     card: ModelCard | None
+    prefixes: Prefixes | None = None
+    """What a registration of the model would add before its texts."""
     silence: Silence | None = None
 
 
@@ -81,10 +85,12 @@ class Picker:
         name = form.get("pick", "")[:_MAX_TEXT_LENGTH]
         named = {"model": name, "name": suggested_name(name), **parse_pasted(name)}
         try:
-            card = await self._hub.model(name, self._token(form))
+            token = self._token(form)
+            card = await self._hub.model(name, token)
         except HubgateError as error:
-            return Choice(named, None, Silence.of(error))
-        return Choice({**named, **_task_fields(card, form)}, card)
+            return Choice(named, None, silence=Silence.of(error))
+        prefixes = await prefixes_of_card(self._hub, card, token)
+        return Choice({**named, **_task_fields(card, form)}, card, prefixes)
 
     async def _found(self, context: PageContext, template: str) -> Response:
         query = context.request.query_params
