@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from running_gateway import RunningGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from commands import Command
     from lookalikes.deployments import DeploymentsApi
@@ -27,10 +29,11 @@ CREATE = ("deploy", "create", "e5", E5, *WANTED)
 
 
 @pytest.fixture
-def site() -> Iterator[DeploymentsApi]:
-    """With endpoints that run at once."""
+def site(request: pytest.FixtureRequest) -> Iterator[DeploymentsApi]:
+    """With endpoints that run at once, unless the parameter is a slower speed of their clock."""
+    speed = getattr(request, "param", 1e6)
     with (
-        running_deployments(lambda: time.monotonic() * 1e6) as site,
+        running_deployments(lambda: time.monotonic() * speed) as site,
         lookalike("tei", name=E5) as tei,
     ):
         site.servers[E5] = tei.url
@@ -129,3 +132,38 @@ def test_secrets_come_from_the_environment(
     site.ends_in["bad"] = "failed"
     bad = hubgate("deploy", "create", "bad", E5, *WANTED, "--confirm-price", "1", "--or-delete")
     assert (bad.status, "It was deleted." in bad.err) == (1, True)
+
+
+@pytest.mark.parametrize("site", [1e3], indirect=True)
+def test_a_job_says_before_it_starts_what_it_will_wake(
+    gateway: RunningGateway, site: DeploymentsApi, hubgate: Command, tmp_path: Path
+) -> None:
+    scaling = ("--min", "0", "--max", "2", "--zero-after", "10080")
+    assert hubgate(*CREATE[:4], *WANTED[:4], *scaling, "--confirm-price", "1").status == 0
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"text": "one"}\n')
+    estimate = ("job", "estimate", str(source), "--endpoint", "e5")
+    run = ("job", "run", str(source), str(out), "--endpoint", "e5")
+    assert "will wake" not in hubgate(*estimate).fields
+    assert json.loads(hubgate(*estimate, "--json").out)["wakes"] == []
+
+    assert hubgate("deploy", "zero", "e5").status == 0
+    words = "acme/e5, $0.067 an hour, at most $0.134 with all replicas"
+    assert hubgate(*estimate).fields["will wake"] == words
+    told = {"deployment": "acme/e5", "price_per_hour": 0.067, "dollars_at_most": 0.134}
+    assert json.loads(hubgate(*estimate, "--json").out)["wakes"] == [told]
+    assert site.one("e5").state == "scaledToZero"
+    site.fail("failing", method="GET")
+    assert hubgate(*estimate).fields["will wake"] == "unknown: Hugging Face could not be asked"
+    site.fail(None)
+    woken = hubgate(*run)
+    assert (woken.status, woken.err.splitlines()[0]) == (0, f"hubgate: The job will wake {words}.")
+    assert site.one("e5").calls > 0
+
+    site.fail("failing", method="GET", only="/v2/")
+    unknown = hubgate(*run, "--overwrite")
+    site.fail(None)
+    assert "Whether the job wakes an Inference Endpoint is unknown." in unknown.err
+    assert unknown.status == 0
+    again = hubgate(*run, "--overwrite")
+    assert (again.status, again.err) == (0, "")

@@ -8,6 +8,7 @@ import msgspec
 
 from hubgate.cli.jobs.gateway import ensure_gateway
 from hubgate.cli.jobs.progress import duration
+from hubgate.cli.jobs.waking import Sleeping, sleeping
 from hubgate.core.estimates.estimate import Allowance, Estimate, TextMeasure
 from hubgate.domain.errors import Cause, HubgateError
 from hubgate.jobs.estimate import estimate_job
@@ -56,10 +57,24 @@ def print_estimate(task: Task, options: RunOptions, *, sample_rows: int, as_json
     require_home(settings)
     with ensure_gateway(settings):
         found = estimate_job(task, options, measure, sample_rows=sample_rows)
+        wakes = _wakes(task.endpoint)
     if as_json:
-        print(msgspec.json.encode(found).decode())
+        print(msgspec.json.encode({**msgspec.structs.asdict(found), "wakes": wakes}).decode())
     else:
-        print_fields(_fields(found, uses_cache=options.cached, chunked=task.chunk))
+        fields = _fields(found, uses_cache=options.cached, chunked=task.chunk)
+        if wakes is None:
+            fields["will wake"] = "unknown: Hugging Face could not be asked"
+        elif wakes:
+            fields["will wake"] = "; ".join(one.words for one in wakes)
+        print_fields(fields)
+
+
+def _wakes(endpoint: str) -> Sequence[Sleeping] | None:
+    """The Inference Endpoints that the job wakes; `None` if Hugging Face cannot be asked."""
+    try:
+        return sleeping(endpoint)
+    except CommandFailed:
+        return None
 
 
 def _fields(found: Estimate, *, uses_cache: bool, chunked: bool) -> dict[str, Any]:

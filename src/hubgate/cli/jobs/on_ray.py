@@ -19,6 +19,7 @@ from hubgate.cli.jobs.embedder import GatewayEmbedder
 from hubgate.cli.jobs.gateway import ensure_gateway
 from hubgate.cli.jobs.progress import show_progress
 from hubgate.cli.jobs.run import print_end
+from hubgate.cli.jobs.waking import announce
 from hubgate.cli.jobs.worker import embed_by_gateway, embed_here
 from hubgate.jobs.formats import JSONL, PARQUET, check_kept
 from hubgate.jobs.manifest import Totals
@@ -54,6 +55,7 @@ def run_on_ray(task: Task, options: RunOptions, on: RayOptions, *, overwrite: bo
         endpoint = api("GET", f"/api/endpoints/{segment(task.endpoint)}", gateway=gateway)
         if on.local:
             _check_local(endpoint)
+        announce(task.endpoint, gateway)
         stack.enter_context(connected(on.on, lambda reason: print(f"hubgate: {reason}", file=sys.stderr)))
         run = _Run(task, options, on, gateway, settings.home, overwrite)
         try:

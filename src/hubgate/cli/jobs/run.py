@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hubgate.cli.jobs.embedder import GatewayEmbedder
 from hubgate.cli.jobs.gateway import ensure_gateway
 from hubgate.cli.jobs.progress import show_progress, summary
+from hubgate.cli.jobs.waking import announce
 from hubgate.jobs.folder import JobRegistry
 from hubgate.jobs.manifest import Totals
 from hubgate.jobs.runner import Progress, report_disk_errors
@@ -81,6 +82,7 @@ def _embed(job: Job, source: Source) -> None:
     settings = Settings.from_env()
     tune_for_requests()
     with ensure_gateway(settings):
+        announce(job.task.endpoint)
         try:
             asyncio.run(_run(job, source, settings))
         except asyncio.CancelledError:  # SIGTERM

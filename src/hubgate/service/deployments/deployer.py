@@ -100,6 +100,21 @@ class Deployer:
     async def list(self, connection: str | None, namespace: str | None) -> Sequence[Listed]:
         """The Inference Endpoints of a namespace, and those that hubgate tried to create there, sorted by name."""
         account = await self.accounts.find(connection, namespace)
+        return await self._list(account)
+
+    async def list_of(self, endpoint: str) -> Sequence[Listed]:
+        """The Inference Endpoints that a registered endpoint calls; none if it has no namespace or no token.
+
+        Raises:
+            EndpointNotFound: no endpoint has this name.
+        """
+        found, token = self._registry.find(endpoint), self._registry.token(endpoint)
+        if found.namespace is None or token is None:
+            return ()
+        account = Account(found.connection or "", next(iter(token.each())), found.namespace)
+        return [one for one in await self._list(account) if endpoint in one.used_by]
+
+    async def _list(self, account: Account) -> Sequence[Listed]:
         hardware = await self._api.hardware(account.namespace, account.token)
         found = await self._api.list(account.namespace, account.token)
         managed = await self._managed(account.namespace)

@@ -60,7 +60,10 @@ class DeploymentsApi:
         return json_response(_managed_json(await self._deployer.create(form.request(), form.confirm)), 202)
 
     async def list(self, request: Request) -> Response:
-        found = await self._deployer.list(*_where(request))
+        endpoint = request.query_params.get("endpoint")
+        found = await (
+            self._deployer.list_of(endpoint) if endpoint else self._deployer.list(*_where(request))
+        )
         return json_response(
             {
                 "deployments": [listed_json(one) for one in found],
@@ -137,7 +140,10 @@ class DeploymentsApi:
                 path="/deployments",
                 handler=self.list,
                 summary="Lists the Inference Endpoints of a namespace, with what they cost now and at most.",
-                query=_WHERE,
+                query={
+                    **_WHERE,
+                    "endpoint": "only those that this registered endpoint calls, with its own token",
+                },
             ),
             ApiRoute(
                 method="POST",
