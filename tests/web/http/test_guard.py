@@ -441,6 +441,20 @@ class TestPaths:
             asked = await Client("OPTIONS", path).ask(scripted.app)
             assert (asked.status, asked.headers["allow"]) == (405, allowed)
 
+    async def test_the_allowed_methods_of_every_path_are_those_of_its_own_route(
+        self, scripted: ScriptedGateway
+    ) -> None:
+        """Not those of a route whose parameter matches, too: `/api/jobs/estimate` is no id of a job."""
+        served: dict[str, set[str]] = {}
+        for route in scripted.app._app.routes:  # type: ignore[attr-defined]
+            methods = (route.methods or ()) if isinstance(route, Route) else ["POST"]
+            served.setdefault(route.path or "/", set()).update(methods)
+        assert served["/api/jobs/estimate"] == {"POST"}
+        for path, methods in served.items():
+            for method in ("OPTIONS", "TRACE"):
+                asked = await Client(method, re.sub(r"\{\w+(:path)?\}", "e5", path)).ask(scripted.app)
+                assert (asked.status, asked.headers["allow"]) == (405, ", ".join(sorted(methods))), path
+
     async def test_head_is_served_wherever_get_is(self, scripted: ScriptedGateway) -> None:
         assert (await Client("HEAD", "/").ask(scripted.app)).status == 200
         assert (await Client("HEAD", "/_inference/e5").ask(scripted.app)).status == 200

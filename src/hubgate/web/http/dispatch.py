@@ -44,6 +44,7 @@ class Dispatch:
                     self._by_segment.add(route)
                 else:
                     self._by_path.setdefault(route.path.rstrip("/"), route.handler)
+        self._by_precedence = sorted(map(_as_route, self.routes), key=_precedence)
         others = [route for route in self.routes if isinstance(route, BaseRoute)]
         router = Router(others, redirect_slashes=False)
         # Calls change nothing that other gateways have to know.
@@ -57,7 +58,7 @@ class Dispatch:
         find = self._find if len(path) <= MAX_REMEMBERED_PATH else self._find.__wrapped__
         handler, parameters = find(path)
         if handler is None or scope["method"] != "POST":
-            return self._route(scope, receive, send, {"POST"} if handler else set())
+            return self._route(scope, receive, send, is_call=handler is not None)
         context = context_of(scope)
         context.is_call = True
         key = context.key
@@ -89,8 +90,8 @@ class Dispatch:
 
         await (answer() if self._rounds is None else ask_again(answer, context, self._rounds))
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send, allowed: set[str]) -> None:
-        """Find the handler with Starlette's router. `allowed` are methods that are allowed besides its own."""
+    async def _route(self, scope: Scope, receive: Receive, send: Send, *, is_call: bool) -> None:
+        """Find the handler with Starlette's router. With `is_call`, a POST to this path calls a model."""
         path = scope["path"]
         if len(path) > 1 and path.endswith("/"):
             scope["path"] = path.rstrip("/")
@@ -98,16 +99,30 @@ class Dispatch:
         try:
             await self._router(scope, receive, send)
         except HTTPException as error:
-            if error.status_code == 405 or allowed:
-                names = ", ".join(sorted(self._methods(scope) | allowed))
+            if error.status_code == 405 or is_call:
+                names = ", ".join(sorted(self._methods(scope)))
                 message = f"{scope['method']} is not allowed at {path[:200]}."
                 raise MethodNotAllowed(message, allowed=names) from None
             raise NotFound(f"Nothing is served at {scope['method']} {path[:200]}.") from None
 
     def _methods(self, scope: Scope) -> set[str]:
-        """Every method that the router serves at this path."""
-        routes = (r for r in self.routes if isinstance(r, Route) and r.matches(scope)[0] is not Match.NONE)
-        return {method for route in routes for method in route.methods or ()}
+        """The methods of what is at this path: where `/jobs/estimate` is a route, it is not an id of `/jobs/{job}`."""
+        at = {**scope, "path": scope["path"] or "/"}
+        routes = [route for route in self._by_precedence if route.matches(at)[0] is not Match.NONE]
+        same = (route for route in routes if _precedence(route) == _precedence(routes[0]))
+        return {method for route in same for method in route.methods or ()}
+
+
+def _as_route(route: BaseRoute | InferenceRoute) -> Route:
+    if isinstance(route, InferenceRoute):
+        return Route(route.path.rstrip("/") or "/", route.handler, methods=["POST"])
+    assert isinstance(route, Route)  # noqa: S101 - no face has another kind
+    return route
+
+
+def _precedence(route: Route) -> list[int]:
+    """By segment: a literal, a parameter, or one for many segments."""
+    return [segment.count("{") + segment.count(":path}") for segment in route.path.split("/")]
 
 
 async def _begin_off_loop(call: Callable[..., Awaitable[None]], body: bytes) -> Awaitable[None]:
