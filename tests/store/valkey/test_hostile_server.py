@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import struct
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from zlib import crc32
 
 import pytest
 from raw_server import raw_server
+from running_gateway import Reply, RunningGateway, eventually
 from scripted_upstream import fresh
 
 from hubgate.domain.calls import CachedVector
@@ -18,8 +21,9 @@ from hubgate.store.valkey.vectors import ValkeyVectors
 from hubgate.store.vectors.record import HEAD, records_of
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import AsyncIterator
+
+    from hubgate.settings import Settings
 
 KEY, OTHER = hashlib.sha256(b"a text").digest(), hashlib.sha256(b"another").digest()
 VECTOR = CachedVector(struct.pack("<4f", 1, 2, 3, 4), tokens=3, exact=True, truncated=False)
@@ -177,6 +181,50 @@ async def test_odd_report_of_the_server_is_no_error(report: bytes, used: int) ->
     async with cache_at_hostile_server() as (hostile, cache):
         hostile.replies[b"INFO"] = report
         assert (await cache.stats())["bytes"] == used
+
+
+REPORTS = [
+    bulk(b""),
+    bulk(b"\xff\x00:\xff\r\n:\r\n::::"),
+    *(
+        bulk(b"used_memory:%b\r\nmaxmemory:%b\r\n" % (odd, odd))
+        for odd in (b"", b"-1", b"1.5", b"1e9", b"x", b" 1")
+    ),
+    *(bulk(b"maxmemory:%b\nused_memory:%b" % (huge, huge)) for huge in (b"9" * 19, b"9" * 20, b"9" * 5000)),
+    bulk(b"used_memory:1\r\nused_memory:\xb2\r\nmaxmemory:\xd9\xa3\r\n"),
+    bulk(b"used_memory:5\r\n" * 100_000),
+    array(),
+    array(bulk(b"used_memory:5")),
+    INTEGER,
+    b"$-1\r\n",
+    b"*-1\r\n",
+    b"+used_memory:5\r\n",
+    b"-ERR no\r\n",
+    b":x\r\n",
+    b"?\r\n",
+]
+
+
+async def test_a_gateway_shows_its_cache_whatever_the_server_reports(settings: Settings) -> None:
+    hostile = Hostile()
+
+    def ask(port: int) -> list[Reply]:
+        url = f"valkey://127.0.0.1:{port}/0"
+        with RunningGateway(replace(settings, cache_url=url)) as gateway:
+            replies = []
+            for report in REPORTS:
+                hostile.replies[b"INFO"] = report
+                replies.append(gateway.request("GET", "/api/cache"))
+            hostile.replies.clear()
+            eventually(lambda: gateway.request("GET", "/api/cache").json()["shared"]["available"])
+            return replies
+
+    async with raw_server(hostile.talk) as port:
+        replies = await asyncio.to_thread(ask, port)
+    assert [reply.status for reply in replies] == [200] * len(REPORTS)
+    for reply in replies:
+        shared = reply.json()["shared"]
+        assert all(isinstance(shared[name], int) and shared[name] >= 0 for name in ("bytes", "most_bytes"))
 
 
 @pytest.mark.parametrize("reply", [INTEGER, array(INTEGER, INTEGER), array(bulk(b"0"), array(INTEGER))])
