@@ -100,7 +100,7 @@ async def test_forwards_dimensions_when_model_dimensions_are_unknown() -> None:
 @pytest.mark.parametrize(
     ("model", "asked", "says"),
     [
-        (GEMMA, 100, "trained to be truncated to 128 or 256 or 512"),
+        (GEMMA, 100, "may be truncated to 128 or 256 or 512"),
         (GEMMA, 769, "returns vectors of 768 dimensions"),
         (GEMMA, 0, "cannot be 0"),
         (NOMIC, 63, "any number of dimensions from 64 to 767"),
@@ -132,6 +132,10 @@ async def test_rejects_unsupported_dimensions_with_reason_and_remedy(
         ("Snowflake/snowflake-arctic-embed-m", 768, ()),
         ("mixedbread-ai/mxbai-embed-large-v1", 1024, (512,)),
         ("jinaai/jina-embeddings-v3", 512, (32, 64, 128, 256)),
+        ("google/embeddinggemma-2", 768, (128, 256, 512)),
+        ("jinaai/jina-embeddings-v5-text-small-retrieval", 1024, (32, 64, 128, 256, 512, 768)),
+        ("jinaai/jina-embeddings-v5-text-nano", 768, (32, 64, 128, 256, 512)),
+        ("ibm-granite/granite-embedding-311m-multilingual-r2", 768, (128, 256, 384, 512)),
         ("Alibaba-NLP/gte-multilingual-base", 768, range(128, 768)),
         ("sentence-transformers/all-MiniLM-L6-v2", 384, ()),
         (None, 384, ()),
@@ -146,3 +150,18 @@ def test_finds_supported_sizes_by_model_name(
 def test_fine_tuned_model_is_not_treated_as_its_base_model() -> None:
     assert shorter_sizes("someone/embeddinggemma-300m-medical", 768) == ()
     assert shorter_sizes("someone/my-qwen3-embedding-0.6b", 1024) == ()
+
+
+def test_copy_has_the_sizes_of_its_original() -> None:
+    assert shorter_sizes("someone/tiny", 768, original=GEMMA) == (128, 256, 512)
+
+
+def test_sizes_of_the_card_apply_to_a_model_that_the_table_does_not_have() -> None:
+    assert shorter_sizes("someone/tuned", 768, published=(64, 256, 768)) == (64, 256)
+    assert shorter_sizes(GEMMA, 768, published=(64, 256)) == (128, 256, 512)
+
+
+def test_operator_allows_any_size_from_the_smallest_on() -> None:
+    assert shorter_sizes("someone/tuned", 768, published=(256,), smallest=32) == range(32, 768)
+    assert shorter_sizes(GEMMA, 768, smallest=100) == range(100, 768)
+    assert not shorter_sizes("someone/tuned", 768, smallest=800)

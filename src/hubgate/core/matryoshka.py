@@ -2,7 +2,7 @@
 
 Such a model puts what matters most into the first numbers, so that its vectors may be truncated. A truncated vector of
 any other model looks as good and finds worse. Each row of the table is a family of models, with the model card that it
-is from; other families are not shortened.
+is from. Other models are shortened if their own card names the sizes, or if an operator allows it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ _TABLE = (
     _Row(r"gte-multilingual-base", range(128, 768), "Alibaba-NLP/gte-multilingual-base"),
     _Row(r"qwen3-embedding-(0\.6b|4b|8b)", range(32, 4096), "Qwen/Qwen3-Embedding-8B"),
     _Row(r"embeddinggemma-300m", (128, 256, 512), "google/embeddinggemma-300m"),
+    _Row(r"embeddinggemma-2", (128, 256, 512), "google/embeddinggemma-2"),
     _Row(r"jina-embeddings-v3", (32, 64, 128, 256, 512, 768), "jinaai/jina-embeddings-v3"),
+    _Row(r"jina-embeddings-v5-text-(small|nano)(-(retrieval|text-matching|classification|clustering))?", (32, 64, 128, 256, 512, 768), "jinaai/jina-embeddings-v5-text-small"),
+    _Row(r"granite-embedding-311m-multilingual-r2", (128, 256, 384, 512), "ibm-granite/granite-embedding-311m-multilingual-r2"),
 )  # fmt: skip
 
 
@@ -63,14 +66,28 @@ class ShortenStep:
         handler: returns full vectors.
         model: the Hub id or the name of the folder.
         dimensions: of a full vector; `None` if unknown, then the server decides.
+        original: the Hub id of the model of which this is a copy.
+        published: the sizes that the model's own card names, in order.
+        smallest: the fewest dimensions that the operator allows, whatever else is known.
     """
 
-    def __init__(self, handler: Handler, *, model: str | None, dimensions: int | None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        model: str | None,
+        dimensions: int | None,
+        original: str | None = None,
+        published: tuple[int, ...] = (),
+        smallest: int | None = None,
+    ) -> None:
         self._handler = handler
         self._model = model
         self._dimensions = dimensions
-        self._sizes = shorter_sizes(model, dimensions or 0)
-        row = _row(model)
+        self._sizes = shorter_sizes(
+            model, dimensions or 0, original=original, published=published, smallest=smallest
+        )
+        row = _row(original) or _row(model)
         self._centered = row is not None and row.centered
 
     def __call__(self, call: Call) -> Coroutine[Any, Any, Result]:
@@ -109,27 +126,34 @@ class ShortenStep:
             return InvalidRequest(
                 f"{problem} and is not known to be trained for shorter ones (Matryoshka). Truncated vectors of such a "
                 "model give worse search results.",
-                remedy=f"Omit [dimensions], or use a model that was trained for it, such as {_EXAMPLES}.",
+                remedy=f"Omit [dimensions], or use a model that was trained for it, such as {_EXAMPLES}. If its card says "
+                "that it was, an operator can set [min_dimensions] of the endpoint.",
             )
         return InvalidRequest(
-            f"{problem}, and was trained to be truncated to {_describe(self._sizes)}.",
+            f"{problem}, which may be truncated to {_describe(self._sizes)}.",
             remedy="Use one of these sizes, or omit [dimensions].",
         )
 
 
-def shorter_sizes(model: str | None, dimensions: int) -> Sizes:
+def shorter_sizes(
+    model: str | None,
+    dimensions: int,
+    *,
+    original: str | None = None,
+    published: tuple[int, ...] = (),
+    smallest: int | None = None,
+) -> Sizes:
     """The sizes that the vectors of a model may be truncated to; empty if it was not trained for it.
 
-    Args:
-        model: the Hub id or the name of the folder.
-        dimensions: of a full vector.
+    For the arguments see `ShortenStep`.
     """
-    row = _row(model)
-    if row is None:
-        return ()
-    if isinstance(row.sizes, range):
-        return range(row.sizes.start, min(row.sizes.stop, dimensions))
-    return tuple(size for size in row.sizes if size < dimensions)
+    if smallest is not None:
+        return range(smallest, dimensions)
+    row = _row(original) or _row(model)
+    sizes = row.sizes if row else published
+    if isinstance(sizes, range):
+        return range(sizes.start, min(sizes.stop, dimensions))
+    return tuple(size for size in sizes if size < dimensions)
 
 
 @lru_cache(256)  # many endpoints run the same few models

@@ -62,7 +62,7 @@ _TABLE = (
         is_open=True,
     ),
     _Row(
-        r"embeddinggemma(-300m)?",
+        r"embeddinggemma(-300m|-2)?",
         "task: search result | query: ",
         "title: none | text: ",
         "task: classification | query: ",

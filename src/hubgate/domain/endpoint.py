@@ -211,6 +211,10 @@ class Facts:
     """The prompts in the model's files, by name; `None` if the files could not be read."""
     default_prompt: str | None = None
     """The name of the prompt that sentence-transformers adds if none is requested."""
+    original: str | None = None
+    """The repository of which the model is a quantized copy, by its card."""
+    shorter_dimensions: tuple[int, ...] | None = None
+    """To which its vectors may be truncated (Matryoshka), by its card."""
     fingerprint: str | None = None
     """The vector of a fixed text, f32 in base64, to notice that another model is running."""
     chats: bool | None = None
@@ -253,6 +257,8 @@ class Endpoint:
     similarity: Similarity | None = None
     dimensions: int | None = None
     """What the operator expects; the measured value is in `facts`."""
+    min_dimensions: int | None = None
+    """The fewest to which calls may shorten the vectors; `None` leaves that to what hubgate knows of the model."""
     max_input_tokens: int | None = None
     provider: str | None = None
     """For router endpoints: `auto`, a provider's name, or a policy (`fastest`, `cheapest`, `preferred`). A dedicated

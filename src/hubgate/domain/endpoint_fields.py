@@ -111,6 +111,12 @@ FIELDS = (
         tasks=frozenset({Task.TEXT_EMBEDDING}),
     ),
     EndpointField(name="dimensions", help="Expected length of the vectors.", tasks=_EMBEDDING),
+    EndpointField(
+        name="min_dimensions",
+        help="Fewest dimensions that calls may shorten vectors to, if the model was trained for it (Matryoshka).",
+        is_cosmetic=True,
+        tasks=frozenset({Task.TEXT_EMBEDDING}),
+    ),
     EndpointField(name="max_input_tokens", help="Max tokens per input, if the server does not report it."),
     EndpointField(
         name="requests_per_minute", help="Rate limit (default: 3000).", in_rate_limit=True, is_cosmetic=True

@@ -54,6 +54,8 @@ class ModelPrompts:
     """The repository of which the model is a quantized copy, by its card."""
     tuned_from: str | None = None
     """The repository of which the model is a fine-tune, by its card."""
+    shorter_dimensions: tuple[int, ...] = ()
+    """To which its vectors may be truncated (Matryoshka), by its card."""
 
 
 class LicenseLimit(StrEnum):
@@ -123,6 +125,8 @@ class ModelCard:
     """The repository of the original, if this is a quantized copy."""
     tuned_from: str | None = None
     """The repository of the original, if this is a fine-tune."""
+    shorter_dimensions: tuple[int, ...] = ()
+    """To which the vectors may be truncated, if it was trained with `MatryoshkaLoss`; only of a single model."""
     prompts: ModelPrompts | None = None
     """`None` if they were not read, or could not be."""
 

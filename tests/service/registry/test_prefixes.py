@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from stub_sources import dedicated
 
+from hubgate.domain.calls import Embed
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, InputType, PrefixSource
-from hubgate.domain.errors import InvalidEndpoint
+from hubgate.domain.errors import InvalidEndpoint, InvalidRequest
 from hubgate.domain.hub import ModelPrompts
 from hubgate.domain.secret import Secret
 from hubgate.service.gateway import Gateway
@@ -195,6 +196,25 @@ async def test_copy_gets_the_prefixes_of_the_table_for_its_original(
     assert (await gateway.registry.edit(found, Secret("hf_two"))).facts == found.facts, (
         "while the Hub is down"
     )
+
+
+async def test_vectors_are_shortened_to_the_sizes_of_the_card_or_from_the_operators_on(
+    gateway: Gateway, sources: StubSources
+) -> None:
+    serve(sources, "someone/tuned", ModelPrompts(shorter_dimensions=(2, 3)))
+    sources.vector = (0.6, 0.0, 0.8, 0.0)
+    found = await gateway.registry.register(dedicated(), None)
+    assert found.facts.shorter_dimensions == (2, 3)
+    assert len((await gateway.inference.embed("e5", Embed(texts=["a"], dimensions=2))).items[0]) == 8
+    with pytest.raises(InvalidRequest, match="may be truncated to 2 or 3"):
+        await gateway.inference.embed("e5", Embed(texts=["a"], dimensions=1))
+    detections = sources.detections
+    await gateway.registry.edit(replace(found, min_dimensions=1))
+    assert sources.detections == detections, "the model need not be called again"
+    assert len((await gateway.inference.embed("e5", Embed(texts=["a"], dimensions=1))).items[0]) == 4
+    sources.prompts = None
+    renewed = await gateway.registry.edit(gateway.registry.find("e5"), Secret("hf_two"))
+    assert renewed.facts.shorter_dimensions == (2, 3), "while the Hub is down"
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POOLING = "1_Pooling/config.json"
+NESTED = """# A model
+* Loss: [<code>MatryoshkaLoss</code>](https://sbert.net) with these parameters:
+  ```json
+  {
+      "loss": "CoSENTLoss",
+      "matryoshka_dims": [
+          768,
+          256,
+          64
+      ],
+      "matryoshka_weights": [1, 1, 1]
+  }
+  ```
+"""
 QUERY = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
 
 
@@ -46,10 +60,16 @@ def site() -> Iterator[HubModels]:
         "org/huge": {PROMPTS: {"prompts": {"query": "q" * 100_001}}},
         "org/model-GGUF": {},
         "org/e5-copy": {},
+        "org/nested": {"README.md": NESTED},
+        "org/plainly": {"README.md": NESTED},
+        "org/vague": {"README.md": "# Trained with MatryoshkaLoss"},
+        "org/hidden": {"README.md": None},
         "org/orphan": {},
         "org/tuned": {},
     }
+    nested = {"tags": ["sentence-transformers", "loss:MatryoshkaLoss", "loss:CoSENTLoss"]}
     cards = {
+        **dict.fromkeys(("org/nested", "org/vague", "org/hidden"), nested),
         "org/model-GGUF": {"tags": ["gguf", "base_model:org/model", "base_model:quantized:org/model"]},
         "org/e5-copy": {"tags": ["base_model:quantized:intfloat/e5-small-v2"]},
         "org/orphan": {"tags": ["base_model:quantized:org/absent"]},
@@ -104,6 +124,16 @@ async def test_quantized_copy_has_the_prompts_of_its_original_and_a_finetuned_mo
     assert (copied.texts, copied.original) == ({"query": "query: "}, "org/model")
     tuned = await prompts_of(site.url, "org/tuned")
     assert (tuned.texts, tuned.original, tuned.tuned_from) == ({}, None, "org/model")
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [("org/nested", (64, 256, 768)), ("org/plainly", ()), ("org/vague", ()), ("org/hidden", ())],
+)
+async def test_sizes_of_shorter_vectors_come_from_the_readme_of_a_tagged_model(
+    site: HubModels, model: str, sizes: tuple[int, ...]
+) -> None:
+    assert (await prompts_of(site.url, model)).shorter_dimensions == sizes
 
 
 async def test_original_that_cannot_be_read_is_an_error_unless_the_table_knows_it(site: HubModels) -> None:

@@ -150,6 +150,7 @@ class TestEndpoints:
             engine=Engine.TEI,
             similarity=Similarity.L2_NORM,
             dimensions=8,
+            min_dimensions=4,
             max_input_tokens=9,
             provider="auto",
             bill_to="team",

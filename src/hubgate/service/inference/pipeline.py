@@ -207,7 +207,14 @@ class Pipelines:
             answer = cached = CacheStep(
                 answer, self._cache, identity=identity(endpoint), secret=self._cache_secret
             )
-        answer = ShortenStep(answer, model=endpoint.repository, dimensions=facts.dimensions)
+        answer = ShortenStep(
+            answer,
+            model=endpoint.repository,
+            original=facts.original,
+            dimensions=facts.dimensions,
+            published=facts.shorter_dimensions or (),
+            smallest=endpoint.min_dimensions,
+        )
         prefix = PrefixStep(answer, endpoint.effective_prefixes, endpoint.default_prefix)
         return Pipeline(
             answer=prefix, queue=queue, cached=cached, health=health, prefix=prefix, counter=counter

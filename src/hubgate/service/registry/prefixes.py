@@ -33,10 +33,14 @@ async def learn_prefixes(sources: Sources, target: Target, former: Endpoint | No
     prompts, missing = await _published(sources, target, former)
     facts = endpoint.facts
     if prompts is not None:
-        facts = replace(facts, prompts=prompts.texts, default_prompt=prompts.default)
-    known = find_prefixes(model, facts.prompts, facts.default_prompt, prompts.original if prompts else None)
-    if missing and known.source is PrefixSource.NONE:
-        known = _from_table(former, endpoint) or known
+        facts = replace(
+            facts,
+            prompts=prompts.texts,
+            default_prompt=prompts.default,
+            original=prompts.original,
+            shorter_dimensions=prompts.shorter_dimensions or None,
+        )
+    known = find_prefixes(model, facts.prompts, facts.default_prompt, facts.original)
     texts, source = known.texts, known.source
     texts |= _chosen(endpoint.prompt_names or {}, facts.prompts, missing)
     added = await sources.added_prompt(replace(target, endpoint=replace(endpoint, facts=facts)))
@@ -66,25 +70,20 @@ async def prefixes_of_card(hub: Hub, card: ModelCard, token: Secret | None) -> P
 async def _published(
     sources: Sources, target: Target, former: Endpoint | None
 ) -> tuple[ModelPrompts | None, str]:
-    """The prompts in the model's files, and why they cannot be read. Known ones are not forgotten while the Hub is down."""
+    """The prompts in the model's files, or why they are not known. Known ones are not forgotten while the Hub is down."""
     try:
         return await sources.read_prompts(target), ""
     except HubgateError as error:
-        endpoint = target.endpoint
-        if former is not None and _same_model(former, endpoint) and former.facts.prompts is not None:
-            return ModelPrompts(
-                texts=former.facts.prompts, default=former.facts.default_prompt
-            ), error.message
-        return None, error.message
-
-
-def _from_table(former: Endpoint | None, endpoint: Endpoint) -> Prefixes | None:
-    """What the table had for the same model before, whose original is not known while the Hub is down."""
-    if former is None or former.facts.prefix_source is not PrefixSource.TABLE:
-        return None
-    if not _same_model(former, endpoint) or former.prompt_names != endpoint.prompt_names:
-        return None
-    return Prefixes(dict(former.facts.prefixes), PrefixSource.TABLE)
+        known = former.facts if former is not None and _same_model(former, target.endpoint) else Facts()
+        if known.prompts is None:
+            return None, error.message
+        kept = ModelPrompts(
+            texts=known.prompts,
+            default=known.default_prompt,
+            original=known.original,
+            shorter_dimensions=known.shorter_dimensions or (),
+        )
+        return kept, ""
 
 
 def _chosen(
@@ -118,7 +117,7 @@ def _warnings(endpoint: Endpoint, prompts: ModelPrompts | None, missing: str, ad
                 f"The model publishes prompts, but none of them is used: {_listed(published)}. Choose one for each "
                 "input type with [prompt_names], or set [prefixes] to {} if it needs none."
             )
-        elif missing and prompts is None and endpoint.source is not Source.FAKE:
+        elif missing and endpoint.source is not Source.FAKE:
             warnings.append(
                 f"No prefix is added: the model's prompts could not be read, and hubgate's table does not have it. {missing} "
                 "If its card asks for a prefix, set [prefixes]."

@@ -23,7 +23,7 @@ SAME_VECTOR = 0.99999
 """Two vectors of one text with a higher cosine differ only by rounding, whatever the model is called."""
 SAME_MODEL = 0.999
 """Two vectors of one text with a lower cosine are of different models. bf16 against f32 gives 0.9999, int8 0.98."""
-_FROM_FILES = ("prefixes", "prefix_source", "prompts", "default_prompt")
+_FROM_FILES = ("prefixes", "prefix_source", "prompts", "default_prompt", "original", "shorter_dimensions")
 """Facts that only `learn_prefixes` finds."""
 FINGERPRINT = "vector for a known text"
 

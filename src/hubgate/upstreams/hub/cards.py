@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from hubgate.domain.endpoint import Task
+from hubgate.domain.endpoint import MAX_DIMENSIONS, Task
 from hubgate.domain.hub import (
     HubUser,
     ModelCard,
@@ -37,6 +38,7 @@ _POOLING_MODES = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
 }
 """The switches of older versions of sentence-transformers, and the `pooling_mode` of newer ones."""
+_MATRYOSHKA_DIMS = re.compile(r'"matryoshka_dims":\s*\[([\d\s,]{1,2000})\]')
 _CALLS_PROVIDERS = "inference.serverless.write"
 _CALLS_ENDPOINTS = "inference.endpoints.infer.write"
 _MANAGES_ENDPOINTS = "inference.endpoints.write"
@@ -172,6 +174,18 @@ def read_prompts(config: Any, pooling: Any) -> ModelPrompts | None:
         suffix=text_of(config, "suffix") or "",
         pools_prompt=field_of(pooling, "include_prompt") is not False,
     )
+
+
+def is_matryoshka(entry: Any) -> bool:
+    """Whether sentence-transformers trained the model with `MatryoshkaLoss` or `Matryoshka2dLoss`."""
+    return any(str(tag).startswith("loss:Matryoshka") for tag in list_of(entry, "tags"))
+
+
+def read_shorter_dimensions(readme: str) -> tuple[int, ...]:
+    """The sizes that a model was trained for, as sentence-transformers writes them into its `README.md`; sorted."""
+    found = _MATRYOSHKA_DIMS.search(readme)
+    sizes = {int(number) for number in re.findall(r"\d{1,9}", found[1])} if found else set()
+    return tuple(sorted(size for size in sizes if 0 < size <= MAX_DIMENSIONS))
 
 
 def read_user(reply: Any) -> HubUser:

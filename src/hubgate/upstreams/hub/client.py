@@ -22,12 +22,14 @@ from hubgate.upstreams.http.pool import PooledClient
 from hubgate.upstreams.hub.cards import (
     CHAT_TAG,
     SPARSE_TAG,
+    is_matryoshka,
     module_folder,
     read_card,
     read_dimensions,
     read_files,
     read_length,
     read_prompts,
+    read_shorter_dimensions,
     read_user,
 )
 from hubgate.upstreams.hub.deployments import Deployments
@@ -68,6 +70,7 @@ _FIELDS = (
 _CARD_FIELDS = ("cardData", "model-index", "siblings")
 """Of a single model: they are long."""
 _CONFIGURATION = ("config.json", "sentence_bert_config.json", "modules.json")
+_README = "README.md"
 _PROMPTS = "config_sentence_transformers.json"
 _POOLING = "1_Pooling/config.json"
 _REPOSITORY = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?", re.ASCII)
@@ -187,7 +190,18 @@ class HubClient:
             raise NotFound(
                 f"The Hub's reply does not contain the model [{repository}].", cause=Cause.MODEL_NOT_FOUND
             )
-        return await self._add_facts(with_metadata(card, entry), read_files(entry), token)
+        names = read_files(entry)
+        if is_matryoshka(entry) and _README in names:
+            card = replace(card, shorter_dimensions=await self._shorter_dimensions(card, token))
+        return await self._add_facts(with_metadata(card, entry), names, token)
+
+    async def _shorter_dimensions(self, card: ModelCard, token: Secret | None) -> tuple[int, ...]:
+        path = f"/{card.name}/raw/{card.revision or 'main'}/{_README}"
+        try:
+            readme = await self._site.fetch_text(path, token, about=f"file [{_README}]", window="files")
+        except HubgateError:
+            return ()
+        return read_shorter_dimensions(readme)
 
     async def _add_facts(self, card: ModelCard, names: frozenset[str], token: Secret | None) -> ModelCard:
         """Add what only the model's configuration files contain, as far as they can be read."""

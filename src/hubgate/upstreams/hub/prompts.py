@@ -44,7 +44,12 @@ async def prompts_of(hub: Hub, card: ModelCard, token: Secret | None) -> ModelPr
         original = await _original(hub, card, card.quantized_from, token)
     if original.prompts is None:
         raise UpstreamUnreadable(f"The files of {original.name} could not be read.")
-    return replace(original.prompts, original=card.quantized_from, tuned_from=card.tuned_from)
+    return replace(
+        original.prompts,
+        original=card.quantized_from,
+        tuned_from=card.tuned_from,
+        shorter_dimensions=card.shorter_dimensions or original.shorter_dimensions,
+    )
 
 
 async def _original(hub: Hub, copy: ModelCard, name: str, token: Secret | None) -> ModelCard:

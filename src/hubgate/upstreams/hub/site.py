@@ -100,6 +100,24 @@ class HubSite:
         Raises:
             UpstreamError: no connection, an error status (`UpstreamRefused`), or a reply that is not JSON.
         """
+        reply = await self._send(path, token, about, window, query=query, method=method, body=body)
+        return self._decoded(reply) if reply.body or method == "GET" else None
+
+    async def fetch_text(self, path: str, token: Secret | None, *, about: str, window: str) -> str:
+        """A file that is not JSON: see `fetch`."""
+        return (await self._send(path, token, about, window)).body.decode("utf-8", "replace")
+
+    async def _send(
+        self,
+        path: str,
+        token: Secret | None,
+        about: str,
+        window: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        method: str = "GET",
+        body: object = None,
+    ) -> HttpReply:
         self._check_offline()
         key = (token_digest(token), window)
         self._check_backoff(key, token)
@@ -120,7 +138,7 @@ class HubSite:
         self._note_limits(key, reply)
         if reply.status >= 400:
             raise self._refused(reply, token, about)
-        return self._decoded(reply) if reply.body or method == "GET" else None
+        return reply
 
     def _url(self, path: str, query: Sequence[tuple[str, str]]) -> str:
         try:

@@ -48,6 +48,7 @@ FULL: dict[str, dict[str, Any]] = {
         "max_batch_texts": 16,
         "similarity": "dot_product",
         "dimensions": 384,
+        "min_dimensions": 64,
         "prefixes": {
             "search": "\nInstruct: find\nQuery: ",
             "ingest": "d: ",
