@@ -15,6 +15,7 @@ from running_gateway import RunningGateway
 from scripted_gateway import open_scripted_gateway
 
 from hubgate.settings import Settings
+from hubgate.terminal.memory import tune_for_imports, tune_for_requests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 # No test calls the Hub: nothing listens there. huggingface_hub reads this when it is imported.
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+
+# Each process of tokenizers would use all cores, and several processes run tests.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # A background job of a shell ignores SIGINT, one of `nohup` SIGHUP, and processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,6 +49,14 @@ pytest_plugins = [
     "stub_sources",
     "servers.valkey",
 ]
+
+
+tune_for_imports()
+
+
+def pytest_collection_finish() -> None:
+    """Exclude the collected tests from garbage collection, which took a third of the time of some folders."""
+    tune_for_requests()
 
 
 LONG = {"clients", "console", "deploy", "guides", "jobs", "on_ray", "packaging", "process"}
