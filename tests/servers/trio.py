@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from postgres.databases import Databases
     from running_gateway import Reply
 
+NAMES = ("gate-1", "gate-2", "gate-3")
 EDITED = ("requests_per_minute", "burst", "tokens_per_minute")
 """One field for each gateway, so that all edits can be found afterwards."""
 
 
 class Trio:
-    """Gateways named gate-1, gate-2 and gate-3, with one admin key. More can be added with `home`."""
+    """Gateways with these names, with one admin key. More can be added with `home`."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = url
@@ -34,7 +35,7 @@ class Trio:
         self._secret_key = secrets.token_urlsafe(32)
         self.gateways: Sequence[GatewayProcess] = ()
         self.changes = self.late = 0
-        """How many changes were made, and answered before all gateways followed them."""
+        """How many changes were made, and answered before these gateways followed them."""
 
     def home(self, name: str) -> Home:
         """A home on another machine, as far as hubgate can see."""
@@ -61,8 +62,8 @@ class Trio:
         reply = self.request(number, method, path, body)
         assert reply.status in {200, 201, 204}, reply.body
         self.changes += 1
-        if reply.headers["X-Hubgate-Pending"]:
-            self.late += 1
+        if pending := reply.headers["X-Hubgate-Pending"]:  # it also names a gateway that a test has killed
+            self.late += any(name in pending for name in NAMES)
             newest = self.request(1, "GET", "/api/gates").json()["version"]
             eventually(
                 lambda: all(gate["version"] >= newest for gate in self.gates() if gate["state"] == "serving")
@@ -117,6 +118,6 @@ class Trio:
 def trio(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
     with databases.migrated() as url, ExitStack() as stack, ThreadPoolExecutor(3) as threads:
         trio = Trio(url, tmp_path_factory.mktemp("trio"))
-        trio.gateways = [stack.push(trio.home(f"gate-{number}").serve()) for number in (1, 2, 3)]
+        trio.gateways = [stack.push(trio.home(name).serve()) for name in NAMES]
         list(threads.map(GatewayProcess.__enter__, trio.gateways))
         yield trio
