@@ -48,7 +48,7 @@ install: .venv/dev.stamp  ## Install everything into .venv
 serve: .venv/serve.stamp  ## Serve on 127.0.0.1:8080 with all-MiniLM-L6-v2 running locally (PORT=…)
 	@exec $(BIN)/hubgate serve
 
-test: install  ## Run the whole test suite (COVERAGE=1: measure coverage as well)
+test: install  ## Run the whole test suite (COVERAGE=1: measure coverage, SCREENSHOTS=1: save pictures of the console)
 	$(BIN)/python -m pytest --numprocesses=5 --dist=worksteal $(if $(COVERAGE),--cov --cov-report=term)
 
 fuzz: install  ## Send odd requests to every route (FUZZ_ROUNDS=…, 500 requests each)
