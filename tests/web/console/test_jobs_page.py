@@ -53,9 +53,55 @@ def test_jobs_are_listed_with_their_progress(
     words = console.get("/ui/jobs").words
     assert "4 of 4" in words
     assert "of 500" in words
-    assert words.count("nightly") == 3
+    assert words.count("nightly") == 3 + 1  # three jobs, and its files
     assert words.index("Failed Time left") < words.index("Running") < words.index("Completed")
     assert "No jobs yet" in console.get("/ui/jobs?after=nothing").words
+
+
+@pytest.mark.parametrize(
+    ("language", "lead", "row"),
+    [
+        ("en", "of 10 GiB are used. Each key may hold 2 GiB.", "nightly 5"),
+        ("zh", "，共 10 GiB。每个密钥最多可占用 2 GiB。", "nightly 5"),
+        ("ja", "10 GiB のうち", "nightly 5"),
+        ("fa", "از \u2068۱۰ GiB\u2069 پر شده است", "nightly ۵"),
+    ],
+)
+def test_the_keys_that_hold_files_are_shown(
+    console: ConsoleClient, language: str, lead: str, row: str
+) -> None:
+    console.cookies["hubgate_language"] = language
+    words = console.get("/ui/jobs").words
+    assert lead in words
+    assert row in words
+    assert row not in console.get("/ui/jobs?after=nothing").words
+
+
+def test_of_many_keys_those_that_hold_most_are_shown(gateway: RunningGateway) -> None:
+    console = ConsoleClient(gateway)
+    console.sign_in()
+    assert "Files held" not in console.get("/ui/jobs").words
+    for number in range(22):
+        key = gateway.create_key(f"key-{number:02}")
+        with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key) as client:
+            client.files.create(file=("a.jsonl", b"x" * (number + 1)), purpose="batch")
+    words = console.get("/ui/jobs").words
+    assert words.index("key-21 1 22 B") < words.index("key-02 1 3 B")
+    assert "key-01" not in words
+    assert "2 more keys hold less." in words
+
+
+def test_the_page_says_why_the_room_is_unknown(settings: Settings) -> None:
+    settings.home.mkdir(mode=0o700)
+    settings.files.write_text("a file in place of the folder")
+    with RunningGateway(settings) as gateway:
+        console = ConsoleClient(gateway)
+        console.sign_in()
+        page = console.get("/ui/jobs")
+        assert page.status == 200
+        assert "The folder for files cannot be used: File exists." in page.words
+        reply = gateway.request("GET", "/api/files")
+        assert (reply.status, reply.json()["error"]["cause"]) == (503, "store_failed")
 
 
 def test_a_job_shows_its_files_and_its_faults(

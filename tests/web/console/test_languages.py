@@ -39,6 +39,22 @@ def test_numbers_and_percentages_are_formatted_for_the_language() -> None:
 
 
 @pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (0, "0 B"),
+        (1023, "1,023 B"),
+        (1024, "1 KiB"),
+        (1_600_000, "1.5 MiB"),
+        (10 << 30, "10 GiB"),
+        (5 << 40, "5,120 GiB"),
+    ],
+)
+def test_sizes_have_a_suitable_unit(count: int, told: str) -> None:
+    assert languages()["en"].size(count) == told.replace(" ", "\u00a0")
+    assert languages()["fa"].size(1_600_000) == "۱٫۵\u00a0MiB"
+
+
+@pytest.mark.parametrize(
     ("seconds", "told"),
     [
         (0.2, "now"),

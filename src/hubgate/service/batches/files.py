@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hubgate.core.off_loop import shielded
-from hubgate.domain.batches import BatchStore, Page, Purpose, StoredFile
+from hubgate.domain.batches import BatchStore, Held, Page, Purpose, StoredFile
 from hubgate.domain.errors import (
     BodyTooLarge,
     DiskFull,
@@ -73,6 +73,18 @@ class Files:
             except OSError as error:
                 raise _disk_error(error) from error
         return self._folder_id
+
+    async def held(self) -> tuple[int, Sequence[tuple[str, Held]]]:
+        """The bytes of all files, and what each key holds of them, most bytes first.
+
+        Raises:
+            StoreFailed: the folder or the database cannot be used.
+        """
+        try:
+            used, keys = await self.room.report()
+        except OSError as error:
+            raise _disk_error(error) from error
+        return used, sorted(keys.items(), key=lambda item: (-item[1].bytes, item[0]))
 
     async def upload(self, key: Key) -> Upload:
         """Begin an upload.

@@ -62,8 +62,7 @@ class JobsApi:
 
     async def files(self, request: Request) -> Response:
         room, names = self._batches.files.room, self._names()
-        used, keys = await room.report()
-        most = sorted(keys.items(), key=lambda item: (-item[1].bytes, item[0]))
+        used, keys = await self._batches.files.held()
         return json_response(
             {
                 "bytes": used,
@@ -71,7 +70,7 @@ class JobsApi:
                 "most_bytes_of_key": room.key_bytes,
                 "keys": [
                     {"key": key, "key_name": names.get(key), "files": held.files, "bytes": held.bytes}
-                    for key, held in most
+                    for key, held in keys
                 ],
             }
         )

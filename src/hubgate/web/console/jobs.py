@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.responses import FileResponse, Response
 
 from hubgate.domain.batches import Batch, Page, Purpose
-from hubgate.domain.errors import NotFound
+from hubgate.domain.errors import NotFound, StoreFailed
 from hubgate.service.batches.batches import Batches, NewBatch, can_resume
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
@@ -18,6 +18,8 @@ from hubgate.web.openai.uploads import FORM_BYTES, UploadForm
 from hubgate.web.shared.batch_estimate import estimate_batch
 
 _PER_PAGE = 50
+_KEYS = 20
+"""Of the keys that hold files, those that hold most."""
 _WINDOWS = ("24h", "7d", "30d")
 
 
@@ -40,7 +42,10 @@ class JobsPage:
         found = await self._batches.list(key_of(context.request.scope), Page(_PER_PAGE + 1, after))
         jobs = found[:_PER_PAGE]
         older = jobs[-1].id if len(found) > _PER_PAGE else None
-        return self._render(context, "jobs/list.html", jobs=jobs, older=older, is_first=after is None)
+        room = await self._room() if after is None else None
+        return self._render(
+            context, "jobs/list.html", jobs=jobs, older=older, is_first=after is None, room=room
+        )
 
     async def upload(self, context: PageContext) -> Response:
         """Store a file of requests, and show its estimate."""
@@ -102,6 +107,22 @@ class JobsPage:
             raise NotFound("This job has no such file.")
         file, path = await self._batches.files.content(key_of(context.request.scope), file_id)
         return FileResponse(path, media_type="application/x-ndjson", filename=file.name)
+
+    async def _room(self) -> Mapping[str, Any]:
+        """How much room the files take, and which keys hold most of it."""
+        files = self._batches.files
+        try:
+            used, keys = await files.held()
+        except StoreFailed as error:
+            return {"error": error}
+        return {
+            "error": None,
+            "used": used,
+            "most": files.room.total_bytes,
+            "share": files.room.key_bytes,
+            "keys": keys[:_KEYS],
+            "more": len(keys[_KEYS:]),
+        }
 
     async def _find(self, context: PageContext) -> Batch:
         return await self._batches.find(key_of(context.request.scope), context.request.path_params["job"])

@@ -65,6 +65,12 @@ class Language:
         """A number with exactly `digits` decimals, for a column."""
         return str(self._numbers("fixed", digits).format(value))
 
+    def size(self, count: int) -> str:
+        """A number of bytes with a suitable unit."""
+        exponent = max((each for each in (10, 20, 30) if count >> each), default=0)
+        unit = {0: "B", 10: "KiB", 20: "MiB", 30: "GiB"}[exponent]
+        return f"{self.number(count / (1 << exponent), digits=1)}\u00a0{unit}"
+
     def percent(self, share: float) -> str:
         """A share of 1 as a whole percentage."""
         return str(self._numbers("percent", 0).format(share))

@@ -107,6 +107,7 @@ class PageContext:
                 t=language.translate,
                 number=language.number,
                 percent=language.percent,
+                size=language.size,
                 date=language.date,
                 moment=language.moment,
                 ago=lambda at: language.ago(time.time() - at),
