@@ -104,6 +104,9 @@ ANSWERS: dict[str, Callable[[ReceivedRequest], Answer]] = {
         429, {"error": "Model is overloaded", "error_type": "Overloaded"}, {"Retry-After": "7"}
     ),
     "backend": lambda _: Answer(424, {"error": "Inference failed", "error_type": "Backend"}),
+    "exclusive": lambda _: Answer(
+        400, {"error": "`return_text` is mutually exclusive with `return_full_text`"}
+    ),
     "failing": lambda _: Answer(500, {"error": {"message": "EngineCore encountered an issue.", "code": 500}}),
     "html": lambda _: Answer(200, _PAGE, {"Content-Type": "text/html; charset=utf-8"}),
     "not-json": lambda _: Answer(200, b"[[1.0, 2.0", {"Content-Type": "application/json"}),

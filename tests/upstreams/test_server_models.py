@@ -131,6 +131,23 @@ async def test_toolkit_replies_whole_or_as_one_stream_event(sources: ModelSource
     assert payloads[0]["token"]["text"] == "You said: one two"
 
 
+@pytest.mark.parametrize("is_first", [False, True], ids=["later", "first"])
+async def test_one_error_reply_does_not_change_the_route_of_all_calls(
+    sources: ModelSources, is_first: bool
+) -> None:
+    """A caller who sends `return_text` gets an error that names `return_full_text`, as a text2text pipeline's does."""
+    with lookalike("toolkit", kind="llm") as server:
+        writer = await opened(sources, server)
+        if not is_first:
+            await writer.generate(complete())
+        server.fail("exclusive")
+        with pytest.raises(HubgateError):
+            await writer.generate(complete(return_text=True))
+        server.heal()
+        assert json.loads((await writer.generate(complete())).body) == {"generated_text": "You said: one two"}
+        assert server.posts[-1].json["parameters"]["return_full_text"] is False
+
+
 async def test_toolkit_chats_whole_or_as_one_chunk(sources: ModelSources) -> None:
     with lookalike("toolkit", kind="llm") as server:
         writer = await opened(sources, server)

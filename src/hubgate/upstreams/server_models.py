@@ -131,6 +131,8 @@ class ServerGenerator:
         self._routes = dict(routes)
         self._responses = routes[Chat].responses if Chat in routes else None
         self._model = model
+        self._proven: set[tuple[type, WireFormat]] = set()
+        """The routes that have answered a call: no later error reply takes them from all calls."""
 
     async def generate(self, call: GenerationCall) -> Generated:
         """The whole text.
@@ -139,7 +141,7 @@ class ServerGenerator:
             UpstreamError: no reply, an error, or an unreadable reply.
             InvalidRequest: the server does not support the call or one of its options.
         """
-        route = self._route_of(call)
+        route = first = self._route_of(call)
         while True:
             request = self._request(route, route.path, call, stream=False)
             try:
@@ -150,6 +152,7 @@ class ServerGenerator:
                 if other is None:
                     raise
                 route = other
+        self._remember(call, first, route)
         return await off_loop(len(reply.body), read_generated, route, call, reply)
 
     async def stream(self, call: GenerationCall) -> Events:
@@ -159,7 +162,7 @@ class ServerGenerator:
             UpstreamError: no reply, an error, or no event stream.
             InvalidRequest: the server does not support the call or one of its options.
         """
-        route = self._route_of(call)
+        route = first = self._route_of(call)
         while route.streams:
             path = route.path if route.stream_path is None else route.stream_path
             request = self._request(route, path, call, stream=True)
@@ -171,6 +174,7 @@ class ServerGenerator:
                     raise
                 route = other
             else:
+                self._remember(call, first, route)
                 prepends = isinstance(call, Complete) and call.full_text and not route.returns_prompt
                 return AfterPrompt(events, call.prompt) if prepends and isinstance(call, Complete) else events
         return await self._unstreamed(route, call)
@@ -202,16 +206,24 @@ class ServerGenerator:
     def _other_route(
         self, call: GenerationCall, route: GenerationRoute, error: UpstreamRefused
     ) -> GenerationRoute | None:
-        """The route to use from now on, if the error says that the server does not have this one."""
+        """The route to try next, if the error says that the server does not have this one."""
         if route.wire_format is WireFormat.RESPONSES:
-            if error.status not in _WITHOUT_ROUTE:
-                return None
-            self._responses = None  # an earlier version of the server
-            return self._routes[type(call)]
+            return self._routes[type(call)] if error.status in _WITHOUT_ROUTE else None
         if route.fallback is None or route.fallback[0] not in error.markers:
             return None
-        self._routes[type(call)] = route.fallback[1]
         return route.fallback[1]
+
+    def _remember(self, call: GenerationCall, first: GenerationRoute, route: GenerationRoute) -> None:
+        """Use the route that has answered from now on, unless the first one has answered other calls."""
+        key = (type(call), first.wire_format)
+        if route is first:
+            self._proven.add(key)
+        elif key in self._proven:
+            return
+        elif first.wire_format is WireFormat.RESPONSES:
+            self._responses = None  # an earlier version of the server
+        else:
+            self._routes[type(call)] = route
 
     def _native_route(self, call: GenerationCall) -> GenerationRoute | None:
         """The server's own route for OpenAI's Responses API, if the call allows it and the route honours all fields."""
