@@ -14,7 +14,7 @@ import time
 import traceback
 import urllib.request
 from collections.abc import Callable, Iterator
-from enum import EnumType
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ def _handler_paths() -> Iterator[str]:
     for known in gc.get_objects():
         if type(known) is dict and known and all(isinstance(key, str) for key in known):
             values = list(known.values())
-            modules = [getattr(getattr(value, "func", value), "__module__", None) for value in values]
+            functions = [value.func if isinstance(value, partial) else value for value in values]
+            modules = [getattr(function, "__module__", None) for function in functions]
             if all(callable(v) and not isinstance(v, type) for v in values) and all(
                 isinstance(m, str) and m.startswith("hubgate.web") for m in modules
             ):
@@ -99,8 +100,7 @@ def _command_tree(path: str, command: Any) -> Iterator[tuple[str, dict[str, Any]
     parameters: dict[str, dict[str, str]] = {}
     for one in command.params:
         known: dict[str, Any] = {name: getattr(one, name, None) for name in PARAMETER_ATTRIBUTES}
-        kind = one.type_descriptor.annotation
-        known["type"] = list(map(str, iter(kind))) if isinstance(kind, EnumType) else str(kind)
+        known["type"] = re.sub(r" at 0x\w+", "", str(one.type))
         is_option = one.opts[0].startswith("-")
         known |= {"opts": sorted(one.opts), "secondary_opts": sorted(one.secondary_opts)} if is_option else {}
         parameters["/".join(sorted(one.opts)) if is_option else f"argument {len(parameters)}"] = {
