@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from hubgate.core.deployments.prices import cost_at_most, hardware_of
-from hubgate.domain.deployment_ports import InferenceEndpoints, Leases
+from hubgate.domain.deployment_ports import Leases
 from hubgate.domain.errors import Cause, InUse, NotPermitted, StoreFailed
 from hubgate.domain.secret import Secret
+from hubgate.upstreams.hub.deployments import Deployments
 
 _LEASE_SECONDS = 60.0
 """Longer than the requests take for which it is held. A process that dies meanwhile keeps others waiting for so long."""
@@ -27,7 +28,7 @@ class Budget:
         leases: keep the gateways of a database from spending at the same time.
     """
 
-    def __init__(self, api: InferenceEndpoints, limit: float | None, leases: Leases) -> None:
+    def __init__(self, api: Deployments, limit: float | None, leases: Leases) -> None:
         self._api = api
         self._limit = limit
         self._leases = leases

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from hubgate.core.deployments.prices import cost_at_most, hardware_of
 from hubgate.core.off_loop import shielded
-from hubgate.domain.deployment_ports import DeploymentStore, InferenceEndpoints
+from hubgate.domain.deployment_ports import DeploymentStore
 from hubgate.domain.deployments import (
     DeploymentChanges,
     Hardware,
@@ -42,6 +42,7 @@ from hubgate.service.deployments.budget import Budget
 from hubgate.service.deployments.planner import DeploymentRequest, Planned, Planner
 from hubgate.service.deployments.tokens import Account, Accounts
 from hubgate.service.registry.registry import Registry
+from hubgate.upstreams.hub.deployments import Deployments
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Deployer:
     def __init__(
         self,
         *,
-        api: InferenceEndpoints,
+        api: Deployments,
         planner: Planner,
         accounts: Accounts,
         store: DeploymentStore,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hubgate.core.deployments.prices import cost_now, hardware_of
-from hubgate.domain.deployment_ports import DeploymentStore, InferenceEndpoints
+from hubgate.domain.deployment_ports import DeploymentStore
 from hubgate.domain.deployments import BILLED, ManagedDeployment, Stage
 from hubgate.domain.endpoint import Endpoint, Source
 from hubgate.domain.errors import EndpointNotFound, HubgateError, InUse, NotFound, StoreFailed
@@ -22,6 +22,7 @@ from hubgate.domain.ports import AuditLog
 from hubgate.domain.secret import Secret
 from hubgate.service.deployments.tokens import Accounts
 from hubgate.service.registry.registry import Registry
+from hubgate.upstreams.hub.deployments import Deployments
 
 LOST_SECONDS = 45.0
 """How long a request to create may be under way (15 seconds), and Hugging Face may take to show what it created."""
@@ -51,7 +52,7 @@ class Follower:
     def __init__(
         self,
         *,
-        api: InferenceEndpoints,
+        api: Deployments,
         accounts: Accounts,
         store: DeploymentStore,
         registry: Registry,

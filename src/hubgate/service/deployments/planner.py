@@ -17,7 +17,6 @@ import msgspec
 
 from hubgate.core.deployments.hardware_fit import EngineChoice, check_fit, choose_engine, needed_memory
 from hubgate.core.deployments.images import VARIANTS, default_image, own_image
-from hubgate.domain.deployment_ports import InferenceEndpoints
 from hubgate.domain.deployments import (
     TAG,
     Access,
@@ -40,6 +39,7 @@ from hubgate.domain.hub import ModelCard
 from hubgate.domain.ports import Hub
 from hubgate.domain.secret import Secret
 from hubgate.service.deployments.tokens import Account, Accounts
+from hubgate.upstreams.hub.deployments import Deployments
 
 GOOD_FOR_SECONDS = 600.0
 """How long a plan can be confirmed."""
@@ -127,7 +127,7 @@ class Planner:
 
     def __init__(
         self,
-        api: InferenceEndpoints,
+        api: Deployments,
         hub: Hub,
         accounts: Accounts,
         secret: bytes,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from hubgate.domain.deployment_ports import InferenceEndpoints
 from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import Cause, HubgateError, InvalidRequest, NotFound, UpstreamRefused
 from hubgate.domain.hub import MAX_MODELS, Deployment, HubUser, ModelCard, ModelPrompts, ModelSearch
@@ -98,7 +97,7 @@ class HubClient:
         clock: Clock = time.monotonic,
     ) -> None:
         self._client = client
-        self.inference_endpoints: InferenceEndpoints = deployments
+        self.inference_endpoints = deployments
         self._site = HubSite(
             client,
             hf_endpoint or HUB,

@@ -66,7 +66,9 @@ _NEVER_SENT = frozenset(
 
 
 class Deployments:
-    """Implements `domain.deployment_ports.InferenceEndpoints`.
+    """Hugging Face's API that manages Inference Endpoints. Every method raises `UpstreamError` if a request fails.
+
+    Only `create` cannot be repeated safely: it is sent once, and never again.
 
     Args:
         client: sends the requests; not closed here.
@@ -118,10 +120,12 @@ class Deployments:
         return sorted(found, key=lambda deployment: deployment.name)
 
     async def hardware(self, namespace: str, token: Secret) -> Sequence[Hardware]:
+        """What a namespace may run on, with prices and quota, cheapest first. Not cached."""
         path = f"/provider/{_valid_name(namespace)}"
         return read_hardware(await self._managing.fetch(path, token, about=f"hardware for [{namespace}]"))
 
     async def show(self, namespace: str, name: str, token: Secret) -> Deployment:
+        """Raises: NotFound."""
         try:
             return read_deployment(_item(await self._ask("GET", namespace, name, token)), namespace)
         except UpstreamRefused as error:
@@ -130,9 +134,15 @@ class Deployments:
             raise NotFound(error.message, remedy=error.remedy) from error
 
     def body(self, wanted: WantedDeployment) -> Mapping[str, Any]:
+        """The body that `create` would send, with its secrets masked."""
         return create_body(wanted, mask=True)
 
     async def create(self, wanted: WantedDeployment, token: Secret) -> tuple[Deployment, Sequence[str]]:
+        """Create an Inference Endpoint; returns it, and the fields that Hugging Face ignored.
+
+        Raises:
+            OutcomeUnknown: the request may have been carried out, but there was no usable reply.
+        """
         body = create_body(wanted, mask=False)
         about = f"Inference Endpoint [{wanted.name}]"
         path = _path(wanted.namespace)
@@ -150,11 +160,13 @@ class Deployments:
         return read_deployment(item, wanted.namespace), ignored_fields(body, item)
 
     def changes(self, changes: DeploymentChanges) -> Mapping[str, Any]:
+        """The body that `edit` would send, with its secrets masked."""
         return edit_body(changes, mask=True)
 
     async def edit(
         self, namespace: str, name: str, changes: DeploymentChanges, token: Secret
     ) -> tuple[Deployment, Sequence[str]]:
+        """Change an Inference Endpoint; returns as `create` does."""
         body = edit_body(changes, mask=False)
         item = _item(await self._ask("PUT", namespace, name, token, body=body))
         return read_deployment(item, namespace), ignored_fields(body, item)
@@ -180,6 +192,7 @@ class Deployments:
         return await self._act(namespace, name, "/scale-to-zero", token)
 
     async def delete(self, namespace: str, name: str, token: Secret) -> None:
+        """Delete it for good. One that does not exist is not an error."""
         try:
             await self._ask("DELETE", namespace, name, token)
         except UpstreamRefused as error:
@@ -187,6 +200,7 @@ class Deployments:
                 raise
 
     async def recipes(self, repository: str, token: Secret | None) -> Sequence[Recipe]:
+        """The ways to run a model that Hugging Face has tested. Cached for minutes."""
         return await self._recipes.get(
             (repository, token_digest(token)), lambda: self._fetch_recipes(repository, token)
         )
