@@ -95,6 +95,25 @@ async def test_deployments_are_listed_with_their_sum(gateway: ScriptedGateway) -
     assert (listed["dollars_now"], listed["dollars_at_most"]) == (0.0, round(3 * PRICE, 4))
 
 
+async def test_those_of_a_registered_endpoint_are_asked_for_with_its_own_token(
+    gateway: ScriptedGateway, deployment_site: DeploymentsApi
+) -> None:
+    await created(gateway)
+    await created(gateway, name="second")
+    deployment_site.advance(100)
+    await gateway.follower.follow()
+    own = {"connection": None, "token": MANAGER_TOKEN, "rate_limit": {"requests_per_minute": 60}}
+    assert (await gateway.request("PATCH", "/api/endpoints/deployed", own)).status == 200
+    await gateway.service.connections.add("another", Secret(TOKEN))
+    listed = (await ask(gateway, "GET", "?endpoint=deployed")).json()
+    assert [one["name"] for one in listed["deployments"]] == ["deployed"]
+    assert listed["dollars_at_most"] == PRICE
+    nameless = {"name": "own", "url": "http://127.0.0.1:1/", "token": MANAGER_TOKEN}
+    assert (await gateway.request("POST", "/api/endpoints", nameless)).status == 201
+    assert (await ask(gateway, "GET", "?endpoint=own")).json()["deployments"] == []
+    assert (await ask(gateway, "GET", "?endpoint=nothing")).status == 404
+
+
 async def test_hardware_is_filtered(gateway: ScriptedGateway) -> None:
     path = "/hardware?vendor=aws&region=us-east-1&accelerator=gpu&max_price=1"
     found = (await ask(gateway, "GET", path)).json()["hardware"]
