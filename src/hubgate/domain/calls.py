@@ -62,6 +62,10 @@ class Context(msgspec.Struct, frozen=True):
     """How many seconds a server that is scaled to zero may hold the request while it starts."""
     origin: Origin | None = None
     """Changed if another endpoint answers."""
+    refused: bool = False
+    """Whether the server was overloaded, or said so, when the same was sent before."""
+    waits: bool = True
+    """Whether it waits for a server that is overloaded, or says so. Otherwise its sender sends it again, in parts."""
 
 
 NO_CONTEXT = Context()

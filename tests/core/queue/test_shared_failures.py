@@ -338,6 +338,11 @@ class Storm:
         await asyncio.sleep(self.chance.choice([0.0, 0.01, self.chance.random()]))
         if self.chance.random() < 0.05:
             raise UpstreamUnreachable("gone")
+        if self.chance.random() < 0.05:
+            after = self.chance.choice([None, 0.5, 3.0, 400.0])
+            raise UpstreamRefused(
+                "full", status=429, cause=Cause.OVERLOADED, retryable=True, retry_after=after
+            )
         if error := no_bad_text(call.texts):
             raise error
         return Vectors(items=[vector(text) for text in call.texts], encoding=Encoding.F32)
@@ -356,7 +361,7 @@ class Storm:
             if isinstance(error, DeadlineExceeded):
                 assert deadline is not None
                 assert now() <= deadline + 0.01
-            if isinstance(error, UpstreamRefused):
+            if isinstance(error, UpstreamRefused) and error.status != 429:
                 assert "bad" in words
 
     async def checked(self, queue: BatchQueue, call: Embed) -> None:
@@ -388,7 +393,7 @@ class Storm:
         await asyncio.sleep(62.0)
         for _ in range(20):
             for result in await outcomes(queue, [embed(f"{n}") for n in range(self.concurrency)]):
-                assert isinstance(result, Vectors | UpstreamUnreachable)
+                assert isinstance(result, Vectors | UpstreamUnreachable | UpstreamRefused)
         fresh = RateLimiter(
             None, max_concurrent_requests=self.places, max_concurrent_texts=self.texts_at_once
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TypeAlias, cast
 
@@ -102,7 +102,14 @@ def _joined(results: Sequence[PartialResult]) -> PartialResult:
 class TextBatch(Batch[QueuedCall]):
     """The texts of one request. A weight is the size of a text in bytes."""
 
-    __slots__ = ()
+    __slots__ = ("refusals", "waits")
+
+    def __init__(self, max_texts: int, max_weight: int) -> None:
+        super().__init__(max_texts, max_weight)
+        self.refusals = 0
+        """How often the server was overloaded, or said so, when it was sent."""
+        self.waits = True
+        """See `Context.waits`."""
 
     @property
     def tokens(self) -> int:
@@ -123,9 +130,12 @@ class TextBatch(Batch[QueuedCall]):
         first = next(iter(self.parts))
         call = first.call
         if isinstance(call, Tokenize) or (len(self.parts) == 1 and self.texts == len(first.weights)):
-            if call.context.deadline == first.deadline:
+            if call.context.deadline == first.deadline and self.waits and not self.refusals:
                 return call
-            return replace(call, context=replace(call.context, deadline=first.deadline))
+            context = replace(
+                call.context, deadline=first.deadline, refused=self.refusals > 0, waits=self.waits
+            )
+            return replace(call, context=context)
         texts = chain.from_iterable(
             entry.call.texts[part.start : part.stop] for entry, part in self.parts.items()
         )
@@ -141,6 +151,8 @@ class TextBatch(Batch[QueuedCall]):
             caller=callers.pop() if len(callers) == 1 else "-",
             bulk=all(context.bulk for context in contexts),
             deadline=max(deadlines) if len(deadlines) == len(contexts) else None,
+            refused=self.refusals > 0,
+            waits=self.waits,
         )
 
     def halves(self) -> list[TextBatch]:
@@ -153,6 +165,11 @@ class TextBatch(Batch[QueuedCall]):
         middle = part.start + len(part) // 2
         return [self._of({entry: range(part.start, middle)}), self._of({entry: range(middle, part.stop)})]
 
+    def without_last(self) -> tuple[TextBatch, TextBatch]:
+        """The last call, and the others."""
+        *others, (last, part) = self.parts.items()
+        return self._of({last: part}), self._of(dict(others))
+
     def per_call(self) -> list[TextBatch]:
         return [self._of({entry: part}) for entry, part in self.parts.items()]
 
@@ -160,11 +177,18 @@ class TextBatch(Batch[QueuedCall]):
         """The same batch without the calls whose caller has left."""
         return self._of({entry: part for entry, part in self.parts.items() if not entry.reply.done()})
 
+    def joined(self, others: Iterable[TextBatch]) -> list[TextBatch]:
+        """This batch and others that were parts of one, as one; or as they are if a call is in several of them."""
+        several = [self, *others]
+        parts = {entry: part for one in several for entry, part in one.parts.items()}
+        return [self._of(parts)] if len(parts) == sum(len(one.parts) for one in several) else several
+
     def _of(self, parts: dict[QueuedCall, range]) -> TextBatch:
         batch = TextBatch(self.max_texts, self.max_weight)
         batch.parts = parts
         batch.texts = sum(map(len, parts.values()))
         batch.weight = sum(sum(entry.weights[part.start : part.stop]) for entry, part in parts.items())
+        batch.refusals, batch.waits = self.refusals, self.waits
         return batch
 
     def deliver(self, result: Result) -> None:
@@ -190,6 +214,15 @@ class TextBatch(Batch[QueuedCall]):
         if isinstance(result, Vectors):
             return split_vectors(result, weights, waited)
         return split_items(result, weights, waited)
+
+    def fail_before(self, time: float, error: Exception) -> None:
+        """Fail the calls whose deadline is before a time."""
+        late = {
+            entry: part
+            for entry, part in self.parts.items()
+            if entry.deadline is not None and entry.deadline <= time
+        }
+        self._of(late).fail(error, shared=len(self.callers) > 1)
 
     def fail(self, error: Exception, *, shared: bool = False) -> None:
         """Fail all calls. `shared` or not, several callers only get an error that quotes nobody's text."""

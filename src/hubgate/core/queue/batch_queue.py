@@ -6,11 +6,12 @@ import asyncio
 import contextvars
 import logging
 import math
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias, cast
+from typing import cast
 
 from hubgate.core.errors import (
     deadline_exceeded,
@@ -36,7 +37,10 @@ from hubgate.domain.ports import Clock, Handler
 START_LIMIT = 8
 """Requests in flight at first."""
 
-_Filled: TypeAlias = tuple[TextBatch, Permit]
+_LONGEST_PAUSE = 5.0
+"""Seconds before a refused request is sent again, where the server does not say when; a second for each refusal."""
+_SEARCH_PAUSE, _LONGEST_SEARCH_PAUSE = 8.0, 300.0
+"""Seconds without a search for calls at fault, after searches that found none: the server limits the rate."""
 
 _logger = logging.getLogger(__name__)
 
@@ -66,6 +70,7 @@ class BatchQueue:
     `places` bounds the requests in flight: a server with many gets small batches at once, one with few gets full ones.
 
     A call without a deadline gets one after `default_timeout` seconds. `check` raises what is wrong with a result.
+    Unless calls are `patient`, those that share a request that is refused with 429 all fail.
 
     `queued_calls`, `queued_texts` and `in_flight` are gauges. `requests` counts requests to the server, `shared` the
     calls that travelled in another call's request. `on_wait` gets the seconds that each call waited.
@@ -79,8 +84,10 @@ class BatchQueue:
         places: Places | None = None,
         limits: BatchLimits | None = None,
         default_timeout: float | None = None,
+        patient: bool = True,
         check: Callable[[Call, Result], None] | None = None,
         clock: Clock = time.monotonic,
+        chance: Callable[[], float] = random.random,
         on_wait: Callable[[float], None] | None = None,
     ) -> None:
         self._handler = handler
@@ -89,8 +96,9 @@ class BatchQueue:
         self._places.on_raise = self._start_next
         self.limits = limits or BatchLimits()
         self._default_timeout = default_timeout
+        self._patient = patient
         self._check = check
-        self._clock = clock
+        self._clock, self._chance = clock, chance
         self._on_wait = on_wait
         self._timers = Timers(clock)
         self._queue: FairQueue[QueuedCall] = FairQueue(turn=max(1, self.limits.max_texts // 4))
@@ -99,6 +107,7 @@ class BatchQueue:
         self._next: asyncio.Task[None] | None = None
         """The one task that waits for a permit."""
         self._next_tries = NextTries(self._start_next)
+        self._search_after, self._search_pause = -math.inf, _SEARCH_PAUSE
         self._closed = False
         self.usual_seconds = 0.0
         """A moving average of how long the server takes for a request; 0 before the first."""
@@ -199,34 +208,43 @@ class BatchQueue:
         if self._next is None and waits and self._has_place():
             self._next = self._start_task(None)
 
-    def _start_task(self, filled: _Filled | None) -> asyncio.Task[None]:
+    def _start_task(self, request: _Request | None, pause: float = 0.0) -> asyncio.Task[None]:
         """In a context of its own: it does not belong to the caller that happens to start it."""
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._run(filled), context=contextvars.Context())
+        task = loop.create_task(self._run(request, pause), context=contextvars.Context())
         self._tasks[task] = None
         return task
 
-    async def _run(self, filled: _Filled | None) -> None:
-        """Send one request: this one, or the next one once there is a permit."""
+    async def _run(self, request: _Request | None, pause: float) -> None:
+        """Send one request: this one, after a pause if it has no permit yet; or the next one once there is a permit."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            filled = filled or await self._fill_next()
-            if filled is not None:
-                batch, permit = filled
-                if batch.wanted:
-                    self._tasks[task] = batch
-                    await self._send(batch, permit)
+            request = request or await self._fill_next()
+            if request is None:
+                return
+            permit, batch = request.permit, request.batch
+            if batch.wanted:
+                self._tasks[task] = batch
+                if permit is None:
+                    permit = await self.try_again(request, pause, batch.tokens)
                 else:
-                    self._limiter.cancel(permit)
+                    self._places.in_flight += 1
+                    self.shared += len(batch.parts) - 1
+                await self._send(request, permit)
+            elif permit is not None:
+                request.permit = None
+                self._limiter.cancel(permit)
         except asyncio.CancelledError:
             pass  # nobody waits for the task; it would keep the error, whose traceback holds the task and its texts
         finally:
             # Not in a done-callback, which would run a turn later: a call that came in between would find no free
             # place, and nothing would start a task for it.
             del self._tasks[task]
+            if request is not None:
+                self._end(request)
             self._start_next()
 
-    async def _fill_next(self) -> _Filled | None:
+    async def _fill_next(self) -> _Request | None:
         """Fill a request once there is a permit, unless that is for a further try of a request.
 
         Further ones leave in the same turn as long as they are full.
@@ -241,7 +259,7 @@ class BatchQueue:
                 self._limiter.fill(permit, texts=one.texts, tokens=one.tokens)
                 return None
             self._next_tries.passed()
-            batch = self._fill_batch(permit)
+            request = self._fill_request(permit)
         finally:
             self._next = None
         while (
@@ -250,9 +268,9 @@ class BatchQueue:
             and self._has_place()
             and (further := self._limiter.try_acquire(self._next_tokens()))
         ):
-            self._start_task((self._fill_batch(further), further))
+            self._start_task(self._fill_request(further))
         self._start_next()
-        return batch, permit
+        return request
 
     def _has_place(self) -> bool:
         return len(self._tasks) - self._next_tries.requests < self._places.limit
@@ -265,7 +283,7 @@ class BatchQueue:
     def _next_tokens(self) -> int:
         return estimate_tokens(self._queue.next_weight() or 0, texts=1)
 
-    def _fill_batch(self, permit: Permit) -> TextBatch:
+    def _fill_request(self, permit: Permit) -> _Request:
         limits = self.limits
         tokens = min(permit.tokens, limits.max_tokens or permit.tokens)
         max_texts = max(1, min(limits.max_texts, permit.texts, tokens))
@@ -277,15 +295,14 @@ class BatchQueue:
                 queued.waited = now - queued.since
                 if self._on_wait:
                     self._on_wait(queued.waited)
+        batch.waits = len(batch.parts) == 1 or not self._patient
         self._limiter.fill(permit, texts=batch.texts, tokens=batch.tokens)
-        return batch
+        permit.sender = request = _Request(self, batch, permit)
+        return request
 
-    async def _send(self, batch: TextBatch, permit: Permit) -> None:
-        """Send a batch, and its parts again if it fails."""
-        request = _Request(self, batch, permit)
-        permit.sender = request
-        self._places.in_flight += 1
-        self.shared += len(batch.parts) - 1
+    async def _send(self, request: _Request, permit: Permit) -> None:
+        """Send a request, and its parts again if it fails."""
+        batch = request.batch
         try:
             with sending_under(permit):
                 error = await self._request(batch)
@@ -294,8 +311,6 @@ class BatchQueue:
         except BaseException:
             batch.fail(request_dropped())
             raise
-        finally:
-            self._end(request)
 
     def _end(self, request: _Request) -> None:
         """Give back what a request takes, if it has not."""
@@ -320,10 +335,25 @@ class BatchQueue:
                 self._places.in_flight += 1
 
     async def _retry_in_parts(self, request: _Request, error: HubgateError) -> None:
-        retry = SplitRetry()
-        retry.failed(request.batch, error)
+        retry = SplitRetry(searches=self._clock() >= self._search_after)
+        self._note_failure(retry, request.batch, error)
         while retry.parts:
             await self._retry_part(request, retry)
+        if retry.found is False:
+            self._search_after = self._clock() + self._search_pause
+            self._search_pause = min(2 * self._search_pause, _LONGEST_SEARCH_PAUSE)
+        elif retry.found:
+            self._search_pause = max(self._search_pause / 2, _SEARCH_PAUSE)
+
+    def _note_failure(self, retry: SplitRetry, batch: TextBatch, error: HubgateError) -> None:
+        retry.failed(batch, error)
+        waiting, retry.waiting = retry.waiting, []
+        for part in waiting:
+            pause = min(part.refusals, _LONGEST_PAUSE) * (1 + self._chance()) / 2
+            if error.retry_after is not None:
+                pause = error.retry_after
+            part.fail_before(self._clock() + max(pause, self._limiter.estimate_wait()), error)
+            self._start_task(_Request(self, part.without_leavers(), None), pause)
 
     async def _retry_part(self, request: _Request, retry: SplitRetry) -> None:
         """Send one part of what failed, under a permit of its own."""
@@ -343,7 +373,7 @@ class BatchQueue:
         if error is None:
             retry.succeeded()
         else:
-            retry.failed(part, error)
+            self._note_failure(retry, part, error)
 
     async def _request(self, batch: TextBatch) -> HubgateError | None:
         """Deliver the reply to a batch, or return the error."""

@@ -2,8 +2,8 @@
 
 A 429 does not say whether the server is full or whether it refuses this one request: for its tokens, or its model. So it
 pauses everybody, but a few requests go out while it lasts, 0.1 s after it began, then after 0.2 s, 0.4 s and so on. A
-server refuses at once what it does not want. A test that is not refused soon lets four more pass, and when enough have
-passed the pause is over. A true rate limit costs a test each time the pause has become twice as long: ten in a minute.
+server refuses at once what it does not want. A test that is answered, or not refused soon, lets four more pass, and when
+enough have passed the pause is over. A true rate limit costs a test each time the pause has become twice as long: ten in a minute.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 class RefusalPause:
     """The pause of one rate limiter. All times are those of its clock, in seconds."""
 
-    __slots__ = ("_accepted", "_next", "_patience", "_room", "_since", "_tests", "until")
+    __slots__ = ("_accepted", "_next", "_patience", "_room", "_since", "tests", "until")
 
     def __init__(self) -> None:
         self.until = -math.inf
@@ -43,7 +43,7 @@ class RefusalPause:
         self._since = self._next = -math.inf
         """When it began, or a test was last accepted; and when the next test is due."""
         self._room = self._accepted = 0
-        self._tests: deque[float] = deque()
+        self.tests: deque[float] = deque()
         """When each one was sent whose outcome is not known."""
         self._patience = _ACCEPTED_AFTER
 
@@ -52,7 +52,7 @@ class RefusalPause:
         if now >= self.until:
             self._since, self._next, self._patience = now, now + _FIRST_TEST, _ACCEPTED_AFTER
             self._room = self._accepted = 0
-            self._tests.clear()
+            self.tests.clear()
         self.until = max(self.until, now + seconds)
 
     def refused(self, now: float, seconds: float, *, sent: float, first: bool) -> None:
@@ -73,18 +73,20 @@ class RefusalPause:
             self.begin(now, seconds)
             self._patience = min(max(self._patience, 2 * (now - sent)), _LONGEST_REFUSAL)
 
+    def accepted(self, now: float, *, sent: float) -> None:
+        """Note that a request which was sent then is answered."""
+        if self._forget(sent):
+            self._accept(now)
+
     def due(self, now: float) -> float:
         """When a request may be sent: a time, maybe past."""
-        while self._tests and self._tests[0] + self._patience <= now:
-            self._since = self._tests.popleft() + self._patience
-            self._next = min(self._next, self._since + _FIRST_TEST)
-            self._accepted += 1
-            self._room += _MORE
+        while self.tests and self.tests[0] + self._patience <= now:
+            self._accept(self.tests.popleft() + self._patience)
         if self._accepted >= _ENOUGH:
             self.until = -math.inf
         if now >= self.until or self._room > 0:
             return -math.inf
-        known = self._tests[0] + self._patience if self._tests else math.inf
+        known = self.tests[0] + self._patience if self.tests else math.inf
         return min(self.until, self._next, known)
 
     def estimate(self, now: float) -> float:
@@ -98,14 +100,21 @@ class RefusalPause:
             self._room -= 1
         else:
             self._next = now + max(_FIRST_TEST, now - self._since)
-        self._tests.append(now)
+        self.tests.append(now)
 
-    def _forget(self, sent: float) -> None:
-        """Forget the test that was refused; others may be accepted."""
-        for number in reversed(range(len(self._tests))):
-            if self._tests[number] <= sent:
-                del self._tests[number]
-                return
+    def _accept(self, now: float) -> None:
+        self._since = now
+        self._next = min(self._next, now + _FIRST_TEST)
+        self._accepted += 1
+        self._room += _MORE
+
+    def _forget(self, sent: float) -> bool:
+        """Forget the test that has an outcome; that of others is not known yet."""
+        for number in reversed(range(len(self.tests))):
+            if self.tests[number] <= sent:
+                del self.tests[number]
+                return True
+        return False
 
 
 class Outage:

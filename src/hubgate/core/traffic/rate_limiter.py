@@ -136,7 +136,7 @@ class RateLimiter:
         """No reply before then confirms any of them but its own request."""
         self._paused_until = self._throttled_until = -math.inf
         self._throttled_interval = 0.0
-        self._refusal = RefusalPause()
+        self.refusal = RefusalPause()
         self._was_retry = False
         """Whether the last permit was a retry's."""
         self._waiting: dict[asyncio.Future[Permit], _Need] = {}
@@ -285,8 +285,8 @@ class RateLimiter:
 
     def refused(self, seconds: float, *, sent: float, first: bool) -> None:
         """Pause as `RefusalPause` says, because a request that was sent then is refused."""
-        now, until = self.clock(), self._refusal.until
-        self._refusal.refused(now, seconds, sent=sent, first=first)
+        now, until = self.clock(), self.refusal.until
+        self.refusal.refused(now, seconds, sent=sent, first=first)
         if first and self._pauses is not None and now + seconds >= max(now, until) + _SHARED_PAUSE:
             self._pauses.post(REFUSAL, seconds)
         self.serve()
@@ -325,15 +325,15 @@ class RateLimiter:
             return
         text, seconds = posted
         if text == REFUSAL:
-            self._refusal.begin(self.clock(), seconds)
+            self.refusal.begin(self.clock(), seconds)
         else:
             self._paused_until = max(self._paused_until, self.clock() + seconds)
         self.serve()
 
     def _resumes(self, now: float) -> float:
         """When a pause lets a request pass."""
-        if now < self._refusal.until:
-            return max(self._paused_until, self._refusal.due(now))
+        if now < self.refusal.until:
+            return max(self._paused_until, self.refusal.due(now))
         return self._paused_until
 
     def used(self) -> int:
@@ -347,7 +347,7 @@ class RateLimiter:
         requests += len(self._waiting) + len(self._waiting_retries)
         if requests <= 0:
             return 0.0
-        paused = max(self._paused_until, self._refusal.estimate(now))
+        paused = max(self._paused_until, self.refusal.estimate(now))
         if self._slots is not None:
             return max(paused - now, self._slots.estimate_wait(requests, now))
         first = max(now, paused, self._next_slot - self._burst_seconds)
@@ -423,8 +423,8 @@ class RateLimiter:
         """Use the slot that was due `since`: a timer that fires late must not slow the rate."""
         interval = self._interval if now >= self._throttled_until else self._pace(now)
         self._next_slot = max(self._next_slot, since, now - _LATE) + interval
-        if now < self._refusal.until:
-            self._refusal.granted(now)
+        if now < self.refusal.until:
+            self.refusal.granted(now)
         send_by = now + _MAX_LEAD if self._slots is None else self._slots.take(now)
         logged = LoggedRequest(now + _LONGEST, tokens, send_by)
         self._tokens_left -= tokens

@@ -35,7 +35,7 @@ _RESERVED_FOR_ERROR = 0.05
 """Seconds before the deadline at which waiting ends, so that the caller still gets the error."""
 _MAX_HOLD = 600.0
 """Seconds; how long Hugging Face's proxy may hold a request, by its documentation."""
-_MAX_RETRY_AFTER = 300.0
+MAX_RETRY_AFTER = 300.0
 """Seconds for which a call waits: the longest rate limit window of Hugging Face. Longer is a limit of a day or a month."""
 _WAKING_SECONDS = 15.0
 """After which another gateway takes over from one that was killed while it woke the server."""
@@ -116,12 +116,12 @@ class Retrier:
                 _note_failure(self._places, begun, error)
                 if not isinstance(error, HubgateError):
                     raise
-                plan = await self._plan(error, 1, None, deadline, begun)
+                plan = await self._plan(error, call, 1, None, deadline, sent=begun)
                 if plan is None:
                     raise
             else:
                 self._places.answered(begun, tokens)
-                self._respect_quota(result)
+                self._note_answer(result, begun)
                 return result
         return await self._go_on(send, call, tokens, deadline, plan)
 
@@ -152,11 +152,10 @@ class Retrier:
                     attempt = self._with_permit(send, call, tokens, granted)
                     result = await (attempt if mine is None else self._in_time(attempt, mine, deadline))
                 except HubgateError as error:
-                    plan = await self._plan(error, tries + 1, mine, deadline)
+                    plan = await self._plan(error, call, tries + 1, mine, deadline)
                     if plan is None:
                         raise
                 else:
-                    self._respect_quota(result)
                     return result
         finally:
             if mine is not None:
@@ -165,13 +164,18 @@ class Retrier:
     async def _plan(
         self,
         error: HubgateError,
+        call: Call | GenerationCall,
         tries: int,
         mine: _WakeUp | None,
         deadline: float,
+        *,
         sent: float | None = None,
     ) -> _Plan | None:
         """How to go on after an error; `None` if the call has failed."""
-        pause = self._backoff(error, tries, self._clock() if sent is None else sent)
+        first = tries == 1 and not call.context.refused
+        pause = self._backoff(error, tries, self._clock() if sent is None else sent, first=first)
+        if self._patient and error.cause is Cause.OVERLOADED and not call.context.waits:
+            return None
         if not self._should_retry(error, tries, pause, deadline):
             return None
         if error.cause is Cause.WAKING and self._patient and self._wake_up is None:
@@ -224,7 +228,7 @@ class Retrier:
             return False
         if error.retry_after and not self._patient:
             return False
-        if (error.retry_after or 0.0) > _MAX_RETRY_AFTER and error.cause is not Cause.WAKING:
+        if (error.retry_after or 0.0) > MAX_RETRY_AFTER and error.cause is not Cause.WAKING:
             return False
         exhausted = tries >= self._tries and error.cause not in self._transient
         return error.retryable and not exhausted and self._clock() + wait < deadline
@@ -249,6 +253,7 @@ class Retrier:
             with sending_under(permit):
                 result = await send(call)
             places.answered(begun, tokens)
+            self._note_answer(result, begun)
         except BaseException as error:
             _note_failure(places, begun, error)
             raise
@@ -257,16 +262,19 @@ class Retrier:
                 self._limiter.release(permit)
         return result
 
-    def _backoff(self, error: HubgateError, tries: int, sent: float) -> float:
+    def _backoff(self, error: HubgateError, tries: int, sent: float, *, first: bool) -> float:
         """Seconds until the next try of what was sent then. Pauses others, too, if the server may refuse them."""
         pause = min(self._first_pause * 2.0 ** (tries - 1), self._longest_pause) * (1 + self._chance()) / 2
         if error.retry_after is not None:
-            pause = min(error.retry_after, _MAX_RETRY_AFTER)
+            pause = min(error.retry_after, MAX_RETRY_AFTER)
         if error.retry_after or error.cause is Cause.OVERLOADED:
-            self._limiter.refused(pause, sent=sent, first=tries == 1)
+            self._limiter.refused(pause, sent=sent, first=first)
         return pause
 
-    def _respect_quota(self, result: object) -> None:
+    def _note_answer(self, result: object, sent: float) -> None:
+        if self._limiter.refusal.tests:
+            self._limiter.refusal.accepted(self._clock(), sent=sent)
+            self._limiter.serve()
         quota = getattr(result, "quota", None)
         if quota is not None:
             self._limiter.throttle(quota.seconds, quota.remaining)

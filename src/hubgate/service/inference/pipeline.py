@@ -171,6 +171,7 @@ class Pipelines:
                 places=health.places,
                 limits=_limits(endpoint, self._max_reply_bytes),
                 default_timeout=DEFAULT_TIMEOUT,
+                patient=endpoint.fallback is None,
                 check=check,
                 clock=self._clock,
             )
