@@ -190,6 +190,8 @@ class LeaseQuestion:
     """Of the limit."""
     gateway: str
     limit: int
+    version: int
+    """Of the configuration that the limit is from. The server divides that of the newest version."""
     holds: int
     """What the gateway may hold until it knows the answer."""
     wants: bool

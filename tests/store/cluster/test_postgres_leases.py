@@ -16,7 +16,7 @@ from hubgate.store.postgres import PostgresDatabase
 from hubgate.store.valkey.leases import ValkeyLeases
 from hubgate.store.valkey.permits import ValkeyPermits
 
-_EMPTY = b"TRUNCATE rate_limit_leases, rate_limit_gateways, rate_limit_server"
+_EMPTY = b"TRUNCATE rate_limit_leases, rate_limit_totals, rate_limit_gateways, rate_limit_server"
 
 
 async def test_gateway_that_comes_first_gets_all_and_others_nothing_until_it_has_less(
@@ -24,11 +24,41 @@ async def test_gateway_that_comes_first_gets_all_and_others_nothing_until_it_has
 ) -> None:
     link = PostgresLink(PostgresDatabase(migrated_url, 5.0), 10.0)
     leases = PostgresLeases(link)
-    question = {"key": "k", "limit": 8, "holds": 0, "known_gateways": 1, "was_away": False, "number": 1}
-    asked = [LeaseQuestion(gateway=name, wants=True, **question) for name in "abc"]  # type: ignore[arg-type]
-    granted = [await leases.lease(each) for each in asked]
+    granted = [await leases.lease(question(name)) for name in "abc"]
     assert granted == [8, 0, 0]
     await link.close()
+
+
+async def test_gateway_with_an_older_configuration_gets_its_part_of_the_newest_limit(
+    migrated_url: str,
+) -> None:
+    link = PostgresLink(PostgresDatabase(migrated_url, 5.0), 10.0)
+    leases = PostgresLeases(link)
+    assert await leases.lease(question("stale")) == 8
+    assert await leases.lease(question("new", limit=2, version=2)) == 0
+    assert await leases.lease(question("stale", holds=8, number=2)) == 1
+    assert await leases.lease(question("stale", holds=1, number=3)) == 1
+    assert await leases.lease(question("new", limit=2, version=2, number=2)) == 1
+    assert await leases.lease(question("new", limit=2, version=2, wants=False, number=3)) == 0
+    assert await leases.lease(question("stale", holds=1, number=4)) == 2  # also while no other uses it
+    assert await leases.lease(question("stale", limit=6, version=3, number=5)) == 6
+    await link.close()
+
+
+def question(
+    gateway: str, *, limit: int = 8, version: int = 1, holds: int = 0, wants: bool = True, number: int = 1
+) -> LeaseQuestion:
+    return LeaseQuestion(
+        key="k",
+        gateway=gateway,
+        limit=limit,
+        version=version,
+        holds=holds,
+        wants=wants,
+        known_gateways=1,
+        was_away=False,
+        number=number,
+    )
 
 
 def test_answers_are_those_of_the_script_for_valkey(migrated_url: str) -> None:
@@ -65,7 +95,8 @@ async def compare(connection: psycopg.Connection[tuple[object]], chance: Random)
         asked = LeaseQuestion(
             key="limit",
             gateway=name,
-            limit=limit,
+            limit=chance.choice([limit, limit, 7]),
+            version=chance.choice([1, 1, 2, 3]),
             holds=chance.choice([0, 0, 1, 3]),
             wants=chance.random() < 0.8,
             known_gateways=chance.randint(0, 3),
@@ -73,10 +104,10 @@ async def compare(connection: psycopg.Connection[tuple[object]], chance: Random)
             number=number,
         )
         row = connection.execute(
-            "SELECT hubgate_lease(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "SELECT hubgate_lease(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
-                *("limit", name, limit, asked.holds, asked.wants, asked.known_gateways, asked.was_away),
-                *(number, here, str(server.run_id)),
+                *("limit", name, asked.limit, asked.holds, asked.wants, asked.known_gateways, asked.was_away),
+                *(number, asked.version, here, str(server.run_id)),
             ),
         ).fetchone()
         answer = await script.lease(asked)

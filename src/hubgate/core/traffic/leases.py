@@ -5,7 +5,9 @@ gets all of it. So no call asks for anything, except the first after a while wit
 
 The rule: what gateways may hold together, as the server knows it, never exceeds the limit. A gateway whose lease
 shrinks still holds what is in flight, and says so with its next question; until then the server counts what it had. A
-gateway that wants more gets it when others have less. A question that was overtaken on its way changes nothing.
+gateway that wants more gets it when others have less. A question that was overtaken on its way changes nothing. The server
+divides the limit of the newest configuration that it heard of, so a gateway that was cut off from the configuration gets
+no part of an older one.
 
 A gateway that cannot renew its lease goes on with its part of the limit by the number of gateways. It does so before
 the lease ends at the server, which keeps that part free for half a minute. The limit can be exceeded by requests that
@@ -166,6 +168,7 @@ class Lease:
             key=self._key,
             gateway=self._shared.gateway,
             limit=self._total,
+            version=self._shared.limits.version,
             holds=max(self.limit, self.held()),
             wants=wants,
             known_gateways=self._shared.limits.contact.gateways,

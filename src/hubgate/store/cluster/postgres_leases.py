@@ -5,7 +5,7 @@ from __future__ import annotations
 from hubgate.domain.cluster_ports import LeaseQuestion
 from hubgate.store.cluster.postgres_link import PostgresLink
 
-_LEASE = "SELECT hubgate_lease($1, $2, $3, $4, $5, $6, $7, $8)"
+_LEASE = "SELECT hubgate_lease($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 
 
 class PostgresLeases:
@@ -23,5 +23,6 @@ class PostgresLeases:
             asked.known_gateways,
             asked.was_away,
             asked.number,
+            asked.version,
         )
         return int(granted)

@@ -19,6 +19,9 @@ CREATE UNLOGGED TABLE rate_limit_leases (
   key text, gateway text COLLATE "C", has bigint NOT NULL, wants boolean NOT NULL, at bigint NOT NULL,
   number bigint NOT NULL, PRIMARY KEY (key, gateway)
 ) WITH (fillfactor = 20);
+CREATE UNLOGGED TABLE rate_limit_totals (
+  key text PRIMARY KEY, most bigint NOT NULL, version bigint NOT NULL, confirmed bigint NOT NULL
+) WITH (fillfactor = 20);
 CREATE UNLOGGED TABLE rate_limit_keys (
   key text, second bigint, requests bigint NOT NULL, tokens bigint NOT NULL, PRIMARY KEY (key, second)
 ) WITH (fillfactor = 50);
@@ -139,9 +142,10 @@ END $$
 _LEASE = """
 CREATE OR REPLACE FUNCTION hubgate_lease(
   lease_key text, me text, most bigint, holds bigint, is_busy boolean, known bigint, was_away boolean,
-  question bigint, moment bigint DEFAULT NULL, server text DEFAULT NULL
+  question bigint, asked bigint, moment bigint DEFAULT NULL, server text DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
+  forgotten CONSTANT bigint := 600000000; confirmed_for CONSTANT bigint := 60000000; total rate_limit_totals%ROWTYPE;
   lapsed CONSTANT bigint := 5000000; silent CONSTANT bigint := 3000000; dead CONSTANT bigint := 30000000;
   turn CONSTANT bigint := 2000000; this text := coalesce(server, pg_postmaster_start_time()::text);
   here bigint; age bigint; heard_now bigint; gateways bigint; taken bigint; held bigint; busy bigint; rank bigint;
@@ -151,6 +155,16 @@ BEGIN
   here := coalesce(moment, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
   PERFORM 1 FROM rate_limit_leases l WHERE l.key = lease_key AND l.gateway = me AND l.number > question;
   IF FOUND THEN RETURN -1; END IF;
+  SELECT * INTO total FROM rate_limit_totals t WHERE t.key = lease_key;
+  IF total.most IS NOT NULL AND asked <= total.version AND abs(here - total.confirmed) < forgotten THEN
+    most := total.most;
+    IF asked = total.version AND abs(here - total.confirmed) > confirmed_for THEN
+      UPDATE rate_limit_totals t SET confirmed = here WHERE t.key = lease_key;
+    END IF;
+  ELSE
+    INSERT INTO rate_limit_totals VALUES (lease_key, hubgate_lease.most, asked, here) ON CONFLICT (key) DO UPDATE
+      SET most = excluded.most, version = excluded.version, confirmed = excluded.confirmed;
+  END IF;
   age := coalesce((SELECT here - s.since FROM rate_limit_server s WHERE s.id = 1 AND s.epoch = this), 0);
   SELECT count(*) FILTER (WHERE g.at >= here - silent), count(*) INTO heard_now, gateways
     FROM rate_limit_gateways g WHERE g.at BETWEEN here - dead AND here + 1000000;

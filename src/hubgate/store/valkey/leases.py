@@ -31,5 +31,6 @@ class ValkeyLeases:
             int(asked.was_away),
             asked.number,
             RUN_ID,
+            asked.version,
         )
         return int(granted)
