@@ -185,11 +185,14 @@ class LookAlike:
         return response
 
     async def _stream(self, request: web.Request, answer: Answer, fault: str | None) -> web.StreamResponse:
-        self.streams += 1
+        self._note(self._count_stream)
         try:
             return await stream(request, answer, fault, self._seconds, self._released)
         finally:
             self._note(self._count_stream_end)
+
+    def _count_stream(self) -> None:
+        self.streams += 1
 
     def _count_stream_end(self) -> None:
         self.streams -= 1
