@@ -277,3 +277,76 @@ def test_overload_is_retried_beyond_the_maximum_tries() -> None:
     server = failing(*(overloaded() for _ in range(5)))
     assert isinstance(run(retried(server, tries=2)(embed("a", deadline=60.0))), Vectors)
     assert len(server.asked) == 6
+
+
+class _BadTexts:
+    """A server that answers all texts but those that begin with `bad`, for which its proxy returns a 502."""
+
+    def __init__(self) -> None:
+        self.bad = 0
+
+    async def __call__(self, call: Call) -> Result:
+        kind, _, seconds = call.texts[0].partition(" ")
+        if kind == "bad":
+            self.bad += 1
+            raise UpstreamRefused("Bad Gateway.", status=502, cause=Cause.WAKING, retryable=True)
+        await asyncio.sleep(float(seconds or 0.1))
+        return Vectors(items=[b"[1]"], encoding=Encoding.JSON)
+
+
+def test_a_text_for_which_an_awake_server_seems_to_sleep_holds_up_no_others() -> None:
+    async def main() -> float:
+        server = _BadTexts()
+        step = retried(server)
+        await step(embed("good"))
+        bad = asyncio.ensure_future(step(embed("bad", deadline=now() + 45)))
+        longest = 0.0
+        while not bad.done():
+            began = now()
+            await step(embed("good", deadline=now() + 45))
+            longest = max(longest, now() - began)
+            await asyncio.sleep(1)
+        with pytest.raises(UpstreamRefused):
+            bad.result()
+        assert server.bad > 5, "it is retried until its deadline"
+        return longest
+
+    assert run(main()) == pytest.approx(0.1)
+
+
+def test_an_answer_ends_the_wait_for_a_server_that_only_seemed_to_sleep() -> None:
+    async def main() -> float:
+        step = retried(_BadTexts())
+        slow = asyncio.ensure_future(step(embed("slow 5.0")))
+        await asyncio.sleep(0)
+        bad = asyncio.ensure_future(step(embed("bad", deadline=45.0)))
+        await asyncio.sleep(1)
+        await step(embed("good", deadline=45.0))
+        served = now()
+        await slow
+        with pytest.raises(UpstreamRefused):
+            await bad
+        return served
+
+    assert run(main()) == pytest.approx(5.1)
+
+
+def test_a_server_that_goes_to_sleep_later_is_woken_by_one_call() -> None:
+    async def main() -> int:
+        server = ScriptedUpstream(
+            seconds=0.0,
+            fault=lambda texts: (
+                None
+                if now() < 1 or now() > 960
+                else UpstreamRefused("Asleep.", status=503, cause=Cause.WAKING, retryable=True)
+            ),
+        )
+        step = retried(server)
+        await step(embed("a"))
+        await asyncio.sleep(900)
+        asked = len(server.asked)
+        calls = [step(embed(f"{number}", deadline=now() + 100)) for number in range(20)]
+        await asyncio.gather(*calls)
+        return len(server.asked) - asked
+
+    assert run(main()) < 20 + 20 + 20

@@ -37,6 +37,8 @@ _MAX_HOLD = 600.0
 """Seconds; how long Hugging Face's proxy may hold a request, by its documentation."""
 MAX_RETRY_AFTER = 300.0
 """Seconds for which a call waits: the longest rate limit window of Hugging Face. Longer is a limit of a day or a month."""
+_AWAKE_SECONDS = 10.0
+"""After an answer, for which the server cannot have gone to sleep: one text may make it, or a proxy, fail like that."""
 _WAKING_SECONDS = 15.0
 """After which another gateway takes over from one that was killed while it woke the server."""
 
@@ -48,7 +50,8 @@ class Retrier:
     permit and its place, and gets others after a pause (see `Sender`). A call's first refusal (`retry_after`, overload)
     pauses the rate limiter, and so everybody who shares it, until others test that the server refuses them, too. Further
     ones pause the call alone. `quota` holds for all. One call wakes a server that sleeps, which may hold that call
-    meanwhile; the others wait for it, also those at other gateways. These keep their places.
+    meanwhile; the others wait for it, also those at other gateways. These keep their places. While others are answered,
+    a call that fails as if the server slept is retried alone.
 
     Args:
         limiter: the one that granted the first try's permit.
@@ -89,6 +92,7 @@ class Retrier:
         self._chance = chance
         self._wake_up: _WakeUp | None = None
         """Set while a call wakes the server."""
+        self._answered_at = -math.inf
         self._waking = waking if patient else None
         if self._waking is not None:
             self._waking.on_change = self._follow
@@ -152,6 +156,8 @@ class Retrier:
                     attempt = self._with_permit(send, call, tokens, granted)
                     result = await (attempt if mine is None else self._in_time(attempt, mine, deadline))
                 except HubgateError as error:
+                    if mine is not None and mine.over.is_set():
+                        mine = None  # another call was answered
                     plan = await self._plan(error, call, tries + 1, mine, deadline)
                     if plan is None:
                         raise
@@ -178,9 +184,14 @@ class Retrier:
             return None
         if not self._should_retry(error, tries, pause, deadline):
             return None
-        if error.cause is Cause.WAKING and self._patient and self._wake_up is None:
+        if error.cause is Cause.WAKING and self._may_sleep():
             mine = await self._start_wake_up(error)
         return pause, mine
+
+    def _may_sleep(self) -> bool:
+        """Whether a call that fails like that is to wake the server."""
+        is_awake = self._clock() - self._answered_at < _AWAKE_SECONDS
+        return self._patient and self._wake_up is None and not is_awake
 
     async def _start_wake_up(self, error: HubgateError) -> _WakeUp | None:
         """What the call that wakes the server has to end; `None` if another gateway wakes it."""
@@ -191,9 +202,13 @@ class Retrier:
             except asyncio.CancelledError:
                 self._end_wake_up(wake_up)
                 raise
-        return None if wake_up.elsewhere else wake_up
+            if wake_up.over.is_set() and not wake_up.elsewhere:  # meanwhile, a call was answered
+                self._waking.remove()
+        return None if wake_up.elsewhere or wake_up.over.is_set() else wake_up
 
     def _end_wake_up(self, wake_up: _WakeUp) -> None:
+        if self._wake_up is not wake_up:
+            return
         self._wake_up = None
         wake_up.over.set()
         if self._waking is not None:
@@ -272,8 +287,11 @@ class Retrier:
         return pause
 
     def _note_answer(self, result: object, sent: float) -> None:
+        self._answered_at = now = self._clock()
+        if self._wake_up is not None and not self._wake_up.elsewhere:
+            self._end_wake_up(self._wake_up)
         if self._limiter.refusal.tests:
-            self._limiter.refusal.accepted(self._clock(), sent=sent)
+            self._limiter.refusal.accepted(now, sent=sent)
             self._limiter.serve()
         quota = getattr(result, "quota", None)
         if quota is not None:
