@@ -393,3 +393,11 @@ class TestDiagnosis:
         town.errors["main"] = UpstreamUnreachable("It broke.")
         *_, last = [f async for f in await gateway.registry.diagnose(dedicated("main"))]
         assert (last.step, last.outcome, last.cause) == (Step.ANSWER, Outcome.FAILED, Cause.CONNECTION_LOST)
+
+    async def test_model_that_returns_only_zeros_fails_at_the_answer_step(
+        self, gateway: Gateway, town: Town
+    ) -> None:
+        town.vectors["main"] = (0.0, 0.0)
+        *_, last = [f async for f in await gateway.registry.diagnose(dedicated("main"))]
+        assert (last.step, last.outcome) == (Step.ANSWER, Outcome.FAILED)
+        assert "a vector of zeros" in last.message

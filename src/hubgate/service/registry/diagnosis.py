@@ -12,7 +12,7 @@ from hubgate.domain.endpoint import Facts, Target, Task
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.ports import Clock, Sources
 from hubgate.service.registry.prefixes import learn_prefixes
-from hubgate.service.registry.probe import ProbeResult, probe
+from hubgate.service.registry.probe import ProbeResult, check_not_zeros, probe
 from hubgate.service.registry.validation import DEFAULT_SECONDS, probe_timeout
 
 _OPTIONAL_STEPS = frozenset({Step.ADDRESS, Step.DNS, Step.TCP, Step.TLS})
@@ -94,6 +94,7 @@ async def _with_prefixes(sources: Sources, target: Target, probed: ProbeResult) 
     try:
         if endpoint.task is not Task.TEXT_EMBEDDING:
             return probed.facts
+        check_not_zeros(probed.facts)
         detected = Target(replace(endpoint, facts=probed.facts), probed.token)
         return await learn_prefixes(sources, detected)
     finally:

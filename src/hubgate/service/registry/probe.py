@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple, cast
 
 from hubgate.core.vector_guard import VectorGuard
-from hubgate.core.vectors import in_encoding
+from hubgate.core.vectors import floats, in_encoding
 from hubgate.domain.calls import Call, Chat, Complete, Embed, Encoding, GenerationCall, SparseEmbed, Vectors
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, InputType, Target, Task, TokenCounts
 from hubgate.domain.errors import (
@@ -18,6 +18,7 @@ from hubgate.domain.errors import (
     InvalidEndpoint,
     UpstreamError,
     UpstreamRefused,
+    UpstreamUnreadable,
 )
 from hubgate.domain.ports import Model, Sources, TextGenerator, Upstream
 from hubgate.domain.secret import Secret
@@ -129,6 +130,19 @@ async def probe_model(endpoint: Endpoint, model: Model) -> Facts:
     if isinstance(result, Vectors):
         return _facts_of(result, facts)
     return facts
+
+
+def check_not_zeros(facts: Facts) -> None:
+    """Check that a new model makes vectors. One that is registered is compared with its former vector instead.
+
+    Raises:
+        UpstreamUnreadable: the vector of the known text has only zeros.
+    """
+    if facts.fingerprint and not any(floats(base64.b64decode(facts.fingerprint))):
+        raise UpstreamUnreadable(
+            "The model returned a vector of zeros for a test text, which has no direction to compare.",
+            remedy="Check how the model is served: its weights, the precision that it runs in, and its pooling.",
+        )
 
 
 async def _probe_generation(endpoint: Endpoint, model: TextGenerator) -> Facts:

@@ -10,11 +10,11 @@ from typing import cast
 from hubgate.core.chunking import check_separators
 from hubgate.core.vectors import floats
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Facts, Source, Target, Task
-from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint, UpstreamUnreadable
+from hubgate.domain.errors import DeadlineExceeded, EndpointChanged, InvalidEndpoint
 from hubgate.domain.ports import Counters, Model, Sources, Upstream
 from hubgate.service.inference.chunk_size import blind_warning, fitted
 from hubgate.service.registry.prefixes import learn_prefixes
-from hubgate.service.registry.probe import open_model, probe
+from hubgate.service.registry.probe import check_not_zeros, open_model, probe
 
 DEFAULT_SECONDS = 30.0
 DOWNLOAD_SECONDS = 3600.0
@@ -73,7 +73,7 @@ async def validate_endpoint(
             before = {name: getattr(settings.facts, name) for name in _FROM_FILES}
             valid = replace(valid, facts=replace(facts, **before))
         elif settings.task is Task.TEXT_EMBEDDING:
-            _check_not_zeros(facts)
+            check_not_zeros(facts)
             learned = await _learn(
                 sources, Target(valid, probed.token), cast("Upstream", model), counters, former
             )
@@ -117,14 +117,6 @@ def _check_dimensions(expected: int | None, measured: int | None) -> None:
             f"The retrieved embeddings size [{measured}] does not match the size specified in the settings "
             f"[{expected}].",
             remedy="Omit [dimensions], or register the intended model.",
-        )
-
-
-def _check_not_zeros(facts: Facts) -> None:
-    if facts.fingerprint and not any(floats(base64.b64decode(facts.fingerprint))):
-        raise UpstreamUnreadable(
-            "The model returned a vector of zeros for a test text, which has no direction to compare.",
-            remedy="Check how the model is served: its weights, the precision that it runs in, and its pooling.",
         )
 
 
