@@ -229,30 +229,6 @@ gateways = Table(
     Column("endpoints", Text, nullable=False, server_default=""),  # their states in JSON
 )
 
-# What Inference Endpoints cost, estimated.
-deployment_costs = Table(
-    "deployment_costs",
-    metadata,
-    Column("day", BigInteger, primary_key=True, autoincrement=False),  # days since the epoch, in UTC
-    Column("deployment", Text, primary_key=True),  # NAMESPACE/NAME
-    Column("minutes", Double, nullable=False),  # of all replicas together
-    Column("dollars", Double, nullable=False),
-)
-
-# What the cost guard saw of each Inference Endpoint last: a Watched.
-deployment_watch = Table(
-    "deployment_watch",
-    metadata,
-    Column("deployment", Text, primary_key=True),
-    Column("at", Double, nullable=False),
-    Column("state", String(32), nullable=False),
-    Column("replicas", Integer, nullable=False),
-    Column("price", Double, nullable=False),
-    Column("up_since", Double, nullable=False),
-    Column("paused_for", String(16)),
-    Column("failing_since", Double),
-)
-
 # Which gateway process may do what only one does at a time. Times are those of the database.
 leases = Table(
     "leases",
