@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -256,30 +254,6 @@ def test_console_forms_cannot_move_a_token(
     named = {**form, "url": server.url, "name": "two", "connection": NEW, "token": OWN, "token_name": "given"}
     assert console.post("/ui/models/new", named).status == 303
     assert victim.service.connections.find("given").hosts == (server.url,)
-
-
-def test_connections_of_an_earlier_version_keep_the_hosts_they_are_used_with(
-    settings: Settings, server: LookAlike, shared: LookAlike, thief: LookAlike
-) -> None:
-    with RunningGateway(settings) as gateway:
-        hosts = {"hosts": [shared.url]}
-        gateway.request("POST", "/api/connections", {"name": "team", "token": SHARED, **hosts})
-        gateway.request("POST", "/api/connections", {"name": "idle", "token": SHARED, **hosts})
-        gateway.add("own", url=server.url, token=OWN)
-        gateway.add("shared", url=shared.url, connection="team")
-        key = gateway.admin_key
-    with closing(sqlite3.connect(settings.database)) as database, database:
-        database.execute("UPDATE connections SET hosts = NULL")
-    with RunningGateway(settings) as gateway:
-        gateway.admin_key = key
-        shown = gateway.request("GET", "/api/connections").json()["connections"]
-        assert {one["name"]: one["hosts"] for one in shown} == {
-            "idle": ["huggingface"],
-            "team": ["huggingface", shared.url],
-        }
-        for name in ("own", "shared"):
-            assert gateway.request("POST", f"/api/endpoints/{name}/check").status == 200
-        refused(gateway.request("PATCH", "/api/endpoints/shared", {"url": thief.url}))
 
 
 def test_undecryptable_token_is_dropped_when_its_endpoint_moves(
