@@ -26,8 +26,11 @@ def total(items: Sequence[bytes]) -> int:
 
 async def off_loop(size: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Do work on about `size` bytes: in a thread if they are many."""
-    if size <= LARGE_BYTES:
-        return work(*args, **kwargs)
+    return work(*args, **kwargs) if size <= LARGE_BYTES else await in_worker(work, *args, **kwargs)
+
+
+async def in_worker(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Do work in the thread for large data."""
     return await asyncio.get_running_loop().run_in_executor(_WORKER, partial(work, *args, **kwargs))
 
 

@@ -91,8 +91,9 @@ async def test_invalid_pairs_are_rejected(gateway: ScriptedGateway, inputs: Any)
         ([["q", "a"], ["r", ""]], 422, "[inputs[1]] is an empty string."),
         ([["q", "a"], ["", "b"]], 422, "[inputs[1]] is an empty string."),
         ([[f"q{place}", "a"] for place in range(2049)], 413, "[inputs] has 2049 texts"),
+        ([["q", 3]] * 2049, 413, "[inputs] has 2049 texts"),
     ],
-    ids=["text", "text of a pair", "query of a pair", "too many"],
+    ids=["text", "text of a pair", "query of a pair", "too many", "too many, before each is read"],
 )
 async def test_invalid_pairs_are_rejected_before_any_is_scored(
     gateway: ScriptedGateway, inputs: Any, status: int, expected: str

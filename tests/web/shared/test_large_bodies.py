@@ -21,6 +21,8 @@ from hubgate.web.responses.response import rest_of_response
 from hubgate.web.shared.generation import decode_items
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from running_gateway import RunningGateway
     from scripted_gateway import ScriptedGateway
 
@@ -62,9 +64,17 @@ async def test_large_chat_arrives_whole(scripted: ScriptedGateway, path: str, bo
     assert len(json.dumps(chat["tools" if "tools" in body else "messages"])) >= COUNT
 
 
-@pytest.mark.parametrize(("size", "is_off_loop"), [(LARGE_BYTES, False), (LARGE_BYTES + 1, True)])
+@pytest.mark.parametrize(
+    ("size", "is_slow", "is_off_loop"),
+    [
+        (LARGE_BYTES, False, False),
+        (LARGE_BYTES + 1, False, True),
+        (LARGE_BYTES // 4, True, False),
+        (LARGE_BYTES // 4 + 1, True, True),
+    ],
+)
 async def test_handler_reads_a_large_body_in_another_thread(
-    scripted: ScriptedGateway, size: int, is_off_loop: bool
+    scripted: ScriptedGateway, size: int, is_slow: bool, is_off_loop: bool
 ) -> None:
     threads: list[threading.Thread] = []
 
@@ -75,7 +85,7 @@ async def test_handler_reads_a_large_body_in_another_thread(
     async def done() -> None:
         threads.append(threading.current_thread())
 
-    dispatch = Dispatch([InferenceRoute("/large", handler)], scripted.access.limits)
+    dispatch = Dispatch([InferenceRoute("/large", handler, is_slow)], scripted.access.limits)
 
     async def receive() -> Any:
         return {"type": "http.request", "body": bytes(size), "more_body": False}
@@ -87,6 +97,15 @@ async def test_handler_reads_a_large_body_in_another_thread(
     await dispatch(scope, receive, send)
     here = threading.current_thread()
     assert [one is not here for one in threads] == [is_off_loop, False]
+
+
+def test_python_converts_the_items_of_chats_of_responses_and_cohere_only(scripted: ScriptedGateway) -> None:
+    routes: Sequence[object] = scripted.app._app.routes  # type: ignore[attr-defined]
+    slow = {one.path for one in routes if isinstance(one, InferenceRoute) and one.is_slow}
+    assert slow == {
+        *("/v1/responses", "/responses", "/hf/{name}/v1/responses", "/hf/{name}/responses"),
+        *("/v1/chat", "/v2/chat", "/v1/v1/chat", "/v1/v2/chat"),
+    }
 
 
 def test_items_of_a_large_list_are_decoded_one_by_one_with_the_same_errors() -> None:

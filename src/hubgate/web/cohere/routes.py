@@ -62,9 +62,12 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
         "/v2/rerank": face.rerank,
     }
     return [
-        *(InferenceRoute(path, handler) for path, handler in handlers.items()),
+        *(InferenceRoute(path, handler, path.endswith("/chat")) for path, handler in handlers.items()),
         # Cohere's clients add their own version to a base URL that ends in /v1.
-        *(InferenceRoute(f"/v1{path}", handler) for path, handler in handlers.items()),
+        *(
+            InferenceRoute(f"/v1{path}", handler, path.endswith("/chat"))
+            for path, handler in handlers.items()
+        ),
         InferenceRoute("/v1/v1/rerank", face.rerank),
     ]
 

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route, Router
 
-from hubgate.core.off_loop import LARGE_BYTES, off_loop, outlasting
+from hubgate.core.off_loop import LARGE_BYTES, in_worker, outlasting
 from hubgate.domain.errors import NotFound
 from hubgate.service.cluster.gates import Gates
 from hubgate.service.keys.shared_limits import SharedKeyLimits
@@ -21,6 +21,8 @@ from hubgate.web.http.face import MAX_REMEMBERED_PATH, Handler, InferenceRoute
 from hubgate.web.http.head import HEAD
 from hubgate.web.http.request_context import RequestContext, context_of
 
+_SLOW_BYTES = 256 * 1024
+"""Of a body whose items are converted in Python, which takes about 50 ms for a megabyte of small ones."""
 _NO_PARAMETERS: dict[str, str] = {}
 
 
@@ -38,6 +40,7 @@ class Dispatch:
         self.routes = tuple(routes)
         self._by_path: dict[str, Handler] = {}
         self._by_segment = _Node()
+        self._slow = {one.handler for one in self.routes if isinstance(one, InferenceRoute) and one.is_slow}
         for route in self.routes:
             if isinstance(route, InferenceRoute):
                 if "{" in route.path:
@@ -66,7 +69,8 @@ class Dispatch:
             context.head.share(scope, key)
         body = None if key is not None and key.is_limited else take_arrived(receive)
         if body is None:
-            return self._call_later(partial(handler, scope, send=send, **parameters), receive, context)
+            large = _SLOW_BYTES if handler in self._slow else LARGE_BYTES
+            return self._call_later(partial(handler, scope, send=send, **parameters), receive, context, large)
         if self._rounds is not None:
             return ask_again(partial(handler, scope, body, send, **parameters), context, self._rounds)
         return handler(scope, body, send, **parameters)
@@ -77,16 +81,16 @@ class Dispatch:
         return (handler, _NO_PARAMETERS) if handler else self._by_segment.find(trimmed)
 
     async def _call_later(
-        self, call: Callable[..., Awaitable[None]], receive: Receive, context: RequestContext
+        self, call: Callable[..., Awaitable[None]], receive: Receive, context: RequestContext, large: int
     ) -> None:
-        """Call a handler within the limits of the key, when the body has arrived."""
+        """Call a handler within the limits of the key, when the body has arrived; in a thread if it is `large`."""
         key = context.key
         if key is not None and key.is_limited:
             await self._limits.admit(key, context.started)
         body = await read_body(receive)
 
         async def answer() -> None:
-            await (call(body=body) if len(body) <= LARGE_BYTES else await _begin_off_loop(call, body))
+            await (call(body=body) if len(body) <= large else await _begin_off_loop(call, body))
 
         await (answer() if self._rounds is None else ask_again(answer, context, self._rounds))
 
@@ -127,7 +131,7 @@ def _precedence(route: Route) -> list[int]:
 
 async def _begin_off_loop(call: Callable[..., Awaitable[None]], body: bytes) -> Awaitable[None]:
     """Let a handler read a large body in a thread; what it returns is awaited here."""
-    begun = asyncio.ensure_future(off_loop(len(body), _begin, call, body))
+    begun = asyncio.ensure_future(in_worker(_begin, call, body))
     try:
         return await outlasting(begun)
     except asyncio.CancelledError:

@@ -58,6 +58,8 @@ class InferenceRoute(NamedTuple):
     path: str
     """`/embed`, or `/hf/{name}/embed`. A parameter matches one segment that does not start with an underscore."""
     handler: Handler
+    is_slow: bool = False
+    """Whether Python converts each item of the body. A thread then reads bodies of more than 256 KiB, else of 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from hubgate.domain.calls import Rerank, Scores, SparseEmbed, SparseVectors
 from hubgate.domain.errors import InvalidRequest
 from hubgate.web.http.asgi import decode
 from hubgate.web.http.request_context import SPARSE_REPLY_BYTES
-from hubgate.web.shared.embeddings import Inputs, parse_texts
+from hubgate.web.shared.embeddings import MAX_TEXTS, Inputs, parse_texts
 from hubgate.web.shared.exchange import Exchange, all_or_none
 from hubgate.web.shared.rerank import rerank, top_ranked
 
@@ -146,6 +146,8 @@ def _index(word: str) -> int | str:
 
 def _pairs(inputs: str | list[Any]) -> tuple[list[tuple[str, str]], bool]:
     """The pairs, and whether the request is a single pair."""
+    if isinstance(inputs, list) and len(inputs) > MAX_TEXTS:
+        parse_texts(inputs, "inputs")  # raises, before anything is done with each pair
     single = isinstance(inputs, list) and len(inputs) == 2 and all(isinstance(part, str) for part in inputs)
     try:
         pairs = msgspec.convert([inputs] if single else inputs, list[tuple[str, str]])

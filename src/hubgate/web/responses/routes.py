@@ -93,7 +93,7 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
     create = Responses(services.gateway).create
     paths = ("/v1/responses", "/responses", "/hf/{name}/v1/responses", "/hf/{name}/responses")
     return [
-        *(InferenceRoute(path, create) for path in paths),
+        *(InferenceRoute(path, create, is_slow=True) for path in paths),
         *(Route(f"{path}/{{id:path}}", missing, methods=["GET", "POST", "DELETE"]) for path in paths[:2]),
     ]
 
