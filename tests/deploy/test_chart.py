@@ -88,6 +88,7 @@ def test_defaults_drain_before_the_grace_period_ends_and_give_no_rights() -> Non
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
+        assert container["resources"]["limits"]["memory"]
     environment = {
         one["name"]: one for one in objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]["env"]
     }
