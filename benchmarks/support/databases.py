@@ -6,10 +6,7 @@ The look-alikes answer the clients of Elasticsearch and Qdrant as the documentat
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,32 +29,6 @@ def postgres() -> Iterator[str]:
         yield server.url.replace("postgresql", "pgvector", 1)
     finally:
         server.stop()
-
-
-@contextmanager
-def milvus(folder: Path) -> Iterator[str]:
-    """The server of Milvus Lite, which speaks the protocol of Milvus."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(folder)]
-    with (
-        (folder.parent / "milvus.log").open("wb") as log,
-        subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log
-        ) as process,
-    ):
-        try:
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    if process.poll() is not None:
-                        sys.exit(f"Milvus Lite ended with {process.returncode}.")
-                    time.sleep(0.1)
-            yield f"milvus://127.0.0.1:{port}"
-        finally:
-            process.terminate()
 
 
 class _Database(JsonHandler):

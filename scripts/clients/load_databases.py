@@ -1,4 +1,4 @@
-"""`hubgate job load` into real databases: PostgreSQL with pgvector, LanceDB, Milvus Lite.
+"""`hubgate job load` into a real PostgreSQL with pgvector.
 
 Elasticsearch and Qdrant are look-alikes, which answer 429 now and then and refuse some rows. Each load is killed twice
 and started again; then every row and vector is compared. `HUBGATE_LOAD_ROWS` sets the size, arguments choose schemes.
@@ -21,11 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pymilvus import MilvusClient
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from postgres.server import PostgresServer, short_folder
@@ -41,7 +39,7 @@ Rows = dict[str, tuple[str, list[float]]]
 
 def main() -> None:
     """Load into each database."""
-    packages = ("lancedb", "milvus-lite", "elasticsearch", "qdrant-client")
+    packages = ("psycopg", "elasticsearch", "qdrant-client")
     print("version: " + ", ".join(f"{name} {version(name)}" for name in packages))
     with tempfile.TemporaryDirectory() as name:
         output = Path(name, "out.parquet")
@@ -60,16 +58,6 @@ def check_postgres(output: Path) -> None:
         server.stop()
 
 
-def check_lance(output: Path) -> None:
-    folder = output.parent / "lance"
-    check(output, f"lancedb://{folder}", lambda: rows_of_lance(folder))
-
-
-def check_milvus(output: Path) -> None:
-    file = output.parent / "milvus.db"
-    check(output, f"milvus://{file}", lambda: rows_of_milvus(file))
-
-
 def check_elastic(output: Path) -> None:
     rows: Rows = {}
     with elastic(rows) as url:
@@ -84,8 +72,6 @@ def check_qdrant(output: Path) -> None:
 
 CHECKS = {
     "pgvector": check_postgres,
-    "lancedb": check_lance,
-    "milvus": check_milvus,
     "elasticsearch": check_elastic,
     "qdrant": check_qdrant,
 }
@@ -182,23 +168,6 @@ def rows_of_postgres(url: str) -> Rows:
     with psycopg.connect(url) as connection:
         rows = connection.execute(f"SELECT id, title, embedding FROM {TABLE}")  # noqa: S608
         return {row[0]: (row[1], json.loads(row[2])) for row in rows}
-
-
-def rows_of_lance(folder: Path) -> Rows:
-    table = lancedb.connect(str(folder)).open_table(TABLE).to_arrow()
-    return {row["id"]: (row["title"], row["embedding"]) for row in table.to_pylist()}
-
-
-def rows_of_milvus(file: Path) -> Rows:
-    client = MilvusClient(str(file))
-    client.load_collection(TABLE)
-    found: Rows = {}
-    for first in range(0, ROWS, 500):
-        ids = [f"r{n}" for n in range(first, min(first + 500, ROWS))]
-        for row in client.get(TABLE, ids=ids, output_fields=["id", "title", "embedding"]):
-            found[row["id"]] = (row["title"], [float(number) for number in row["embedding"]])
-    client.close()
-    return found
 
 
 @contextmanager

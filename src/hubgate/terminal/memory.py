@@ -28,7 +28,7 @@ def tune_for_database_clients() -> None:
     """Collect garbage often, and return freed memory to the system. Call it before pyarrow is imported.
 
     Some clients leave reference cycles that hold the vectors of a request: 50,000 of their objects filled 300 MiB.
-    LanceDB allocates in many threads: with an arena for each, and Arrow's own allocator, a load took 200 MiB more.
+    With an arena of glibc for each thread, and Arrow's own allocator, what was freed would stay in the process.
     """
     gc.set_threshold(700)
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

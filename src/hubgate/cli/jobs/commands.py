@@ -212,7 +212,7 @@ def load_output(
     output: Annotated[str, Argument(metavar="OUT", help="The output of a job.")],
     to: Annotated[
         str,
-        Option(help="The database: pgvector://, lancedb://, elasticsearch://, qdrant:// or milvus://…"),
+        Option(help="The database: pgvector://, elasticsearch:// or qdrant://…"),
     ],
     table: Annotated[str, Option(help="The table, index or collection.")],
     create: Annotated[bool, Option("--create", help="Create the table if there is none.")] = False,

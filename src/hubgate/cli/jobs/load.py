@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from hubgate.jobs.load.output import JobOutput
 
 KEY_VARIABLE = "HUBGATE_LOAD_KEY"
-_LARGE_MIB = 400
 
 
 def load(
@@ -43,12 +42,11 @@ def load(
     if importlib.util.find_spec("pyarrow") is None:
         raise CommandFailed("Loading needs pyarrow, which is not installed. Install hubgate[bulk].")
     tune_for_database_clients()
-    from hubgate.jobs.load.databases import memory_needed, open_target, table_name
+    from hubgate.jobs.load.databases import open_target, table_name
     from hubgate.jobs.load.loader import Load
 
     output, endpoint, record = _open(place)
     wanted = (similarity or _similarity(endpoint)) if create else None
-    _warn_of_memory(memory_needed(url, (output.rows or 0) * output.shape.dimensions))
     with closing(open_target(url, table, os.environ.get(KEY_VARIABLE))) as target, report_disk_errors():
         load = Load(record, output, target, table_name(url, table))
         with _shown(load.progress):
@@ -76,15 +74,6 @@ def _open(place: str) -> tuple[JobOutput, str | None, Path]:
     create_private_folder(folder)
     digest = blake2b(place.encode(), digest_size=4).hexdigest()
     return parts, parts.endpoint, folder / f"{place.rpartition('/')[2]}-{digest}"
-
-
-def _warn_of_memory(size: int) -> None:
-    if size >> 20 > _LARGE_MIB:
-        print(
-            f"hubgate: The database runs inside this command and will need about {size >> 20:,} MiB of memory. "
-            "For large outputs, use a database server.",
-            file=sys.stderr,
-        )
 
 
 def _similarity(endpoint: str | None) -> Similarity:

@@ -18,24 +18,16 @@ class _Database(NamedTuple):
     extra: str
     scheme: str
     """What the client wants in place of ours."""
-    is_path: bool = False
-    """The client wants only what follows the scheme."""
     has_users: bool = True
     """Its client sends the user name and the password of the URL."""
-    file_memory: int = 0
-    """Bytes for each number of a vector that a file of the database holds in memory."""
 
 
 _DATABASES = {
     "pgvector": _Database("pgvector", "PgvectorTarget", "pgvector", "postgresql"),
-    "lancedb": _Database("lancedb", "LanceTarget", "lancedb", "", is_path=True),
     "elasticsearch": _Database("elastic", "ElasticTarget", "elasticsearch", "http"),
     "elasticsearch+https": _Database("elastic", "ElasticTarget", "elasticsearch", "https"),
     "qdrant": _Database("qdrant", "QdrantTarget", "qdrant", "http", has_users=False),
     "qdrant+https": _Database("qdrant", "QdrantTarget", "qdrant", "https", has_users=False),
-    # Milvus Lite 3.2 was measured with 64 and 384 dimensions.
-    "milvus": _Database("milvus", "MilvusTarget", "milvus", "http", file_memory=50),
-    "milvus+https": _Database("milvus", "MilvusTarget", "milvus", "https"),
 }
 SCHEMES = tuple(_DATABASES)
 _PASSWORD = re.compile(r"password=[^&]*")
@@ -70,22 +62,7 @@ def open_target(url: str, table: str, key: str | None) -> Target:
             f"Install hubgate[bulk,{database.extra}].",
         ) from None
     opener = cast("Callable[..., Target]", getattr(module, database.opener))
-    if database.is_path:
-        return opener(rest, table)
-    is_file = database.scheme != "postgresql" and rest.startswith("/")
-    return opener(rest if is_file else f"{database.scheme}://{rest}", table, key)
-
-
-def memory_needed(url: str, numbers: int) -> int:
-    """How many bytes this process will need; 0 if the database is a server or needs little.
-
-    Args:
-        url: of the database.
-        numbers: of all vectors together.
-    """
-    scheme, _, rest = url.partition("://")
-    database = _DATABASES.get(scheme)
-    return numbers * database.file_memory if database and rest.startswith("/") else 0
+    return opener(f"{database.scheme}://{rest}", table, key)
 
 
 def table_name(url: str, table: str) -> str:
