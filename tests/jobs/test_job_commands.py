@@ -272,7 +272,7 @@ def test_model_changed_during_a_run_stops_the_job_with_that_reason(
         failed = hubgate("job", "run", str(texts), str(out), *options)
         changing.join()
     assert failed.status == 1
-    assert "vectors of 9 dimensions; the endpoint was registered with 8." in failed.err
+    assert "its dimensions was 8 and is 9" in failed.err, "the model was checked before the endpoint stopped"
     assert failed.err.count("\n") == 1
     assert not out.exists()
     state = job.state()
