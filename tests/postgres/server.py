@@ -103,7 +103,8 @@ class PostgresServer:
 
     def thaw(self) -> None:
         for process in (*_children(self._process.pid), self._process.pid):
-            os.kill(process, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # a connection has ended meanwhile
+                os.kill(process, signal.SIGCONT)
 
     def stop(self) -> None:
         if self._process.poll() is None:
