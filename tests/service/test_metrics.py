@@ -16,7 +16,7 @@ LOCAL: Any = SimpleNamespace(queue=None, cached=None, health=None)
 
 def lines(meter: Meter, name: str) -> list[str]:
     """The samples of one metric."""
-    exposed = meter.exposition().decode()
+    exposed = "".join(meter.lines())
     return [line for line in exposed.splitlines() if re.match(rf"{name}(?:\{{|\s)", line)]
 
 
@@ -129,7 +129,7 @@ def test_prometheus_own_parser_reads_every_family() -> None:
     meter = Meter(lambda: {"e5": LOCAL}, lambda: {(odd, "f32"): 7}, gateway_name="g")
     for seconds in (0.0001, 0.2, 0.25, 1000.0):
         meter.observe("openai", "e5", "ok", seconds=seconds, waited=seconds)
-    families = {one.name: one for one in text_string_to_metric_families(meter.exposition().decode())}
+    families = {one.name: one for one in text_string_to_metric_families("".join(meter.lines()))}
     assert families["hubgate_local_model_bytes"].samples[0].labels == {"model": odd, "precision": "f32"}
     assert families["hubgate_requests"].type == "counter"
     assert families["hubgate_requests_in_flight"].type == "gauge"

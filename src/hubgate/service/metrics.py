@@ -124,12 +124,8 @@ class Meter:
         if waited:
             self._waits.setdefault(endpoint, _Histogram()).add(waited)
 
-    def exposition(self) -> bytes:
-        """The metrics in Prometheus' text format."""
-        return "".join(self.lines()).encode()
-
     def lines(self) -> Iterator[str]:
-        """The same in small parts, so that a caller can do other work between them."""
+        """The metrics in Prometheus' text format, in small parts: a caller can do other work between them."""
         for source in self._sources:
             yield from source()
 

@@ -108,7 +108,7 @@ async def test_completion_tokens_that_arrive_together_are_one_event(gateway: Scr
         ("message", {"completion": [{"delta": "c"}]}),
         ("message", "[DONE]"),
     ]
-    assert 'hubgate_tokens_total{endpoint="writer"} 9.0' in gateway.meter.exposition().decode()
+    assert 'hubgate_tokens_total{endpoint="writer"} 9.0' in "".join(gateway.meter.lines())
 
 
 async def test_a_completion_of_tgi_is_streamed_in_the_same_events(gateway: ScriptedGateway) -> None:

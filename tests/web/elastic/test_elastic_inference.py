@@ -369,7 +369,7 @@ async def test_no_key_is_a_security_exception(scripted: ScriptedGateway) -> None
 
 async def test_calls_are_counted_under_their_endpoint(scripted: ScriptedGateway) -> None:
     await scripted.request("POST", E5, {"input": ["a", "b"]})
-    metrics = scripted.meter.exposition().decode()
+    metrics = "".join(scripted.meter.lines())
     assert 'hubgate_texts_total{endpoint="e5"} 2.0' in metrics
     assert 'hubgate_tokens_total{endpoint="e5"} 6.0' in metrics
     assert 'hubgate_requests_total{cause="ok",endpoint="e5",face="elastic"} 1.0' in metrics

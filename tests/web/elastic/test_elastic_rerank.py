@@ -38,7 +38,7 @@ async def test_rerank_results_have_the_best_first(gateway: ScriptedGateway, path
             {"index": 0, "relevance_score": 0.1},
         ]
     }
-    assert 'hubgate_texts_total{endpoint="ranker"} 3.0' in gateway.meter.exposition().decode()
+    assert 'hubgate_texts_total{endpoint="ranker"} 3.0' in "".join(gateway.meter.lines())
 
 
 async def test_top_n_and_return_documents_at_the_root_take_precedence(gateway: ScriptedGateway) -> None:

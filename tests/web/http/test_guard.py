@@ -247,7 +247,7 @@ class TestLog:
             ("GET", "/made-up"),
         ):
             await Client(method, path).ask(scripted.app)
-        exposed = scripted.meter.exposition().decode()
+        exposed = "".join(scripted.meter.lines())
         assert "made-up" not in exposed
         assert 'hubgate_requests_total{cause="not_found",endpoint="",face="own"} 1.0' in exposed
 
@@ -701,7 +701,7 @@ class TestLeaving:
         assert ended.is_set()
         assert client.sent == []
         assert lines[0].endswith("cause=client_left")
-        exposed = scripted.meter.exposition().decode()
+        exposed = "".join(scripted.meter.lines())
         assert 'hubgate_requests_total{cause="client_left",endpoint="",face="openai"} 1.0' in exposed
         assert "hubgate_requests_in_flight 0.0" in exposed
 

@@ -265,6 +265,6 @@ async def test_log_and_metrics_have_endpoint_texts_and_tokens(
     with caplog.at_level(logging.INFO, "hubgate.access"):
         await scripted.request("POST", "/hf/e5", {"inputs": ["a", "b"]})
     assert "endpoint=e5 texts=2 cause=ok" in caplog.text
-    metrics = scripted.meter.exposition().decode()
+    metrics = "".join(scripted.meter.lines())
     assert 'hubgate_tokens_total{endpoint="e5"} 6.0' in metrics
     assert 'hubgate_requests_total{cause="ok",endpoint="e5",face="huggingface"} 1.0' in metrics

@@ -398,7 +398,7 @@ async def test_log_and_metrics_have_endpoint_texts_and_tokens(
     served, refused = caplog.messages
     assert "endpoint=e5 texts=2 cause=ok" in served
     assert "endpoint=- texts=0 cause=endpoint_not_found" in refused
-    metrics = scripted.meter.exposition().decode()
+    metrics = "".join(scripted.meter.lines())
     assert 'hubgate_texts_total{endpoint="e5"} 2.0' in metrics
     assert 'hubgate_tokens_total{endpoint="e5"} 6.0' in metrics
     assert 'hubgate_requests_total{cause="ok",endpoint="e5",face="openai"} 1.0' in metrics

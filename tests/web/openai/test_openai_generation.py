@@ -102,7 +102,7 @@ async def test_usage_ends_a_stream_only_on_request(gateway: ScriptedGateway, wan
     reply = await gateway.request("POST", "/v1/chat/completions", body)
     usages = [event["usage"] for event in parse_events(reply.body)[:-1] if event.get("usage")]
     assert usages == ([USAGE] if wanted else [])
-    assert gateway.meter.exposition().decode().count('hubgate_tokens_total{endpoint="llm"} 5.0') == 1
+    assert "".join(gateway.meter.lines()).count('hubgate_tokens_total{endpoint="llm"} 5.0') == 1
 
 
 async def test_chunks_that_arrive_together_are_sent_together_as_whole_events(
@@ -128,7 +128,7 @@ async def test_a_broken_stream_ends_with_an_openai_error_and_without_done(
     assert last["error"]["message"] == "The server broke off. Ask again."
     assert last["error"]["code"] == Cause.CONNECTION_LOST
     assert gateway.script.streams[-1].closed == 1
-    assert f'cause="{Cause.CONNECTION_LOST}",endpoint="llm"' in gateway.meter.exposition().decode()
+    assert f'cause="{Cause.CONNECTION_LOST}",endpoint="llm"' in "".join(gateway.meter.lines())
 
 
 async def test_a_stream_that_fails_before_its_first_byte_has_an_error_status(

@@ -118,7 +118,7 @@ async def test_reasoning_text_and_calls_are_items_one_after_the_other(gateway: S
     assert [item.get("arguments") for item in response["output"]] == [None, None, '{"a":1}', "{}"]
     assert [event["output_index"] for event in events if event["type"].endswith("item.done")] == [0, 1, 2, 3]
     assert response["usage"]["total_tokens"] == 5
-    assert 'hubgate_tokens_total{endpoint="llm"} 5.0' in gateway.meter.exposition().decode()
+    assert 'hubgate_tokens_total{endpoint="llm"} 5.0' in "".join(gateway.meter.lines())
 
 
 async def test_reasoning_is_the_summary_that_a_request_asks_for(gateway: ScriptedGateway) -> None:
@@ -223,7 +223,7 @@ async def test_a_broken_stream_ends_with_an_error_and_a_failed_response(gateway:
     assert error["error"]["code"] == error["code"] == Cause.CONNECTION_LOST
     assert (failed["response"]["status"], failed["response"]["error"]["code"]) == ("failed", "server_error")
     assert gateway.script.streams[-1].closed == 1
-    assert f'cause="{Cause.CONNECTION_LOST}",endpoint="llm"' in gateway.meter.exposition().decode()
+    assert f'cause="{Cause.CONNECTION_LOST}",endpoint="llm"' in "".join(gateway.meter.lines())
 
 
 async def test_a_stream_that_fails_before_its_first_event_has_an_error_status(
@@ -255,7 +255,7 @@ async def test_events_of_the_server_are_passed_on_and_completed(gateway: Scripte
     first = json.loads(created.rpartition(b"data: ")[2])["response"]
     assert (first["id"], first["usage"], first["top_p"], first["error"]) == ("native", None, 1.0, None)
     assert json.loads(completed.rpartition(b"data: ")[2])["response"]["usage"] == usage
-    assert 'hubgate_tokens_total{endpoint="llm"} 3.0' in gateway.meter.exposition().decode()
+    assert 'hubgate_tokens_total{endpoint="llm"} 3.0' in "".join(gateway.meter.lines())
 
 
 async def test_a_stream_of_the_server_that_breaks_ends_with_an_error(gateway: ScriptedGateway) -> None:

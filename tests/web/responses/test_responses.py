@@ -376,7 +376,7 @@ async def test_a_model_that_cannot_chat_is_an_error_with_its_task(gateway: Scrip
 
 async def test_a_call_is_counted_with_its_tokens(gateway: ScriptedGateway) -> None:
     await create(gateway)
-    metrics = gateway.meter.exposition().decode()
+    metrics = "".join(gateway.meter.lines())
     assert 'hubgate_tokens_total{endpoint="llm"} 4.0' in metrics
     assert 'hubgate_requests_total{cause="ok",endpoint="llm",face="responses"} 1.0' in metrics
 

@@ -111,4 +111,4 @@ async def test_reader_disconnect_ends_the_call(gateway: ScriptedGateway, stream:
     await serving
     assert ended.is_set()
     assert [events.closed for events in gateway.script.streams[-1:]] == ([1] if stream else [])
-    assert 'cause="client_left",endpoint="llm"' in gateway.meter.exposition().decode()
+    assert 'cause="client_left",endpoint="llm"' in "".join(gateway.meter.lines())

@@ -33,11 +33,6 @@ class InputFile(msgspec.Struct, frozen=True):
     """Nanoseconds since 1970; `None` if the store does not report it."""
 
 
-def has_scheme(place: str) -> bool:
-    """Whether a place is a URI, not a path."""
-    return "://" in place
-
-
 def locate(place: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a URI or an absolute path, and the path on it.
 
