@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from laws import examples
 from lookalikes import lookalike
 from lookalikes.deployments import DeploymentsApi
 from lookalikes.endpoints.bodies import IMAGES
@@ -160,13 +161,14 @@ class TestRegistration:
 
 
 class TestLostReply:
-    async def test_a_lost_reply_never_makes_two_in_100_runs(
+    @pytest.mark.law
+    async def test_a_lost_reply_never_makes_two(
         self, world: DeploymentWorld, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.CRITICAL)
         chance = random.Random(14)
         found = lost = 0
-        for run in range(100):
+        for run in range(examples(20)):
             name = f"e{run}"
             world.site.asked.clear()
             after, asking = chance.random() < 0.5, chance.randrange(3)
@@ -194,7 +196,7 @@ class TestLostReply:
                 assert f"hubgate-{plan.id}" in record.message
             world.site.hosted.clear()
             await world.store.deployments.remove(record.id)
-        assert (found, lost) == (51, 49)  # both happen, with this seed
+        assert min(found, lost) >= 5, "both happen, with this seed"
 
     @pytest.mark.parametrize("fault", ["failing", "gateway", "not-json"])
     async def test_a_reply_that_says_nothing_is_a_lost_one(self, world: DeploymentWorld, fault: str) -> None:
