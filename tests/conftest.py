@@ -14,6 +14,7 @@ from lookalikes.hub_api import running_hub_api
 from running_gateway import RunningGateway
 from scripted_gateway import open_scripted_gateway
 
+from hubgate.features import load
 from hubgate.settings import Settings
 from hubgate.terminal.memory import tune_for_imports, tune_for_requests
 
@@ -34,6 +35,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A background job of a shell ignores SIGINT, one of `nohup` SIGHUP, and processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Every database of the tests has the tables of all features, whichever test opens it.
+load()
 
 # No timed assertions: a busy machine must not fail a test.
 hypothesis_settings.register_profile("hubgate", deadline=None)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,8 @@ from hubgate.domain.batches import Objects
 from hubgate.domain.cluster_ports import KeyMinutes, LeaseServer, NoticeBoard, Permits
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
+from hubgate.features import load
+from hubgate.features.feature import Core, open_features
 from hubgate.service.batches.batches import Batches
 from hubgate.service.batches.files import Files
 from hubgate.service.batches.folder import FilesFolder
@@ -27,24 +29,19 @@ from hubgate.service.batches.webhook import Webhook
 from hubgate.service.cluster.following import Applier
 from hubgate.service.cluster.gates import Gates
 from hubgate.service.cluster.member import Member
-from hubgate.service.deployments.budget import Budget
-from hubgate.service.deployments.deployer import Deployer
-from hubgate.service.deployments.follower import Follower
-from hubgate.service.deployments.planner import Planner
-from hubgate.service.deployments.tokens import Accounts
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.ledger import Ledger
 from hubgate.service.inference.pipeline import Pipelines
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
-from hubgate.service.metrics import Meter
+from hubgate.service.metrics import Lines, Meter
 from hubgate.service.shared_values import SharedValues
 from hubgate.service.usage import Usage
 from hubgate.settings import InvalidSetting, Settings
 from hubgate.store.lock import gateway_id
 from hubgate.store.store import SqlStore
 from hubgate.store.vectors.disk import DiskVectorCache
-from hubgate.upstreams.hub.client import HubClient, open_hub
+from hubgate.upstreams.hub.client import open_hub
 from hubgate.upstreams.hub.tokenizers import TokenizerFiles
 from hubgate.upstreams.sources import ModelSources
 from hubgate.upstreams.webhook import WebhookPost
@@ -73,6 +70,7 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         StoreFailed: the database or the secret key cannot be used.
     """
     async with AsyncExitStack() as closing:
+        features = load()
         store = await SqlStore.open(settings)
         closing.push_async_callback(store.close)
         gates = await _open_gates(settings, store, serving=serving)
@@ -81,9 +79,7 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         is_gateway = serving or gates is None
         access, new_key = await Access.load(store, settings.admin_key, shared=shared, is_gateway=is_gateway)
         sources = ModelSources(settings)
-        memory = _open_vector_cache(settings, store, serving=serving)
-        if memory:
-            closing.push_async_callback(memory.close)
+        memory = _open_vector_cache(settings, store, closing, serving=serving)
         counters = await _open_counters(settings, store)
         traffic = await closing.enter_async_context(_shared_traffic(settings, access, serving=serving))
         ledger = await Ledger.load(store, time.monotonic)
@@ -95,8 +91,9 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         hub = open_hub(settings)
         closing.push_async_callback(hub.close)
         closing.push_async_callback(gateway.close)
-        deployer, follower = open_deployments(store, gateway, hub, settings)
-        meter = _meter(settings, gateway, sources, traffic.limits, memory)
+        core = Core(settings, store, gateway, access, hub)
+        parts = await closing.enter_async_context(open_features(features, core))
+        meter = _meter(settings, gateway, sources, traffic.limits, memory, more=parts.metrics)
         await gateway.stored.load()
         await gateway.aliases.follow()
         batches = _batches(settings, store, access)
@@ -113,17 +110,17 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
             memory,
             hub=hub,
             batches=batches,
-            deployer=deployer,
             max_body_bytes=settings.max_body_bytes,
             max_total_body_bytes=settings.max_total_body_bytes,
             replies=(replies := ByteBudget(settings.max_total_reply_bytes)),
             keys_in_path=settings.keys_in_path,
             cookie_keys=await store.cookie_keys() if settings.database_url else (),
             shared=shared,
+            parts=parts,
         )
         if serving:
             await batches.start(app.call)
-        yield Application(app, gateway, (follower.run,), access, replies, first_admin_key=new_key)
+        yield Application(app, gateway, parts.background, access, replies, first_admin_key=new_key)
 
 
 def _meter(
@@ -132,12 +129,15 @@ def _meter(
     sources: ModelSources,
     shared_limits: SharedLimits | None,
     memory: VectorMemory | None,
+    *,
+    more: Sequence[Lines],
 ) -> Meter:
     return Meter(
         gateway.pipelines,
         sources.local_memory,
         shared_limits,
         memory.store if memory else None,
+        more,
         gateway_name=settings.gate,
     )
 
@@ -296,7 +296,9 @@ def _open_server(settings: Settings, database_url: str, closing: AsyncExitStack)
     )
 
 
-def _open_vector_cache(settings: Settings, store: SqlStore, *, serving: bool) -> VectorMemory | None:
+def _open_vector_cache(
+    settings: Settings, store: SqlStore, closing: AsyncExitStack, *, serving: bool
+) -> VectorMemory | None:
     if not settings.cache_bytes:
         return None
     if settings.cache_url:
@@ -304,42 +306,16 @@ def _open_vector_cache(settings: Settings, store: SqlStore, *, serving: bool) ->
 
         shared = ValkeyVectors(settings.cache_url, "HUBGATE_CACHE_URL", store.shared_vectors_key)
         memory = VectorMemory(shared)
+        closing.push_async_callback(memory.close)
         shared.when_cleared(memory.cache.clear)
         return memory
     disk = DiskVectorCache(settings.vectors, settings.cache_bytes)
     store.when_full(disk.free_space)
     if serving:
         disk.load()
-    return VectorMemory(disk)
-
-
-def open_deployments(
-    store: SqlStore, gateway: Gateway, hub: HubClient, settings: Settings
-) -> tuple[Deployer, Follower]:
-    """What manages Inference Endpoints, and what follows those that it created."""
-    api, accounts = hub.inference_endpoints, Accounts(gateway.connections, hub)
-    budget = Budget(api, settings.max_dollars_per_hour, store.leases)
-    clock = store.leases.now
-    follower = Follower(
-        api=api,
-        accounts=accounts,
-        store=store.deployments,
-        registry=gateway.registry,
-        audit=store.audit,
-        clock=clock,
-    )
-    deployer = Deployer(
-        api=api,
-        planner=Planner(api, hub, accounts, store.plan_secret, clock),
-        accounts=accounts,
-        store=store.deployments,
-        registry=gateway.registry,
-        audit=store.audit,
-        budget=budget,
-        on_change=follower.wake,
-        clock=clock,
-    )
-    return deployer, follower
+    memory = VectorMemory(disk)
+    closing.push_async_callback(memory.close)
+    return memory
 
 
 def _pipelines(

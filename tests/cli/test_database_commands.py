@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from running_gateway import RunningGateway
 
-from hubgate.store.schema.versions import VERSION
+from hubgate.store.schema.versions import schemas
 
 if TYPE_CHECKING:
     from commands import Command
@@ -109,7 +109,10 @@ def test_migrate_brings_either_database_up_to_date(
     with RunningGateway(settings):
         pass
     on_sqlite = hubgate("migrate")
-    assert on_sqlite.out == f"The tables of the database have version {VERSION}.\n"
+    assert (
+        on_sqlite.out
+        == "The tables are up to date: " + ", ".join(f"{one.part} {one.version}" for one in schemas()) + ".\n"
+    )
     monkeypatch.setenv("HUBGATE_DATABASE_URL", database_url)
     monkeypatch.setenv("HUBGATE_SECRET_KEY", key_in(settings))
     assert "The database has no tables. Run `hubgate migrate`." in hubgate("list").err

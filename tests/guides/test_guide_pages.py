@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from running_gateway import RunningGateway
 
 OTHERS = [language for language in LANGUAGES if language != "en"]
-LOCALES = ROOT / "src/hubgate/web/console/locales"
 MOST_BYTES = 60 * 1024
 # The labels of Dify's plugins huggingface_tei and openai_api_compatible, and those that all forms have; as of
 # 2026-08. Their forms are in English for all but Chinese readers.
@@ -40,7 +39,7 @@ DIFY = {
 def words(language: str) -> dict[str, str]:
     """The console's texts in a language, by key."""
     found: dict[str, str] = {}
-    for path in (LOCALES / f"{language}.json", *LOCALES.glob(f"*.{language}.json")):
+    for path in (ROOT / "src/hubgate").rglob(f"locales/*{language}.json"):
         found |= json.loads(path.read_text("utf-8"))
     return found
 

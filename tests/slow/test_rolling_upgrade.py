@@ -31,16 +31,14 @@ if TYPE_CHECKING:
     from servers.valkey import ValkeyServer
 
 ROOT = Path(__file__).parents[2]
-MIGRATIONS = "VERSION = 1 + len(MIGRATIONS)"
+CORE = 'CORE = Schema(part="core", metadata=metadata, created=_created_core'
 ONE_MORE = f"""
 def _add_column(operations: Operations) -> None:
     from sqlalchemy import Column, Text
     operations.add_column("endpoints", Column("more", Text))
 
 
-MIGRATIONS += (Migration(2 + len(MIGRATIONS), _add_column),)
-{MIGRATIONS}
-"""
+{CORE}, migrations=(Migration(2, _add_column),)"""
 FROM = os.environ.get("HUBGATE_UPGRADE_FROM")
 PER_MINUTE = 600
 PATIENCE = 300.0
@@ -57,10 +55,10 @@ def versions(tmp_path: Path) -> tuple[Path, Path]:
         subprocess.run(["tar", "--extract"], input=archive.stdout, cwd=other, check=True)
         return other / "src", this
     shutil.copytree(this, other / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    schema = other / "src/hubgate/store/schema/versions.py"
-    migrated = schema.read_text().replace(MIGRATIONS, ONE_MORE)
+    versions = other / "src/hubgate/store/schema/versions.py"
+    migrated = versions.read_text().replace(CORE, ONE_MORE)
     assert ONE_MORE in migrated
-    schema.write_text(migrated)
+    versions.write_text(migrated)
     return this, other / "src"
 
 

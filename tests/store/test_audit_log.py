@@ -112,7 +112,7 @@ async def test_entries_name_the_actor_and_failures_are_not_recorded(store: SqlSt
 
 
 async def test_audit_log_is_bounded_and_paginated(store: SqlStore) -> None:
-    audit = SqlAudit(store._database, max_entries=3)
+    audit = SqlAudit(store.database, max_entries=3)
     for number in range(5):
         await audit.record("test.run", str(number))
     page = await audit.read(2)

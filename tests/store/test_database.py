@@ -10,20 +10,20 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Column, Connection, Text, create_engine, insert, text, update
+from sqlalchemy import Column, Connection, MetaData, Table, Text, create_engine, insert, text, update
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.store.database import Database
-from hubgate.store.schema.versions import MIGRATIONS, OLDEST_ABLE, VERSION, Migration, stored_version, upgrade
-from hubgate.store.tables import metadata, notes, schema_versions
+from hubgate.store.schema.versions import CORE, Migration, Schema, bring_up_to_date, schemas, stored_versions
+from hubgate.store.tables import notes, schema_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 OPEN = """
 import asyncio, sys
@@ -35,6 +35,9 @@ async def main():
 asyncio.run(main())
 print("alembic" in sys.modules)
 """
+
+DECLARED: Any = [schema.metadata for schema in schemas()]
+"""`compare_metadata` also takes several."""
 
 
 @pytest.fixture
@@ -52,7 +55,10 @@ async def done(file: Path, work: Callable[[Connection], object]) -> None:
 
 
 async def test_a_new_file_has_the_declared_tables(file: Path) -> None:
-    await done(file, lambda c: _assert_equal(compare_metadata(MigrationContext.configure(c), metadata), []))
+    await done(
+        file,
+        lambda c: _assert_equal(compare_metadata(MigrationContext.configure(c), DECLARED), []),
+    )
 
 
 def _assert_equal(found: object, expected: object) -> None:
@@ -79,10 +85,12 @@ def become(version: int, *, oldest_able: int) -> Callable[[Connection], object]:
 
 
 async def test_rejects_database_of_a_newer_version_unchanged(file: Path) -> None:
-    await done(file, become(VERSION + 2, oldest_able=VERSION + 1))
+    await done(file, become(CORE.version + 2, oldest_able=CORE.version + 1))
     before = file.read_bytes()
     for migrate in (True, False):
-        with pytest.raises(StoreFailed, match=f"newer version of hubgate .version {VERSION + 2}") as refused:
+        with pytest.raises(
+            StoreFailed, match=f"newer version of hubgate .version {CORE.version + 2}"
+        ) as refused:
             await Database.open(file, migrate=migrate)
         assert refused.value.remedy == (
             "Upgrade hubgate to that version, or restore a backup from before the database was migrated."
@@ -91,40 +99,55 @@ async def test_rejects_database_of_a_newer_version_unchanged(file: Path) -> None
 
 
 async def test_opens_database_of_a_newer_version_that_only_added_to_it(file: Path) -> None:
-    await done(file, become(VERSION + 1, oldest_able=VERSION))
+    await done(file, become(CORE.version + 1, oldest_able=CORE.version))
     await done(file, lambda c: c.execute(insert(notes).values(name="a", value="b")))
-    await done(file, lambda c: _assert_equal(stored_version(c), VERSION + 1))
+    await done(file, lambda c: _assert_equal(stored_versions(c)[CORE.part], CORE.version + 1))
 
 
 async def test_migrates_only_where_it_may(file: Path) -> None:
     with pytest.raises(StoreFailed, match="has no tables") as refused:
         await Database.open(file, migrate=False)
     assert refused.value.remedy == "Run `hubgate migrate`."
-    await done(file, become(VERSION - 1, oldest_able=1))
-    with pytest.raises(StoreFailed, match=f"needs a migration to version {VERSION}"):
+    await done(file, become(CORE.version - 1, oldest_able=1))
+    with pytest.raises(StoreFailed, match="needs a migration"):
         await Database.open(file, migrate=False)
 
 
-def test_migrations_are_numbered_without_a_gap() -> None:
-    assert [migration.version for migration in MIGRATIONS] == list(range(2, VERSION + 1))
-    assert 1 <= OLDEST_ABLE <= VERSION
+@pytest.mark.parametrize("schema", schemas(), ids=lambda schema: schema.part)
+def test_migrations_are_numbered_without_a_gap(schema: Schema) -> None:
+    assert [migration.version for migration in schema.migrations] == list(range(2, schema.version + 1))
+    assert 1 <= schema.oldest_able <= schema.version
 
 
-async def test_a_migration_runs_once_and_keeps_what_is_stored(file: Path) -> None:
-    await done(file, lambda c: c.execute(insert(notes).values(name="a", value="b")))
-    await done(file, become(0, oldest_able=0))
-    steps = [
-        Migration(VERSION - 1, lambda operations: operations.drop_table("notes")),
-        Migration(VERSION, lambda operations: operations.add_column("notes", Column("more", Text))),
-    ]
-    engine = create_engine(f"sqlite:///{file}")
-    with engine.begin() as connection:
-        upgrade(connection, VERSION - 1, steps)
-    with engine.begin() as connection:
-        assert stored_version(connection) == VERSION
-        assert connection.execute(text("SELECT name, value, more FROM notes")).all() == [("a", "b", None)]
-    engine.dispose()
-    await done(file, lambda c: _assert_equal(stored_version(c), VERSION))
+MEMOS = MetaData()
+Table("memos", MEMOS, Column("name", Text, primary_key=True), Column("more", Text))
+
+
+def memos_at(connection: Connection, *migrations: Migration) -> Mapping[str, int]:
+    """Bring the tables of a part up to date; returns the versions in the database."""
+    schema = Schema(part="memos", metadata=MEMOS, migrations=migrations)
+    bring_up_to_date(connection, schema, stored_versions(connection).get("memos"))
+    return stored_versions(connection)
+
+
+async def test_a_new_part_gets_its_tables_and_an_old_one_its_migrations(file: Path) -> None:
+    first = MetaData()
+    Table("memos", first, Column("name", Text, primary_key=True))
+
+    def work(connection: Connection) -> None:
+        bring_up_to_date(connection, Schema(part="memos", metadata=first), None)
+        connection.execute(text("INSERT INTO memos VALUES ('a')"))
+        add = Migration(2, lambda operations: operations.add_column("memos", Column("more", Text)))
+        assert memos_at(connection, add)["memos"] == 2
+        again = Migration(3, lambda operations: operations.execute("UPDATE memos SET more = 'b'"))
+        assert memos_at(connection, add, again)["memos"] == 3
+        assert connection.execute(text("SELECT name, more FROM memos")).all() == [("a", "b")]
+        assert compare_metadata(MigrationContext.configure(connection, opts=ONLY_MEMOS), MEMOS) == []
+
+    await done(file, work)
+
+
+ONLY_MEMOS = {"include_name": lambda name, kind, _: kind != "table" or name == "memos"}
 
 
 async def test_failed_migration_changes_nothing(file: Path) -> None:
@@ -145,7 +168,7 @@ def test_imports_alembic_only_when_a_migration_is_needed(file: Path) -> None:
 
     assert [start(), start()] == ["False\n", "False\n"]
     with create_engine(f"sqlite:///{file}").begin() as old:
-        become(VERSION - 1, oldest_able=1)(old)
+        become(CORE.version - 1, oldest_able=1)(old)
     old.engine.dispose()
     assert [start(), start()] == ["True\n", "False\n"]
 

@@ -11,7 +11,7 @@ import threading
 import traceback
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -27,9 +27,9 @@ from hubgate.service.keys.access import Access
 from hubgate.settings import InvalidSetting, Settings
 from hubgate.store.database import Database
 from hubgate.store.postgres import BoundedConnection
-from hubgate.store.schema.versions import VERSION
+from hubgate.store.schema.versions import CORE, schemas
 from hubgate.store.store import SqlStore
-from hubgate.store.tables import audit, metadata, notes, schema_versions
+from hubgate.store.tables import audit, notes, schema_versions
 from hubgate.store.usage import KEPT_HOURS, SqlUsage
 from hubgate.store.vault import Vault
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 SECRET_KEY = secrets.token_urlsafe(32)
+
+DECLARED: Any = [schema.metadata for schema in schemas()]
+"""`compare_metadata` also takes several."""
 
 
 @asynccontextmanager
@@ -74,7 +77,7 @@ async def test_a_new_database_has_exactly_the_declared_tables(database_url: str)
         # Those of shared rate limits are used by functions only.
         options = {"include_name": lambda name, kind, _: not (name or "").startswith("rate_limit")}
         context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, metadata) == []
+        assert compare_metadata(context, DECLARED) == []
         columns = {column["name"]: column["type"] for column in inspect(connection).get_columns("audit")}
         assert repr(columns["id"]) == "BIGINT()"
         connection.execute(text("ALTER SEQUENCE audit_id_seq RESTART WITH 3000000000"))
@@ -128,7 +131,7 @@ async def test_usage_of_three_writers_is_exact_while_old_hours_are_merged(settin
 
 async def test_row_limit_merges_early_and_exactly(settings: Settings) -> None:
     store = await SqlStore.open(settings)
-    small = SqlUsage(store._database, max_rows=2)
+    small = SqlUsage(store.database, max_rows=2)
     for hours in range(4):
         await small.add({Slot(DAY + hours * HOUR, "e5", "one"): Tally(requests=2**40)})
     await small.roll(2 * DAY + HOUR)
@@ -318,10 +321,10 @@ def test_missing_driver_is_reported_with_the_command_to_install_it() -> None:
 
 async def test_newer_version_is_accepted_only_if_it_says_so(migrated_url: str) -> None:
     async with opened(migrated_url) as database:
-        await database.do(lambda c: c.execute(update(schema_versions).values(version=VERSION + 1)))
+        await database.do(lambda c: c.execute(update(schema_versions).values(version=CORE.version + 1)))
     async with opened(migrated_url) as database:
-        await database.do(lambda c: c.execute(update(schema_versions).values(oldest_able=VERSION + 1)))
-    with pytest.raises(StoreFailed, match=f"newer version of hubgate .version {VERSION + 1}"):
+        await database.do(lambda c: c.execute(update(schema_versions).values(oldest_able=CORE.version + 1)))
+    with pytest.raises(StoreFailed, match=f"newer version of hubgate .version {CORE.version + 1}"):
         await Database.open(migrated_url)
 
 

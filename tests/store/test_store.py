@@ -360,7 +360,7 @@ async def test_no_secret_appears_in_files_logs_or_errors(
         await store.endpoints()
         with pytest.raises(EndpointExists) as exists:
             await store.add_endpoint(Target(FULL, TOKEN))
-        await store._database.do(lambda c: c.exec_driver_sql("DROP TABLE endpoints"))
+        await store.database.do(lambda c: c.exec_driver_sql("DROP TABLE endpoints"))
         with pytest.raises(StoreFailed) as failed:
             await store.add_endpoint(Target(PLAIN, TOKEN))
         errors += [exists.value, failed.value]

@@ -52,7 +52,7 @@ def asked(*by: str, **what: int | str) -> UsageQuery:
 
 async def rows(store: SqlStore) -> dict[tuple[int, int], int]:
     """Number of rows by span and time."""
-    found = await store._database.do(
+    found = await store.database.do(
         lambda c: c.exec_driver_sql('SELECT span, "at", count(*) FROM usage GROUP BY 1, 2').all()
     )
     return {(span, at): count for span, at, count in found}
@@ -118,7 +118,7 @@ async def test_rolls_old_hours_into_days_and_deletes_old_days(store: SqlStore) -
 
 
 async def test_row_limit_rolls_up_early_then_deletes(store: SqlStore) -> None:
-    small = SqlUsage(store._database, max_rows=2)
+    small = SqlUsage(store.database, max_rows=2)
     for hours in range(4):
         await small.add({Slot(NOON - DAY + hours * HOUR, "e5", "one"): tally()})
     await small.add({Slot(NOON, "e5", key): tally() for key in "abc"})

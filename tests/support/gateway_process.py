@@ -42,6 +42,7 @@ class Home:
         self.admin_key = admin_key
         self.patience = _TIMEOUT_SECONDS
         """Seconds for what its gateway is waited for."""
+        self.program: Sequence[str] = HUBGATE
         removed = ("HUBGATE_", "HF_", "XDG_")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
         self.env |= {
@@ -55,7 +56,7 @@ class Home:
     def run(self, *arguments: str, **env: str) -> CommandResult:
         """Run one command and wait for it."""
         completed = subprocess.run(
-            [*HUBGATE, *arguments],
+            [*self.program, *arguments],
             env=self.env | env,
             capture_output=True,
             text=True,
@@ -66,7 +67,7 @@ class Home:
 
     def serve(self, *options: str, **env: str) -> GatewayProcess:
         """Run `hubgate serve` while the context is open."""
-        return GatewayProcess(self.env | env, options, self.patience)
+        return GatewayProcess(self.env | env, options, self.patience, self.program)
 
 
 class GatewayProcess:
@@ -76,13 +77,19 @@ class GatewayProcess:
         env: its environment.
         options: of the command.
         patience: seconds for what is waited for.
+        program: that is run.
     """
 
     url: str
 
     def __init__(
-        self, env: dict[str, str], options: Sequence[str] = (), patience: float = _TIMEOUT_SECONDS
+        self,
+        env: dict[str, str],
+        options: Sequence[str] = (),
+        patience: float = _TIMEOUT_SECONDS,
+        program: Sequence[str] = HUBGATE,
     ) -> None:
+        self._program = program
         self._env = env
         self._patience = patience
         self._options = options
@@ -92,7 +99,7 @@ class GatewayProcess:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [*HUBGATE, "serve", *self._options],
+            [*self._program, "serve", *self._options],
             env=self._env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -17,6 +17,8 @@ from hubgate.domain.calls import Chat, Embed, Encoding, Generated, Vectors, Wire
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, Source, Target, Task
 from hubgate.domain.hub import ModelPrompts
+from hubgate.features import load
+from hubgate.features.feature import Core, open_features
 from hubgate.service.batches.batches import Batches
 from hubgate.service.batches.files import Files
 from hubgate.service.batches.folder import FilesFolder
@@ -30,7 +32,7 @@ from hubgate.service.metrics import Meter
 from hubgate.store.store import SqlStore
 from hubgate.upstreams.hub.client import open_hub
 from hubgate.web.app import create_app
-from hubgate.wiring import open_deployments
+from hubgate.web.parts import Parts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from hubgate.domain.calls import Call, GenerationCall, Result
     from hubgate.domain.ports import Hub, Model, TextGenerator, Upstream
     from hubgate.domain.records import Key
-    from hubgate.service.deployments.deployer import Deployer
-    from hubgate.service.deployments.follower import Follower
     from hubgate.settings import Settings
     from hubgate.web.http.asgi import AsgiApp, Message
 
@@ -234,8 +234,7 @@ class ScriptedGateway:
     meter: Meter
     hub: Hub
     batches: Batches
-    deployer: Deployer
-    follower: Follower
+    parts: Parts
 
     async def request(
         self,
@@ -299,20 +298,21 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
     batches = Batches(
         store.batches, files, access, store.audit, webhook=None, max_row_bytes=1 << 20, alone=True
     )
-    deployer, follower = open_deployments(store, gateway, hub, settings)
-    app = create_app(
-        gateway,
-        access,
-        meter,
-        None,
-        hub=hub,
-        batches=batches,
-        deployer=deployer,
-        max_body_bytes=4_000_000,
-        max_total_body_bytes=4_000_000,
-        keys_in_path=True,
-    )
-    yield ScriptedGateway(app, script, gateway, access, meter, hub, batches, deployer, follower)
+    core = Core(settings, store, gateway, access, hub)
+    async with open_features(load(), core) as parts:
+        app = create_app(
+            gateway,
+            access,
+            meter,
+            None,
+            hub=hub,
+            batches=batches,
+            parts=parts,
+            max_body_bytes=4_000_000,
+            max_total_body_bytes=4_000_000,
+            keys_in_path=True,
+        )
+        yield ScriptedGateway(app, script, gateway, access, meter, hub, batches, parts)
     await gateway.close()
     await hub.close()
     await store.close()

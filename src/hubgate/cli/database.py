@@ -26,7 +26,7 @@ def migrate() -> None:
     """Create the tables of the database, or bring them up to date. `hubgate serve` does it, too, if HUBGATE_MIGRATE is auto."""
     from hubgate.store.database import open_backend, transact
     from hubgate.store.lock import HomeLock
-    from hubgate.store.schema.versions import stored_version
+    from hubgate.store.schema.versions import stored_versions
 
     settings = Settings.from_env()
     location: Path | str = settings.database_url or settings.database
@@ -36,9 +36,11 @@ def migrate() -> None:
         require_home(settings)
         with HomeLock(settings.home):
             backend = open_backend(location)
-    version = transact(backend, stored_version)
+    versions = transact(backend, stored_versions)
     backend.engine.dispose()
-    print(f"The tables of the database have version {version}.")
+    print(
+        f"The tables are up to date: {', '.join(f'{part} {version}' for part, version in versions.items())}."
+    )
 
 
 def move(

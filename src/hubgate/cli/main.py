@@ -6,20 +6,21 @@ import os
 import sys
 from contextlib import asynccontextmanager
 from io import TextIOWrapper
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from hubgate import __version__
+from hubgate import __version__, features
 from hubgate.cli import aliases, config, connection_commands, database, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.compare import compare_command
-from hubgate.cli.deploy import commands as deploy
 from hubgate.cli.jobs import commands as jobs
 from hubgate.domain.errors import HubgateError
 from hubgate.settings import InvalidSetting, Settings
 from hubgate.terminal import client
 from hubgate.terminal.client import CommandFailed
+from hubgate.terminal.commands import Command
 from hubgate.terminal.memory import tune_for_imports
 
 if TYPE_CHECKING:
@@ -54,34 +55,37 @@ def serve(
     run(settings)
 
 
-app.command("add")(endpoints.add)
-app.command("edit")(endpoints.edit)
-app.command("enable")(endpoints.enable)
-app.command("disable")(endpoints.disable)
-app.command("clone")(endpoints.clone)
-app.command("list")(endpoints.list_endpoints)
-app.command("show")(endpoints.show)
-app.command("check")(endpoints.check)
-app.command("accept")(endpoints.accept)
-app.command("doctor")(endpoints.doctor)
-app.command("remove")(endpoints.remove)
-app.add_typer(keys.app, name="key")
-app.add_typer(aliases.app, name="alias")
-app.add_typer(connection_commands.app, name="connection")
-app.add_typer(config.app, name="config")
-app.command("usage")(records.usage)
-app.command("audit")(records.audit)
-app.command("gates")(records.gates)
-app.command("files")(records.files)
-app.add_typer(records.cache, name="cache")
-app.add_typer(jobs.app, name="job")
-app.add_typer(deploy.app, name="deploy")
-app.command("migrate")(database.migrate)
-app.command("move")(database.move)
-app.command("search")(hub.search)
-app.command("card")(hub.card)
-app.command("chunk")(chunk_command)
-app.command("compare")(compare_command)
+_COMMANDS = (
+    Command(10, "add", endpoints.add),
+    Command(11, "edit", endpoints.edit),
+    Command(12, "enable", endpoints.enable),
+    Command(13, "disable", endpoints.disable),
+    Command(14, "clone", endpoints.clone),
+    Command(15, "list", endpoints.list_endpoints),
+    Command(16, "show", endpoints.show),
+    Command(17, "check", endpoints.check),
+    Command(18, "accept", endpoints.accept),
+    Command(19, "doctor", endpoints.doctor),
+    Command(20, "remove", endpoints.remove),
+    Command(30, "key", keys.app),
+    Command(40, "alias", aliases.app),
+    Command(50, "connection", connection_commands.app),
+    Command(60, "config", config.app),
+    Command(70, "usage", records.usage),
+    Command(71, "audit", records.audit),
+    Command(72, "gates", records.gates),
+    Command(73, "files", records.files),
+    Command(74, "cache", records.cache),
+    Command(80, "job", jobs.app),
+    Command(100, "migrate", database.migrate),
+    Command(101, "move", database.move),
+    Command(110, "search", hub.search),
+    Command(111, "card", hub.card),
+    Command(112, "chunk", chunk_command),
+    Command(113, "compare", compare_command),
+)
+for _command in sorted([*_COMMANDS, *features.commands()], key=attrgetter("order")):
+    _command.add_to(app)
 
 
 def _print_version(requested: bool) -> None:

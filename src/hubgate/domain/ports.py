@@ -17,7 +17,6 @@ from hubgate.domain.calls import (
     WireFormat,
 )
 from hubgate.domain.cluster_ports import Feed
-from hubgate.domain.deployment_ports import DeploymentStore
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelPrompts, ModelSearch
@@ -378,9 +377,6 @@ class Store(Notes, Protocol):
 
     @property
     def usage(self) -> UsageStore: ...
-
-    @property
-    def deployments(self) -> DeploymentStore: ...
 
     @property
     def audit(self) -> AuditLog: ...

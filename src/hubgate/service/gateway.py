@@ -14,6 +14,7 @@ from hubgate.service.cluster.gates import Gates
 from hubgate.service.inference.inference import Inference
 from hubgate.service.inference.measures import Measures
 from hubgate.service.inference.pipeline import Pipelines
+from hubgate.service.ports import Ports
 from hubgate.service.registry.aliases import Aliases
 from hubgate.service.registry.connections import Connections
 from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints, needs_startup_check
@@ -66,7 +67,8 @@ class Gateway:
             startup=self.startup,
         )
         self.inference = Inference(self.live)
-        self.measures = Measures(self.live, self.inference, store.deployments)
+        self.ports = Ports()
+        self.measures = Measures(self.live, self.inference, self.ports)
         self.pipelines = self.live.pipelines
         self.usage = Usage(store.usage, self.pipelines)
         self.states = States(self)

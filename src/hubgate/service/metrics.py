@@ -55,6 +55,10 @@ class _Tally:
         self.times.merge(other.times)
 
 
+Lines: TypeAlias = Callable[[], Iterator[str]]
+"""Writes lines in Prometheus' text format."""
+
+
 class Meter:
     """hubgate's metrics. Used on one event loop.
 
@@ -68,6 +72,7 @@ class Meter:
         local_memory: Callable[[], Mapping[tuple[str, str], int]] = dict,
         shared_limits: SharedLimits | None = None,
         vectors: VectorStore | None = None,
+        more: Sequence[Lines] = (),
         *,
         gateway_name: str = "",
         max_series: int = MAX_SERIES,
@@ -81,7 +86,7 @@ class Meter:
         self.in_flight = 0
         """Requests, which the guard counts."""
         build = labels(gateway=gateway_name, version=__version__)
-        self._sources: list[Callable[[], Iterator[str]]] = [
+        self._sources: list[Lines] = [
             lambda: _gauge("build_info", "The version and the name of the gateway.", [(build, 1)]),
             self._requests,
             lambda: _pipeline_lines(pipelines()),
@@ -92,6 +97,7 @@ class Meter:
             self._sources.append(lambda: _stored_vector_lines(vectors))
         if shared_limits is not None:
             self._sources.append(lambda: _shared_lines(shared_limits))
+        self._sources += more
 
     def watch_feed(self, stale_seconds: Callable[[], float]) -> None:
         """Show how long ago the changes of other gateways were last read."""

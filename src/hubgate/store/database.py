@@ -252,17 +252,16 @@ def _hold(backend: Backend, lock: Lock) -> Connection | None:
 
 
 def _migrate(backend: Backend, connection: Connection, *, allowed: bool) -> None:
-    stored = versions.stored_version(connection)
-    if stored is not None and stored >= versions.VERSION:
+    stored = versions.stored_versions(connection)
+    outdated = versions.outdated(stored)
+    if not outdated:
         return
-    if stored is None:
+    if not stored:
         backend.check_new()
     if not allowed:
-        state = "has no tables" if stored is None else f"needs a migration to version {versions.VERSION}"
+        state = "needs a migration" if stored else "has no tables"
         raise StoreFailed(f"The database {state}.", remedy="Run `hubgate migrate`.")
     backend.lock(connection, Lock.MIGRATION, wait=True)
-    stored = versions.stored_version(connection)  # another gateway may have been first
-    if stored is None:
-        versions.create(connection)
-    elif stored < versions.VERSION:
-        versions.upgrade(connection, stored)
+    stored = versions.stored_versions(connection)  # another gateway may have been first
+    for schema in versions.outdated(stored):
+        versions.bring_up_to_date(connection, schema, stored.get(schema.part))

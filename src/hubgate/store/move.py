@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Table, func, insert, select
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.store.database import Lock, open_backend, transact
+from hubgate.store.schema.versions import schemas
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import (
     audit,
@@ -21,7 +22,6 @@ from hubgate.store.tables import (
     feed,
     gateways,
     keys,
-    metadata,
     notes,
     schema_versions,
 )
@@ -30,9 +30,6 @@ from hubgate.store.vault import Vault
 _NOTE = "moved from"
 _ROWS = 500
 """Rows that are copied at once."""
-_COPIED = [
-    table for table in metadata.sorted_tables if table not in (schema_versions, feed, changes, gateways)
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +59,11 @@ def move(file: Path, url: str, vault: Vault) -> Moved:
                 earlier = new.execute(select(notes.c.value).where(notes.c.name == _NOTE)).scalar()
                 if earlier != mark:
                     _require_empty(new)
-                    for table in _COPIED:
+                    for table in _copied():
                         _copy(old, new, table)
                     new.execute(insert(notes).values(name=_NOTE, value=mark))
                 return Moved(
-                    rows={table.name: _count(old, table) for table in _COPIED},
+                    rows={table.name: _count(old, table) for table in _copied()},
                     unreadable=_unreadable(new, vault),
                     before=earlier == mark,
                 )
@@ -79,6 +76,11 @@ def move(file: Path, url: str, vault: Vault) -> Moved:
         target.engine.dispose()
 
 
+def _copied() -> list[Table]:
+    tables = (table for schema in schemas() for table in schema.metadata.sorted_tables)
+    return [table for table in tables if table not in (schema_versions, feed, changes, gateways)]
+
+
 def _identity(connection: Connection) -> str:
     """Of the data: a digest of the ids of everything that has a random one."""
     digest = hashlib.sha256()
@@ -89,7 +91,7 @@ def _identity(connection: Connection) -> str:
 
 
 def _require_empty(connection: Connection) -> None:
-    filled = [table.name for table in _COPIED if connection.execute(select(table).limit(1)).first()]
+    filled = [table.name for table in _copied() if connection.execute(select(table).limit(1)).first()]
     if filled:
         raise StoreFailed(
             f"The PostgreSQL database is not empty: there are rows in {', '.join(filled)}.",

@@ -51,7 +51,6 @@ from hubgate.store.cluster.leases import SqlLeases
 from hubgate.store.cluster.shared_files import SqlFiles
 from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
-from hubgate.store.deployments import SqlDeployments
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import endpoints, keys, notes
 from hubgate.store.usage import SqlUsage
@@ -70,7 +69,7 @@ class SqlStore:
     """`hubgate.domain.ports.Store` on SQLAlchemy."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
-        self._database = database
+        self.database = database
         self.cache_secret = vault.derived(b"vector cache")
         """The key of the digests of cached texts."""
         self.shared_vectors_key = vault.derived(b"shared vectors")
@@ -82,10 +81,8 @@ class SqlStore:
         self.connections = SqlConnections(database, self._tokens, self.audit, self.feed)
         self.aliases = SqlAliases(database, self.audit, self.feed)
         self.usage = SqlUsage(database)
-        self.deployments = SqlDeployments(database)
         self.leases = SqlLeases(database)
-        self.plan_secret = vault.derived(b"deployment plans")
-        """The key that signs the plans of deployments."""
+        self.derived_key = vault.derived
         self.files = SqlFiles(database)
         self.expiring_values = SqlExpiringValues(database)
         self.batches = SqlBatches(database)
@@ -101,17 +98,17 @@ class SqlStore:
         vault = await asyncio.to_thread(Vault.from_settings, settings)
         location = settings.database_url or settings.database
         store = cls(await Database.open(location, patience=patience, migrate=settings.migrate), vault)
-        if store._database.is_shared:
+        if store.database.is_shared:
             await store.leases.read_clock()
         return store
 
     async def close(self) -> None:
         await self.feed.close()
-        await self._database.close()
+        await self.database.close()
 
     def when_full(self, make_room: Callable[[], Awaitable[None]]) -> None:
         """Call this when the disk is full, then retry the transaction."""
-        self._database.make_room = make_room
+        self.database.make_room = make_room
 
     async def endpoints(self) -> Sequence[Target]:
         """All endpoints with their tokens, by name.
@@ -128,7 +125,7 @@ class SqlStore:
                 if (endpoint := _endpoint(row)) is not None
             ]
 
-        return await self._database.do(work)
+        return await self.database.do(work)
 
     async def endpoint(self, name: str) -> Target:
         """One endpoint with its own token.
@@ -144,7 +141,7 @@ class SqlStore:
                 raise EndpointNotFound(name)
             return Target(found, self._tokens.open(row), row.version, row.changed, row.limit_id)
 
-        return await self._database.do(work)
+        return await self.database.do(work)
 
     async def add_endpoint(self, target: Target) -> int:
         """Store a new endpoint; returns its version.
@@ -218,12 +215,12 @@ class SqlStore:
 
     async def may_look(self, name: str, seconds: float) -> bool:
         """Whether to check which model an endpoint runs: not if another gateway did in the last `seconds`."""
-        if not self._database.is_shared:
+        if not self.database.is_shared:
             return True
         now = time.time()
         is_due = endpoints.c.looked_at.is_(None) | (endpoints.c.looked_at < now - seconds)
         look = update(endpoints).where(endpoints.c.name == name, is_due).values(looked_at=now)
-        return bool(await self._database.do(lambda connection: connection.execute(look).rowcount))
+        return bool(await self.database.do(lambda connection: connection.execute(look).rowcount))
 
     async def remove_endpoint(self, name: str) -> None:
         """Delete an endpoint and its token.
@@ -244,7 +241,7 @@ class SqlStore:
     async def keys(self) -> Sequence[Key]:
         """All gateway keys that are not revoked, oldest first."""
         oldest_first = select(keys).order_by(keys.c.created_at, keys.c.id)
-        return await self._database.do(lambda c: [_key(row) for row in c.execute(oldest_first)])
+        return await self.database.do(lambda c: [_key(row) for row in c.execute(oldest_first)])
 
     async def add_key(self, key: Key) -> None:
         """Store a new gateway key.
@@ -276,7 +273,7 @@ class SqlStore:
 
     async def record_cleared_cache(self) -> None:
         """Other gateways clear their vector caches, too."""
-        if not self._database.is_shared:
+        if not self.database.is_shared:
             await self.audit.record("cache.clear", "")
             return
         note = self.audit.note()
@@ -291,11 +288,11 @@ class SqlStore:
         stored = keys.c.last_used_at
         latest = case((stored > at, stored), else_=at)  # another gateway may know of a later use
         touch = update(keys).where(keys.c.id == bindparam("key_id")).values(last_used_at=latest)
-        await self._database.do(lambda c: c.execute(touch, rows))
+        await self.database.do(lambda c: c.execute(touch, rows))
 
     async def note(self, name: str) -> str | None:
         """The value of a note, if there is one."""
-        return await self._database.do(
+        return await self.database.do(
             lambda c: c.execute(select(notes.c.value).where(notes.c.name == name)).scalar()
         )
 
@@ -306,7 +303,7 @@ class SqlStore:
                 new.on_conflict_do_update(index_elements=[notes.c.name], set_={"value": value})
             )
 
-        await self._database.do(work)
+        await self.database.do(work)
 
     async def cookie_keys(self) -> Sequence[bytes]:
         """The keys of the console's cookies, one for each secret key: the same at every gateway of the database.
@@ -320,7 +317,7 @@ class SqlStore:
             stored: str = connection.execute(select(notes.c.value).where(notes.c.name == _SALT)).scalar_one()
             return stored
 
-        salted = (await self._database.do(salt)).encode()
+        salted = (await self.database.do(salt)).encode()
         return self._vault.derived_from_each(b"console cookies", salt=salted)
 
     def applying_configuration(self) -> AbstractAsyncContextManager[None]:
@@ -329,11 +326,11 @@ class SqlStore:
             "Another gateway is applying a configuration.",
             remedy="Wait until it has finished, then try again.",
         )
-        return self._database.holding(Lock.CONFIGURATION, busy)
+        return self.database.holding(Lock.CONFIGURATION, busy)
 
     async def reseal(self) -> int:
         """Re-seal every token that is not under the newest secret key; returns how many."""
-        return await self._database.do(self._tokens.reseal)
+        return await self.database.do(self._tokens.reseal)
 
     async def rotate_secret(self) -> int:
         """Re-seal every token under a new secret key, or finish a rotation that was begun; returns how many.
@@ -348,7 +345,7 @@ class SqlStore:
             note(connection, "secret.rotate", "", {"resealed": [None, resealed]})
             return resealed
 
-        return await self._database.do(work)
+        return await self.database.do(work)
 
     async def _put_key(self, key: Key, statement: Insert | Update, verb: str, before: Key | None) -> None:
         note = self.audit.note()

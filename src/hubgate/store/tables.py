@@ -22,9 +22,8 @@ from sqlalchemy import (
 
 from hubgate.domain.records import BUCKETS
 
-metadata = MetaData(
-    naming_convention={"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"},
-)
+NAMING = {"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"}
+metadata = MetaData(naming_convention=NAMING)
 
 endpoints = Table(
     "endpoints",
@@ -184,15 +183,6 @@ batches = Table(
     Column("cancel_at", Double),
     Column("notify_at", Double),
     Column("state", Text, nullable=False),  # a Batch in JSON; the columns take precedence
-)
-
-# Inference Endpoints that hubgate created.
-deployments = Table(
-    "deployments",
-    metadata,
-    Column("id", String(32), primary_key=True),  # of its plan
-    Column("started_at", Double, nullable=False),
-    Column("settings", Text, nullable=False),  # a ManagedDeployment in JSON
 )
 
 # One row: the version of the change feed, which is also the lock under which changes get their versions.

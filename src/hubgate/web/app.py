@@ -11,7 +11,6 @@ from starlette.routing import Route
 from hubgate.core.byte_budget import ByteBudget
 from hubgate.domain.ports import Hub
 from hubgate.service.batches.batches import Batches
-from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
@@ -28,6 +27,7 @@ from hubgate.web.http.guard import Guard
 from hubgate.web.http.health import Health
 from hubgate.web.huggingface import routes as huggingface
 from hubgate.web.openai import routes as openai
+from hubgate.web.parts import Parts
 from hubgate.web.responses import routes as responses
 from hubgate.web.schemas.configuration import Configuration
 
@@ -64,24 +64,24 @@ def create_app(
     *,
     hub: Hub,
     batches: Batches,
-    deployer: Deployer,
     max_body_bytes: int,
     max_total_body_bytes: int,
     replies: ByteBudget | None = None,
     keys_in_path: bool,
     cookie_keys: Sequence[bytes] = (),
     shared: SharedValues | None = None,
+    parts: Parts,
 ) -> Guard:
     services = Services(
         gateway=gateway,
         access=access,
         memory=memory,
         hub=hub,
-        deployer=deployer,
         configuration=Configuration(gateway, access),
         cookie_keys=cookie_keys,
         shared=shared or SharedValues(),
         batches=batches,
+        parts=parts,
     )
     health = Health(gateway, meter)
     routes = [
@@ -89,6 +89,7 @@ def create_app(
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
         Route("/metrics", health.metrics),
+        *parts.routes,
         *(route for face in FACES for route in face.routes(services)),
     ]
     return Guard(

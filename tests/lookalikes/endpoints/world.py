@@ -11,11 +11,12 @@ import pytest
 from running_gateway import copy_migrated
 
 from hubgate.domain.secret import Secret
-from hubgate.service.deployments.budget import Budget
-from hubgate.service.deployments.deployer import Deployer
-from hubgate.service.deployments.follower import Follower
-from hubgate.service.deployments.planner import DeploymentRequest, Planner
-from hubgate.service.deployments.tokens import Accounts
+from hubgate.features.deployments.accounts import Accounts, Budget
+from hubgate.features.deployments.deployer import Deployer
+from hubgate.features.deployments.follower import Follower
+from hubgate.features.deployments.hub import InferenceEndpoints
+from hubgate.features.deployments.planner import DeploymentRequest, Planner
+from hubgate.features.deployments.store import SqlDeployments
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
 from hubgate.store.store import SqlStore
@@ -28,8 +29,7 @@ from lookalikes.hub_api import MANAGER_TOKEN
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from hubgate.domain.deployment_ports import DeploymentStore
-    from hubgate.domain.deployments import ManagedDeployment
+    from hubgate.features.deployments.model import ManagedDeployment
     from hubgate.settings import Settings
     from lookalikes.hub_api import HubApi
 
@@ -45,6 +45,7 @@ class DeploymentWorld:
 
     site: DeploymentsApi
     store: SqlStore
+    rows: SqlDeployments
     gateway: Gateway
     deployer: Deployer
     follower: Follower
@@ -70,7 +71,7 @@ class DeploymentWorld:
         for _ in range(int(seconds / step)):
             self.advance(step)
             await self.follower.follow()
-        found = await self.store.deployments.all()
+        found = await self.rows.all()
         return found[-1] if found else None
 
     def posted(self) -> list[str]:
@@ -110,25 +111,26 @@ async def open_deployment_world(
     if "hf" not in gateway.connections.by_name:
         await gateway.connections.add("hf", Secret(MANAGER_TOKEN), ["huggingface", site.url])
     accounts = Accounts(gateway.connections, hub)
-    deployments: DeploymentStore = wrap(store.deployments)
-
+    rows = SqlDeployments(store.database)
+    deployments: SqlDeployments = wrap(rows)
+    api = InferenceEndpoints(hub.inference_endpoints)
     opened: list[DeploymentWorld] = []
 
     def clock() -> float:
         return opened[0].now
 
     follower = Follower(
-        api=hub.inference_endpoints,
+        api=api,
         accounts=accounts,
         store=deployments,
         registry=gateway.registry,
         audit=store.audit,
         clock=clock,
     )
-    budget = Budget(hub.inference_endpoints, settings.max_dollars_per_hour, store.leases)
+    budget = Budget(api, settings.max_dollars_per_hour, store.leases)
     deployer = Deployer(
-        api=hub.inference_endpoints,
-        planner=Planner(hub.inference_endpoints, hub, accounts, store.plan_secret, clock),
+        api=api,
+        planner=Planner(api, hub, accounts, store.derived_key(b"deployment plans"), clock),
         accounts=accounts,
         store=deployments,
         registry=gateway.registry,
@@ -137,7 +139,7 @@ async def open_deployment_world(
         on_change=follower.wake,
         clock=clock,
     )
-    world = DeploymentWorld(site, store, gateway, deployer, follower)
+    world = DeploymentWorld(site, store, rows, gateway, deployer, follower)
     opened.append(world)
     if former is not None:
         world.now = former.now

@@ -112,7 +112,7 @@ async def test_rejected_key_change_leaves_the_key_unchanged(access: Access, stor
         await access.change("admin", bulk=True)
     with pytest.raises(NotFound):
         await access.change("three", bulk=True)
-    await store._database.do(lambda c: c.exec_driver_sql("DROP TABLE keys"))
+    await store.database.do(lambda c: c.exec_driver_sql("DROP TABLE keys"))
     with pytest.raises(StoreFailed):
         await access.change("one", bulk=True)
     assert not access.find("one").bulk

@@ -20,16 +20,17 @@ from hubgate.domain.errors import (
 )
 from hubgate.domain.hub import DeploymentState
 from hubgate.domain.secret import Secret
+from hubgate.features.deployments.hub import InferenceEndpoints
 from hubgate.upstreams.http.addresses import AddressRule
 from hubgate.upstreams.http.pool import PooledClient
 from hubgate.upstreams.hub.client import HubClient
-from hubgate.upstreams.hub.deployment_json import read_deployment
 from hubgate.upstreams.hub.deployments import (
     Deployments,
     check_model,
     deployment_facts,
     find_deployment,
     merge_facts,
+    read_deployment,
 )
 
 if TYPE_CHECKING:
@@ -141,16 +142,20 @@ class TestResume:
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         site.items["acme"] = [deployment("a", state="paused"), deployment("b", url=URL)]
-        assert (await deployments.resume("acme", "a", OWNER)).state is DeploymentState.INITIALIZING
-        assert (await deployments.resume("acme", "b", OWNER)).state is DeploymentState.RUNNING
+        assert (
+            await InferenceEndpoints(deployments).resume("acme", "a", OWNER)
+        ).state is DeploymentState.INITIALIZING
+        assert (
+            await InferenceEndpoints(deployments).resume("acme", "b", OWNER)
+        ).state is DeploymentState.RUNNING
         with pytest.raises(UpstreamRefused, match=r"has no Inference Endpoint \[c\]"):
-            await deployments.resume("acme", "c", OWNER)
+            await InferenceEndpoints(deployments).resume("acme", "c", OWNER)
 
     async def test_reply_without_a_state_is_an_unknown_state(
         self, deployments: Deployments, site: DeploymentsApi
     ) -> None:
         site.fail("other-json")
-        resumed = await deployments.resume("acme", "a", OWNER)
+        resumed = await InferenceEndpoints(deployments).resume("acme", "a", OWNER)
         assert (resumed.name, resumed.state) == ("a", DeploymentState.UNKNOWN)
 
 

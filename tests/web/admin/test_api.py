@@ -304,7 +304,7 @@ class TestCache:
             memory,
             hub=scripted.hub,
             batches=scripted.batches,
-            deployer=scripted.deployer,
+            parts=scripted.parts,
             max_body_bytes=1 << 20,
             max_total_body_bytes=1 << 20,
             keys_in_path=False,

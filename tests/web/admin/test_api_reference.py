@@ -10,9 +10,7 @@ import msgspec
 import pytest
 
 from hubgate.domain.records import Key
-from hubgate.web.admin.deployments import DeploymentsApi
-from hubgate.web.admin.hub import HubApi
-from hubgate.web.admin.routes import Api
+from hubgate.web.admin.routes import api_routes
 from hubgate.web.http.face import Services
 from hubgate.web.schemas.configuration import Configuration
 from hubgate.web.schemas.endpoint import EndpointForm, edit_endpoint
@@ -42,13 +40,9 @@ def rows_of(scripted: ScriptedGateway) -> list[ApiRoute]:
         hub=scripted.hub,
         configuration=Configuration(gateway, access),
         batches=scripted.batches,
-        deployer=scripted.deployer,
+        parts=scripted.parts,
     )
-    return [
-        *Api(services).routes(),
-        *HubApi(scripted.hub, gateway, scripted.deployer, gateway.connections.by_name).routes(),
-        *DeploymentsApi(scripted.deployer).routes(),
-    ]
+    return list(api_routes(services))
 
 
 def operations(document: Any) -> Iterator[tuple[str, str, Any]]:

@@ -13,7 +13,6 @@ from starlette.requests import Request
 
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import NotFound
-from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
 from hubgate.web.admin.hub import HubApi as Handlers
 
@@ -142,8 +141,8 @@ async def test_whoami_uses_the_first_token_of_the_named_endpoint(
 
 
 async def test_whoami_prefers_the_header_token_and_accepts_a_connection(gateway: ScriptedGateway) -> None:
-    stored = Connection(name="team", token=Secret(TOKEN), created_at=0.0)
-    handlers = Handlers(gateway.hub, gateway.service, gateway.deployer, {"team": stored})
+    await gateway.service.connections.add("team", Secret(TOKEN), ["huggingface"])
+    handlers = Handlers(gateway.hub, gateway.service)
     given = await handlers.whoami(request("endpoint=ada", token=READ_TOKEN))
     assert b'"bob"' in bytes(given.body)
     assert b'"ada"' in bytes((await handlers.whoami(request("connection=team"))).body)

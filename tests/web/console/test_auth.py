@@ -112,7 +112,7 @@ async def test_polling_does_not_keep_a_session_alive(scripted: ScriptedGateway) 
         access=access,
         memory=None,
         hub=scripted.hub,
-        deployer=scripted.deployer,
+        parts=scripted.parts,
         configuration=Configuration(gateway, access),
         batches=scripted.batches,
     )

@@ -11,13 +11,15 @@ import pytest
 
 import hubgate.web.console
 from hubgate.domain.batches import BatchStatus
-from hubgate.domain.deployments import Access, Misfit, Stage
 from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, PrefixSource, Source, Task
 from hubgate.domain.errors import Cause
 from hubgate.domain.hub import DeploymentState, LicenseLimit
+from hubgate.features import load
+from hubgate.features.deployments.model import Access, Misfit, Stage
+from hubgate.features.deployments.pages import AUDIT_VERBS as DEPLOYMENT_VERBS
+from hubgate.features.deployments.pages import VERBS
 from hubgate.service.states import Kind
-from hubgate.web.console.deployments.page import VERBS
 from hubgate.web.console.models.chunking import STRATEGIES
 from hubgate.web.console.models.form import CONTROLS, KINDS, PREFIXES, PROMPTS
 from hubgate.web.console.models.hub_picker import WHYS
@@ -30,6 +32,7 @@ from hubgate.web.console.usage.periods import RANGES
 from hubgate.web.console.usage.views import CARDS, SERIES
 
 PACKAGE = Path(hubgate.web.console.__file__).parent
+FOLDERS = (PACKAGE, *(feature.folder for feature in load()))
 CODES = ("en", "zh", "ja", "fa")
 WITHOUT_HINT = {"requests_per_minute", "tokens_per_minute", "similarity"}
 """Fields of the model form without a hint."""
@@ -50,7 +53,7 @@ FAMILIES: dict[str, set[str]] = {
     "hub.license.": {limit.value for limit in LicenseLimit},
     "hub.why.": set(WHYS),
     "kind.": {name for kind in KINDS for name in (kind, f"{kind}.hint")},
-    "nav.": {name for name, _ in NAVIGATION},
+    "nav.": {entry.name for entry in NAVIGATION} | {"deployments"},
     "play.": {name for one in (*PARAMETERS, *MORE_PARAMETERS) for name in (one.name, f"{one.name}.hint")},
     "play.lead.": {"embed", "sparse", "rank", "text", "chat"},
     "play.sample.": {*map(str, range(1, SAMPLES + 1)), "query", "text", "chat"},
@@ -68,7 +71,7 @@ FAMILIES: dict[str, set[str]] = {
     "usage.range.": set(RANGES),
     "usage.series.": set(SERIES),
     "where.": {name for source in Source for name in (source.value, f"{source}.hint")},
-    "audit.": set(AUDIT_VERBS),
+    "audit.": {*AUDIT_VERBS, *DEPLOYMENT_VERBS},
 }
 """Computed keys: a prefix, and all possible suffixes."""
 
@@ -80,14 +83,14 @@ def words(code: str) -> dict[str, str]:
         assert len(dict(pairs)) == len(pairs), f"{code}: a key stands twice"
         return dict(pairs)
 
-    files = sorted((PACKAGE / "locales").glob(f"*{code}.json"))
+    files = sorted(path for folder in FOLDERS for path in (folder / "locales").glob(f"*{code}.json"))
     read = [json.loads(path.read_text("utf-8"), object_pairs_hook=once) for path in files]
     return once([pair for file in read for pair in file.items()])
 
 
 def used() -> set[str]:
     """The keys that templates and code name, whole or by a family."""
-    sources = [*PACKAGE.rglob("*.html"), *PACKAGE.rglob("*.py")]
+    sources = [path for kind in ("*.html", "*.py") for folder in FOLDERS for path in folder.rglob(kind)]
     named = {
         key
         for path in sources
@@ -121,11 +124,13 @@ def test_every_used_key_exists() -> None:
     english = words("en")
     literal = {
         key
-        for path in PACKAGE.rglob("*.html")
+        for folder in FOLDERS
+        for path in folder.rglob("*.html")
         for key in re.findall(r"""\bt\(\s*["']([^"']+)["']\s*[,)]""", path.read_text("utf-8"))
     } | {
         key
-        for path in PACKAGE.rglob("*.py")
+        for folder in FOLDERS
+        for path in folder.rglob("*.py")
         for key in re.findall(r"""\btranslate\(\s*["']([^"']+)["']""", path.read_text("utf-8"))
     }
     families = {prefix + rest for prefix, all_of_it in FAMILIES.items() for rest in all_of_it}

@@ -109,7 +109,7 @@ def without_keys_in_path(scripted: ScriptedGateway) -> AsgiApp:
         None,
         hub=scripted.hub,
         batches=scripted.batches,
-        deployer=scripted.deployer,
+        parts=scripted.parts,
         max_body_bytes=1000,
         max_total_body_bytes=1000,
         keys_in_path=False,

@@ -8,21 +8,21 @@ from hubgate.core.chunking import MAX_SLOTS
 from hubgate.core.estimates.estimate import Allowance, TextMeasure
 from hubgate.core.queue.batch_queue import BatchQueue
 from hubgate.core.results import estimate_tokens, utf8_size
-from hubgate.domain.deployment_ports import DeploymentStore
 from hubgate.domain.endpoint import InputType, Task
 from hubgate.domain.errors import BodyTooLarge, WrongTask
 from hubgate.service.inference.chunks import count_long
 from hubgate.service.inference.inference import Inference
+from hubgate.service.ports import Ports
 from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints
 
 
 class Measures:
     """Measures texts for bulk jobs that have not started."""
 
-    def __init__(self, live: LiveEndpoints, inference: Inference, deployments: DeploymentStore) -> None:
+    def __init__(self, live: LiveEndpoints, inference: Inference, ports: Ports) -> None:
         self._live = live
         self._inference = inference
-        self._deployments = deployments
+        self._ports = ports
 
     async def texts(
         self, name: str, texts: Sequence[str], kind: InputType | None, *, chunked: bool
@@ -69,9 +69,9 @@ class Measures:
         """
         live = self._live.find(name)
         endpoint, queue = live.endpoint, live.pipeline.queue
-        prices = {one.register_as: one.price.replica for one in await self._deployments.all()}
+        price = await self._ports.price_per_hour(name)
         if queue is None:
-            return Allowance(dollars_per_hour=prices.get(name))
+            return Allowance(dollars_per_hour=price)
         servers = len(endpoint.replicas)
         limits = queue.limits if isinstance(queue, BatchQueue) else None
         concurrency = [queue.limit if limits else None, endpoint.max_concurrent_requests]
@@ -82,7 +82,7 @@ class Measures:
             tokens_per_minute=endpoint.tokens_per_minute and endpoint.tokens_per_minute * servers,
             concurrency=min((one for one in concurrency if one is not None), default=None),
             request_seconds=(queue.usual_seconds or None) if isinstance(queue, BatchQueue) else None,
-            dollars_per_hour=prices.get(name),
+            dollars_per_hour=price,
         )
 
     async def _pieces(

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Double, cast, delete, extract,
 
 from hubgate.domain.records import MADE, FeedLine, Gate, Kind, News, ReportedStates
 from hubgate.store.database import Database, insert_or_update
-from hubgate.store.schema.versions import VERSION
+from hubgate.store.schema.versions import CORE
 from hubgate.store.tables import changes, feed, gateways
 
 KEPT_LINES = 10_000
@@ -125,7 +125,7 @@ class SqlFeed:
             "id": gate.id,
             "name": gate.name,
             "software": gate.software,
-            "revision": str(VERSION),
+            "revision": str(CORE.version),
             "keys": " ".join(self.key_ids),
             "started_at": gate.started_at,
         }

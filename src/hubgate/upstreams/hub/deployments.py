@@ -4,44 +4,33 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from hubgate.domain.deployments import DeploymentChanges, Hardware, Recipe, WantedDeployment
 from hubgate.domain.endpoint import Endpoint, Facts, Target, Task
 from hubgate.domain.errors import (
     Cause,
     InvalidEndpoint,
     InvalidRequest,
     NotFound,
-    OutcomeUnknown,
     UpstreamError,
     UpstreamRefused,
-    UpstreamUnreadable,
 )
 from hubgate.domain.hub import Deployment, DeploymentState
 from hubgate.domain.ports import Clock
 from hubgate.domain.secret import Secret
+from hubgate.upstreams.engines.specs import engine_of_image
 from hubgate.upstreams.http.messages import HttpClient
-from hubgate.upstreams.hub.deployment_json import (
-    create_body,
-    edit_body,
-    ignored_fields,
-    read_deployment,
-    read_hardware,
-    read_recipes,
-)
 from hubgate.upstreams.hub.errors import DEPLOYMENT_ERROR_RULES, MANAGING_ERROR_RULES
-from hubgate.upstreams.hub.site import HubSite, token_digest
-from hubgate.upstreams.hub.ttl_cache import TtlCache
+from hubgate.upstreams.hub.site import HubSite
+from hubgate.upstreams.json_values import count_of, dict_of, list_of, number_of, text_of
 from hubgate.upstreams.urls import base_url
 
 ENDPOINTS_API = "https://api.endpoints.huggingface.cloud/v2"
 CATALOG = "https://endpoints.huggingface.co/api/v1/catalog"
-RECIPE_SECONDS = 600.0
 _PAGE = "https://endpoints.huggingface.co"
 _NAME = re.compile(r"(?!\.)[\w.-]+", re.ASCII)
 # llama.cpp reports the path of its file instead.
@@ -50,25 +39,10 @@ DEPLOYED_FOLDER = "/repository"
 """Where Inference Endpoints have their model, whichever it is."""
 _EMBEDDING = frozenset({Task.TEXT_EMBEDDING, Task.SPARSE_EMBEDDING})
 _MAX_LISTED = 10
-_MAX_CACHED = 256
-_NEVER_SENT = frozenset(
-    {
-        Cause.ADDRESS_REFUSED,
-        Cause.CONNECTION_REFUSED,
-        Cause.INVALID_ENDPOINT,
-        Cause.NAME_NOT_RESOLVED,
-        Cause.OVERLOADED,
-        Cause.TLS_FAILED,
-        Cause.UPSTREAM_REDIRECTS,
-    }
-)
-"""Why a request failed before it was carried out."""
 
 
 class Deployments:
-    """Hugging Face's API that manages Inference Endpoints. Every method raises `UpstreamError` if a request fails.
-
-    Only `create` cannot be repeated safely: it is sent once, and never again.
+    """What runs at Inference Endpoints. `hubgate.features.deployments` also creates and changes it.
 
     Args:
         client: sends the requests; not closed here.
@@ -95,15 +69,12 @@ class Deployments:
             setting="HUBGATE_ENDPOINTS_API_URL",
         )
         self._site = reached(error_rules=DEPLOYMENT_ERROR_RULES)
-        self._managing = reached(error_rules=MANAGING_ERROR_RULES)
-        self._catalog = site(
+        self.managing = reached(error_rules=MANAGING_ERROR_RULES)
+        self.catalog = site(
             catalog_url or CATALOG,
             name="The Inference Catalog",
             setting="HUBGATE_ENDPOINTS_CATALOG_URL",
             error_rules=(),
-        )
-        self._recipes: TtlCache[Sequence[Recipe]] = TtlCache(
-            seconds=RECIPE_SECONDS, max_entries=_MAX_CACHED, clock=clock
         )
 
     async def list(self, namespace: str, token: Secret) -> Sequence[Deployment]:
@@ -114,113 +85,58 @@ class Deployments:
             UpstreamError: they cannot be listed.
         """
         about = f"Inference Endpoints of [{namespace}]"
-        reply = await self._site.fetch(_path(namespace), token, about=about)
+        reply = await self._site.fetch(endpoints_path(namespace), token, about=about)
         items = reply.get("items") if isinstance(reply, dict) else None
         found = [read_deployment(item, namespace) for item in items or () if isinstance(item, dict)]
         return sorted(found, key=lambda deployment: deployment.name)
 
-    async def hardware(self, namespace: str, token: Secret) -> Sequence[Hardware]:
-        """What a namespace may run on, with prices and quota, cheapest first. Not cached."""
-        path = f"/provider/{_valid_name(namespace)}"
-        return read_hardware(await self._managing.fetch(path, token, about=f"hardware for [{namespace}]"))
-
     async def show(self, namespace: str, name: str, token: Secret) -> Deployment:
-        """Raises: NotFound."""
         try:
-            return read_deployment(_item(await self._ask("GET", namespace, name, token)), namespace)
+            return read_deployment(item_of(await self.ask("GET", namespace, name, token)), namespace)
         except UpstreamRefused as error:
             if error.status != 404:
                 raise
             raise NotFound(error.message, remedy=error.remedy) from error
 
-    def body(self, wanted: WantedDeployment) -> Mapping[str, Any]:
-        """The body that `create` would send, with its secrets masked."""
-        return create_body(wanted, mask=True)
-
-    async def create(self, wanted: WantedDeployment, token: Secret) -> tuple[Deployment, Sequence[str]]:
-        """Create an Inference Endpoint; returns it, and the fields that Hugging Face ignored.
-
-        Raises:
-            OutcomeUnknown: the request may have been carried out, but there was no usable reply.
-        """
-        body = create_body(wanted, mask=False)
-        about = f"Inference Endpoint [{wanted.name}]"
-        path = _path(wanted.namespace)
-        try:
-            reply = await self._managing.fetch(path, token, about=about, method="POST", body=body)
-        except UpstreamError as error:
-            if not _may_have_been_sent(error):
-                raise
-            raise OutcomeUnknown(
-                f"Whether the Inference Endpoint [{wanted.name}] was created is unknown. {error.message}",
-                remedy="It is not created again. hubgate asks Hugging Face whether it is there.",
-                cause=error.cause,
-            ) from error
-        item = _item(reply)
-        return read_deployment(item, wanted.namespace), ignored_fields(body, item)
-
-    def changes(self, changes: DeploymentChanges) -> Mapping[str, Any]:
-        """The body that `edit` would send, with its secrets masked."""
-        return edit_body(changes, mask=True)
-
-    async def edit(
-        self, namespace: str, name: str, changes: DeploymentChanges, token: Secret
-    ) -> tuple[Deployment, Sequence[str]]:
-        """Change an Inference Endpoint; returns as `create` does."""
-        body = edit_body(changes, mask=False)
-        item = _item(await self._ask("PUT", namespace, name, token, body=body))
-        return read_deployment(item, namespace), ignored_fields(body, item)
-
-    async def pause(self, namespace: str, name: str, token: Secret) -> Deployment:
-        return await self._act(namespace, name, "/pause", token)
-
-    async def resume(self, namespace: str, name: str, token: Secret) -> Deployment:
-        """Resume a paused Inference Endpoint, and return its new state. A running one is left as it is.
-
-        Raises:
-            InvalidRequest: a name is not valid.
-            UpstreamError: it cannot be resumed.
-        """
-        try:
-            return await self._act(namespace, name, "/resume", token)
-        except UpstreamRefused as error:
-            if error.status != 400:
-                raise
-            return read_deployment(_item(await self._ask("GET", namespace, name, token)), namespace)
-
-    async def scale_to_zero(self, namespace: str, name: str, token: Secret) -> Deployment:
-        return await self._act(namespace, name, "/scale-to-zero", token)
-
-    async def delete(self, namespace: str, name: str, token: Secret) -> None:
-        """Delete it for good. One that does not exist is not an error."""
-        try:
-            await self._ask("DELETE", namespace, name, token)
-        except UpstreamRefused as error:
-            if error.status != 404:
-                raise
-
-    async def recipes(self, repository: str, token: Secret | None) -> Sequence[Recipe]:
-        """The ways to run a model that Hugging Face has tested. Cached for minutes."""
-        return await self._recipes.get(
-            (repository, token_digest(token)), lambda: self._fetch_recipes(repository, token)
-        )
-
-    async def _fetch_recipes(self, repository: str, token: Secret | None) -> Sequence[Recipe]:
-        name = repository.rpartition("/")[2]
-        query = [("search", name)]
-        reply = await self._catalog.fetch("/list", token, about=f"recipes for [{repository}]", query=query)
-        return read_recipes(reply, repository)
-
-    async def _act(self, namespace: str, name: str, action: str, token: Secret) -> Deployment:
-        reply = await self._ask("POST", namespace, name, token, action=action)
-        return read_deployment(_item(reply) or {"name": name}, namespace)
-
-    async def _ask(
+    async def ask(
         self, method: str, namespace: str, name: str, token: Secret, *, action: str = "", body: object = None
     ) -> Any:
-        path = f"{_path(namespace)}/{_valid_name(name)}{action}"
+        path = f"{endpoints_path(namespace)}/{valid_name(name)}{action}"
         about = f"Inference Endpoint [{name}]"
-        return await self._managing.fetch(path, token, about=about, method=method, body=body)
+        return await self.managing.fetch(path, token, about=about, method=method, body=body)
+
+
+def read_deployment(item: dict[str, Any], namespace: str) -> Deployment:
+    model, status, compute = (dict_of(item, key) for key in ("model", "status", "compute"))
+    provider, image, scaling = dict_of(item, "provider"), dict_of(model, "image"), dict_of(compute, "scaling")
+    kind = next(iter(image), None)
+    address = text_of(image.get(kind), "url") if kind else None
+    word = text_of(status, "state")
+    where = (text_of(provider, "vendor"), text_of(provider, "region"))
+    what = (text_of(compute, "instanceType"), text_of(compute, "instanceSize"))
+    return Deployment(
+        name=text_of(item, "name") or "",
+        namespace=namespace,
+        state=DeploymentState(word) if word in set(DeploymentState) else DeploymentState.UNKNOWN,
+        status_message=text_of(status, "message") or "",
+        url=text_of(status, "url"),
+        repository=text_of(model, "repository"),
+        revision=text_of(model, "revision"),
+        task=text_of(model, "task"),
+        engine=engine_of_image(kind, address),
+        image=address or kind,
+        access=text_of(item, "type"),
+        hardware=" ".join(filter(None, what)) or None,
+        region=" ".join(filter(None, where)) or None,
+        min_replicas=count_of(scaling, "minReplica"),
+        max_replicas=count_of(scaling, "maxReplica"),
+        zero_after=count_of(scaling, "scaleToZeroTimeout"),
+        ready_replicas=count_of(status, "readyReplica"),
+        target_replicas=count_of(status, "targetReplica"),
+        accelerator=text_of(compute, "accelerator"),
+        tags=tuple(tag for tag in list_of(item, "tags") if isinstance(tag, str)),
+        price_per_hour=number_of(compute, "pricePerHour"),
+    )
 
 
 def find_deployment(deployments: Sequence[Deployment], url: str) -> Deployment | None:
@@ -341,22 +257,15 @@ def _normalize(url: str) -> str:
     return f"{parts.netloc.removesuffix(':443')}{path}"
 
 
-def _path(namespace: str) -> str:
-    return f"/endpoint/{_valid_name(namespace)}"
+def endpoints_path(namespace: str) -> str:
+    return f"/endpoint/{valid_name(namespace)}"
 
 
-def _item(reply: object) -> dict[str, Any]:
+def item_of(reply: object) -> dict[str, Any]:
     return reply if isinstance(reply, dict) else {}
 
 
-def _may_have_been_sent(error: UpstreamError) -> bool:
-    """Whether a request may have been carried out although it failed."""
-    if isinstance(error, UpstreamRefused):
-        return error.status >= 500
-    return isinstance(error, UpstreamUnreadable) or error.cause not in _NEVER_SENT
-
-
-def _valid_name(name: str) -> str:
+def valid_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"[{name[:200]}] is not a valid name at Hugging Face.", remedy="Copy it again.")
     return name

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,32 +13,24 @@ from hubgate.domain.endpoint import Task
 from hubgate.domain.errors import InvalidRequest, NotFound
 from hubgate.domain.hub import MAX_MODELS, ModelCard, ModelSearch
 from hubgate.domain.ports import Hub
-from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
-from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.gateway import Gateway
 from hubgate.service.registry.prefixes import prefixes_of_card
-from hubgate.web.admin.deployments import CONFIRM_PRICE, confirmed_price
 from hubgate.web.admin.openapi import ApiRoute, json_response
 
 TOKEN_HEADER = "x-hf-token"  # noqa: S105 - a header's name
 _DEFAULT_LIMIT = 20
 _SERVED = {None: None, "": None, "true": True, "false": False}
-_TOKEN_PARAMETERS = {
+TOKEN_PARAMETERS = {
     "endpoint": f"use the token of this endpoint; the header {TOKEN_HEADER} takes precedence",
     "connection": "use the token of this connection",
 }
-_NONE: Mapping[str, Connection] = MappingProxyType({})
 
 
 class HubApi:
-    def __init__(
-        self, hub: Hub, gateway: Gateway, deployer: Deployer, connections: Mapping[str, Connection] = _NONE
-    ) -> None:
+    def __init__(self, hub: Hub, gateway: Gateway) -> None:
         self._hub = hub
         self._gateway = gateway
-        self._deployer = deployer
-        self._connections = connections
 
     async def search(self, request: Request) -> Response:
         params = request.query_params
@@ -49,35 +40,23 @@ class HubApi:
             served=_served(params.get("served")),
             limit=_limit(params.get("limit")),
         )
-        cards = await self._hub.search(query, self._token(request))
+        cards = await self._hub.search(query, token_of(request, self._gateway))
         return json_response({"models": [_card_json(card) for card in cards]})
 
     async def model(self, request: Request) -> Response:
-        token = self._token(request)
+        token = token_of(request, self._gateway)
         card = await self._hub.model(request.path_params["model"], token)
         found = await prefixes_of_card(self._hub, card, token)
         prefixes = {"prefixes": found.texts, "prefix_source": found.source} if found else {}
         return json_response({**_card_json(card), **prefixes})
 
     async def whoami(self, request: Request) -> Response:
-        return json_response(_known(await self._hub.whoami(self._require_token(request))))
+        return json_response(known_fields(await self._hub.whoami(require_token(request, self._gateway))))
 
     async def deployments(self, request: Request) -> Response:
         namespace = request.query_params.get("namespace", "").strip() or None
-        found = await self._hub.deployments(namespace, self._require_token(request))
-        return json_response({"endpoints": [_known(one) for one in found]})
-
-    async def resume(self, request: Request) -> Response:
-        """As `/api/deployments/…/resume`, with a token that need not be stored."""
-        names = request.path_params
-        done = await self._deployer.resume(
-            None,
-            names["namespace"],
-            names["name"],
-            confirm_price=confirmed_price(request),
-            token=self._require_token(request),
-        )
-        return json_response(_known(done.listed.deployment) if done.listed else {})
+        found = await self._hub.deployments(namespace, require_token(request, self._gateway))
+        return json_response({"endpoints": [known_fields(one) for one in found]})
 
     def routes(self) -> Sequence[ApiRoute]:
         return (
@@ -91,7 +70,7 @@ class HubApi:
                     "search": "part of the name",
                     "served": "true: only models that an Inference Provider serves; false: only others",
                     "limit": f"number of models, {_DEFAULT_LIMIT} by default, at most {MAX_MODELS}",
-                    **_TOKEN_PARAMETERS,
+                    **TOKEN_PARAMETERS,
                 },
             ),
             ApiRoute(
@@ -99,14 +78,14 @@ class HubApi:
                 path="/hub/models/{model:path}",
                 handler=self.model,
                 summary="Returns one model: dimensions and max tokens if its files have them, its prefixes and its providers.",
-                query=_TOKEN_PARAMETERS,
+                query=TOKEN_PARAMETERS,
             ),
             ApiRoute(
                 method="GET",
                 path="/hub/whoami",
                 handler=self.whoami,
                 summary="Returns a token's owner, organisations and permissions.",
-                query=_TOKEN_PARAMETERS,
+                query=TOKEN_PARAMETERS,
             ),
             ApiRoute(
                 method="GET",
@@ -115,42 +94,39 @@ class HubApi:
                 summary="Lists Inference Endpoints with URL, state, model and engine.",
                 query={
                     "namespace": "a user or an organisation; by default all that the token can see",
-                    **_TOKEN_PARAMETERS,
+                    **TOKEN_PARAMETERS,
                 },
-            ),
-            ApiRoute(
-                method="POST",
-                path="/hub/endpoints/{namespace}/{name}/resume",
-                handler=self.resume,
-                summary="Resumes a paused Inference Endpoint. Its price has to be confirmed.",
-                query={**_TOKEN_PARAMETERS, **CONFIRM_PRICE},
             ),
         )
 
-    def _token(self, request: Request) -> Secret | None:
-        """The token that the request names, never one from the environment."""
-        given = request.headers.get(TOKEN_HEADER, "").strip()
-        if given:
-            return Secret(given)
-        if endpoint := request.query_params.get("endpoint"):
-            return _first(self._gateway.registry.token(endpoint))
-        if connection := request.query_params.get("connection"):
-            if connection not in self._connections:
-                raise NotFound(
-                    f"No connection is named [{connection[:200]}].",
-                    remedy="GET /api/connections lists them.",
-                )
-            return self._connections[connection].hub_token
-        return None
 
-    def _require_token(self, request: Request) -> Secret:
-        token = self._token(request)
-        if token is None:
-            raise InvalidRequest(
-                "Hugging Face requires a token for this.",
-                remedy=f"Send it in the header {TOKEN_HEADER}, or name an endpoint or a connection with one.",
+def token_of(request: Request, gateway: Gateway) -> Secret | None:
+    """The token that a request about Hugging Face names, never one from the environment."""
+    given = request.headers.get(TOKEN_HEADER, "").strip()
+    if given:
+        return Secret(given)
+    if endpoint := request.query_params.get("endpoint"):
+        return _first(gateway.registry.token(endpoint))
+    if connection := request.query_params.get("connection"):
+        found = gateway.connections.by_name.get(connection)
+        if found is None:
+            raise NotFound(
+                f"No connection is named [{connection[:200]}].",
+                remedy="GET /api/connections lists them.",
             )
-        return token
+        return found.hub_token
+    return None
+
+
+def require_token(request: Request, gateway: Gateway) -> Secret:
+    """As `token_of`. Raises: InvalidRequest: the request names none."""
+    token = token_of(request, gateway)
+    if token is None:
+        raise InvalidRequest(
+            "Hugging Face requires a token for this.",
+            remedy=f"Send it in the header {TOKEN_HEADER}, or name an endpoint or a connection with one.",
+        )
+    return token
 
 
 def _first(token: Secret | None) -> Secret | None:
@@ -183,9 +159,10 @@ def _limit(word: str | None) -> int:
 
 
 def _card_json(card: ModelCard) -> dict[str, Any]:
-    return {"served": card.served, **_known(card)}
+    return {"served": card.served, **known_fields(card)}
 
 
-def _known(value: object) -> dict[str, Any]:
+def known_fields(value: object) -> dict[str, Any]:
+    """The fields of a value that are not `None`, for JSON."""
     fields: dict[str, Any] = msgspec.to_builtins(value)
     return {name: field for name, field in fields.items() if field is not None}

@@ -14,7 +14,6 @@ from hubgate.core.chunking import icu_version
 from hubgate.web.admin.aliases import AliasesApi
 from hubgate.web.admin.config import ConfigApi
 from hubgate.web.admin.connections import ConnectionsApi
-from hubgate.web.admin.deployments import DeploymentsApi
 from hubgate.web.admin.diagnosis import DiagnosisApi
 from hubgate.web.admin.endpoints import EndpointsApi
 from hubgate.web.admin.gates import GatesApi
@@ -104,11 +103,14 @@ def _owns(segments: Sequence[str], is_hugging_face: bool) -> bool:
     return True
 
 
+def api_routes(services: Services) -> Sequence[ApiRoute]:
+    """All routes, also those of features, without the reference."""
+    hub = HubApi(services.hub, services.gateway)
+    return [*Api(services).routes(), *hub.routes(), *services.parts.api]
+
+
 def _routes(services: Services) -> Sequence[BaseRoute]:
-    api = Api(services)
-    hub = HubApi(services.hub, services.gateway, services.deployer, services.gateway.connections.by_name)
-    deployments = DeploymentsApi(services.deployer)
-    return [route.route() for route in with_openapi([*api.routes(), *hub.routes(), *deployments.routes()])]
+    return [route.route() for route in with_openapi(api_routes(services))]
 
 
 FACE = Face(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 from urllib.parse import quote
 
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from hubgate.domain.errors import HubgateError, NotFound, NotPermitted
 from hubgate.domain.records import Key
 from hubgate.service.keys.access import Access
-from hubgate.web.console.page_context import SAFE_METHODS, PageContext
+from hubgate.web.console.page_context import NAVIGATION, SAFE_METHODS, NavigationEntry, PageContext
 from hubgate.web.console.session import COOKIE, MAX_AGE_SECONDS, Session, Sessions
 from hubgate.web.http.errors import status_of
 from hubgate.web.http.request_context import context_of, need_admin
@@ -39,9 +39,12 @@ _log = logging.getLogger(__name__)
 class ConsoleAuth:
     """Creates the routes of pages, and signs admins in and out."""
 
-    def __init__(self, access: Access, sessions: Sessions) -> None:
+    def __init__(
+        self, access: Access, sessions: Sessions, navigation: Sequence[NavigationEntry] = NAVIGATION
+    ) -> None:
         self._access = access
         self._sessions = sessions
+        self._navigation = navigation
 
     def private(
         self, method: str, path: str, handler: PageHandler, *, polling: bool = False, upload: bool = False
@@ -81,7 +84,7 @@ class ConsoleAuth:
 
     def _route(self, method: str, path: str, handler: PageHandler) -> Route:
         async def endpoint(request: Request) -> Response:
-            context = PageContext.of(request)
+            context = PageContext.of(request, self._navigation)
             try:
                 await self._authenticate(context)
                 _check_origin(request)

@@ -10,7 +10,7 @@ numbers are written in Persian digits, except inside technical names.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any
 
 import icu
 
-LOCALES = Path(__file__).parent / "locales"
+from hubgate.web.console.folders import folders
+
 DEFAULT = "en"
 _PERSIAN_DIGITS = str.maketrans("0123456789", "۰۱۲۳۴۵۶۷۸۹")
 _ISOLATE, _POP = "\u2068", "\u2069"
@@ -162,9 +163,13 @@ class Language:
         return self._formatter(("date", time), create)
 
 
-@cache
 def languages() -> Mapping[str, Language]:
     """All languages by their codes."""
+    return _languages(folders())
+
+
+@cache
+def _languages(folders: Sequence[Path]) -> Mapping[str, Language]:
     known = (
         Language("en", "English", "en", "en"),
         Language("zh", "中文", "zh-Hans", "zh_Hans"),
@@ -172,7 +177,8 @@ def languages() -> Mapping[str, Language]:
         Language("fa", "فارسی", "fa", "fa@calendar=persian", rtl=True),
     )
     return {
-        one.code: Language(one.code, one.name, one.tag, one.locale, one.rtl, _read(one.code)) for one in known
+        one.code: Language(one.code, one.name, one.tag, one.locale, one.rtl, _read(one.code, folders))
+        for one in known
     }
 
 
@@ -188,10 +194,11 @@ def choose(chosen: str | None, accepted: str) -> Language:
     return next((known[code] for code in wanted if code in known), known[DEFAULT])
 
 
-def _read(code: str) -> Mapping[str, str]:
+def _read(code: str, folders: Sequence[Path]) -> Mapping[str, str]:
     """The messages of all files of a language, from files such as `en.json` and `play.en.json`."""
     return {
         key: message
-        for path in sorted(LOCALES.glob(f"*{code}.json"))
+        for folder in folders
+        for path in sorted((folder / "locales").glob(f"*{code}.json"))
         for key, message in json.loads(path.read_text("utf-8")).items()
     }

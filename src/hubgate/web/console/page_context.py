@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import URL
@@ -19,21 +19,30 @@ from hubgate.web.console.languages import Language, choose, languages
 from hubgate.web.console.session import Session
 from hubgate.web.console.templating import templates
 
+
+class NavigationEntry(NamedTuple):
+    """An entry in the navigation bar."""
+
+    order: int
+    name: str
+    """Its title is the message `nav.<name>`."""
+    path: str
+
+
 HOME = "/ui/models"
 LANGUAGE_COOKIE, THEME_COOKIE = "hubgate_language", "hubgate_theme"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 THEMES = ("auto", "light", "dark")
 NAVIGATION = (
-    ("models", HOME),
-    ("deployments", "/ui/deployments"),
-    ("aliases", "/ui/aliases"),
-    ("keys", "/ui/keys"),
-    ("jobs", "/ui/jobs"),
-    ("usage", "/ui/usage"),
-    ("audit", "/ui/audit"),
-    ("settings", "/ui/settings"),
+    NavigationEntry(10, "models", HOME),
+    NavigationEntry(30, "aliases", "/ui/aliases"),
+    NavigationEntry(40, "keys", "/ui/keys"),
+    NavigationEntry(50, "jobs", "/ui/jobs"),
+    NavigationEntry(60, "usage", "/ui/usage"),
+    NavigationEntry(70, "audit", "/ui/audit"),
+    NavigationEntry(80, "settings", "/ui/settings"),
 )
-"""The pages in the navigation bar; their titles are `nav.<name>`."""
+"""The pages of the console itself in the navigation bar."""
 _MAX_FIELDS = 200
 
 
@@ -47,14 +56,15 @@ class PageContext:
     session: Session | None = None
     """`None` without a sign-in."""
     csrf_token: str = ""
+    navigation: Sequence[NavigationEntry] = NAVIGATION
 
     @classmethod
-    def of(cls, request: Request) -> PageContext:
+    def of(cls, request: Request, navigation: Sequence[NavigationEntry] = NAVIGATION) -> PageContext:
         """The context of a request that is not authenticated yet."""
         cookies, headers = request.cookies, request.headers
         language = choose(cookies.get(LANGUAGE_COOKIE), headers.get("accept-language", ""))
         theme = cookies.get(THEME_COOKIE, "auto")
-        return cls(request, language, theme if theme in THEMES else "auto")
+        return cls(request, language, theme if theme in THEMES else "auto", navigation=navigation)
 
     @property
     def is_htmx(self) -> bool:
@@ -114,7 +124,7 @@ class PageContext:
                 language=language,
                 languages=languages(),
                 themes=THEMES,
-                navigation=NAVIGATION,
+                navigation=self.navigation,
                 version=__version__,
                 **values,
             )

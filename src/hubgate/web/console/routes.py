@@ -13,8 +13,6 @@ from hubgate.domain.errors import NotFound
 from hubgate.web.console.aliases.compare import ComparePage
 from hubgate.web.console.aliases.page import AliasesPage
 from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
-from hubgate.web.console.deployments.create import Deploying
-from hubgate.web.console.deployments.page import DeploymentsPage
 from hubgate.web.console.jobs import JobsPage
 from hubgate.web.console.keys import KeysPage
 from hubgate.web.console.models.detail import ModelPage
@@ -22,7 +20,7 @@ from hubgate.web.console.models.edit import Editing
 from hubgate.web.console.models.hub_picker import Picker
 from hubgate.web.console.models.page import Models
 from hubgate.web.console.models.trials import Trials
-from hubgate.web.console.page_context import HOME, PageContext
+from hubgate.web.console.page_context import HOME, NAVIGATION, PageContext
 from hubgate.web.console.playground.page import PlaygroundPage
 from hubgate.web.console.session import RefusalRecordLimit, Sessions
 from hubgate.web.console.settings import AuditPage, ConfigurationPage, SettingsPage
@@ -42,7 +40,9 @@ def console_routes(services: Services, *, clock: Callable[[], float] = time.time
         services: what the pages use.
         clock: seconds since the epoch, for sessions.
     """
-    auth = ConsoleAuth(services.access, Sessions(clock, services.cookie_keys, services.shared))
+    navigation = sorted([*NAVIGATION, *services.parts.navigation])
+    sessions = Sessions(clock, services.cookie_keys, services.shared)
+    auth = ConsoleAuth(services.access, sessions, navigation)
     record_limit = RefusalRecordLimit(time.monotonic, services.shared)
     sign_in = SignInPage(services.access, auth, record_limit, services.gateway.audit)
     return [
@@ -54,12 +54,15 @@ def console_routes(services: Services, *, clock: Callable[[], float] = time.time
         auth.private("POST", "/ui/sign-out", sign_in.sign_out),
         *_models(auth, services),
         *_model_form(auth, services),
-        *_deployments(auth, services),
         *_aliases(auth, services),
         *_keys(auth, services),
         *_jobs(auth, services),
         *_playground_and_usage(auth, services),
         *_settings(auth, services),
+        *(
+            auth.private(page.method, page.path, page.handler, polling=page.polling, upload=page.upload)
+            for page in services.parts.pages
+        ),
         *(auth.public(method, "/ui/{rest:path}", _not_found) for method in _METHODS),
     ]
 
@@ -101,23 +104,6 @@ def _model_form(auth: ConsoleAuth, services: Services) -> list[Route]:
         auth.private("GET", "/ui/models/{name}/edit", editing.change),
         auth.private("POST", "/ui/models/{name}/edit", editing.save),
         auth.private("POST", "/ui/models/{name}/test", editing.test),
-    ]
-
-
-def _deployments(auth: ConsoleAuth, services: Services) -> list[Route]:
-    page = DeploymentsPage(services.gateway, services.deployer)
-    deploying = Deploying(services.gateway, services.deployer)
-    one = "/ui/deployments/{namespace}/{name}"
-    return [
-        auth.private("GET", "/ui/deployments", page.show),
-        auth.private("GET", "/ui/deployments/new", deploying.new),
-        auth.private("GET", "/ui/deployments/hardware", deploying.hardware),
-        auth.private("GET", "/ui/deployments/plan", deploying.plan),
-        auth.private("POST", "/ui/deployments/plan", deploying.create),
-        auth.private("GET", one, page.detail),
-        auth.private("GET", f"{one}/progress", page.progress, polling=True),
-        auth.private("GET", f"{one}/{{verb}}", page.ask),
-        auth.private("POST", f"{one}/{{verb}}", page.act),
     ]
 
 
@@ -181,7 +167,7 @@ def _playground_and_usage(auth: ConsoleAuth, services: Services) -> list[Route]:
 def _settings(auth: ConsoleAuth, services: Services) -> list[Route]:
     settings = SettingsPage(services.gateway, services.memory)
     configuration = ConfigurationPage(services.configuration)
-    audit = AuditPage(services.gateway, services.access)
+    audit = AuditPage(services.gateway, services.access, services.parts.audit_verbs)
     return [
         auth.private("GET", "/ui/settings", settings.show),
         auth.private("POST", "/ui/connections", settings.connect),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from starlette.responses import Response
@@ -28,14 +28,6 @@ AUDIT_VERBS = frozenset(
         *("key.create", "key.change", "key.revoke"),
         *("session.begin", "session.end", "session.refuse", "cache.clear"),
         *("job.cancel", "job.resume"),
-        *("deployment.create", "deployment.edit", "deployment.pause", "deployment.resume", "deployment.zero"),
-        *(
-            "deployment.delete",
-            "deployment.register",
-            "deployment.fail",
-            "deployment.lost",
-            "deployment.found",
-        ),
     }
 )
 """Changes with a translation, `audit.<verb>`; the page shows others by their names in the API."""
@@ -135,9 +127,10 @@ class ConfigurationPage:
 class AuditPage:
     """The audit log: who changed what, newest first."""
 
-    def __init__(self, gateway: Gateway, access: Access) -> None:
+    def __init__(self, gateway: Gateway, access: Access, more_verbs: Iterable[str] = ()) -> None:
         self._gateway = gateway
         self._access = access
+        self._verbs = AUDIT_VERBS.union(more_verbs)
 
     async def show(self, context: PageContext) -> Response:
         """The newest changes, or those before the change whose number is `?before=`."""
@@ -149,7 +142,7 @@ class AuditPage:
             "settings/audit.html",
             changes=[change for _, change in shown],
             names=self._access.names,
-            verbs=AUDIT_VERBS,
+            verbs=self._verbs,
             is_first=before is None,
             older=shown[-1][0] if len(found) > CHANGES_PER_PAGE else None,
         )

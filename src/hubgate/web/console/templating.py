@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from hubgate.web.console.folders import folders
 from hubgate.web.console.languages import DEFAULT, languages
 from hubgate.web.console.static_files import static_url
 
@@ -52,13 +53,25 @@ def _labels() -> Mapping[str, str]:
     return {**labels, "source": f"“{messages['field.where']}”"}
 
 
-@cache
 def templates() -> Environment:
-    """The templates of all pages."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - only the console needs it
+    """The templates of all pages. Those of a feature are below the name of its folder."""
+    return _templates(folders())
 
+
+@cache
+def _templates(folders: Sequence[Path]) -> Environment:
+    from jinja2 import (  # noqa: PLC0415 - only the console needs it
+        ChoiceLoader,
+        Environment,
+        FileSystemLoader,
+        PrefixLoader,
+        StrictUndefined,
+    )
+
+    console, *features = folders
+    own = {folder.name: FileSystemLoader(folder / "templates") for folder in features}
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=ChoiceLoader([FileSystemLoader(console / "templates"), PrefixLoader(own)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from starlette.routing import BaseRoute
 
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.ports import Hub
 from hubgate.service.batches.batches import Batches
-from hubgate.service.deployments.deployer import Deployer
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.service.shared_values import SharedValues
 from hubgate.web.schemas.configuration import Configuration
+
+if TYPE_CHECKING:
+    from hubgate.web.parts import Parts
 
 RenderError: TypeAlias = Callable[[HubgateError, int], tuple[int, object]]
 """Returns status and JSON body of an error; its arguments are the error and hubgate's own status for it."""
@@ -41,9 +43,10 @@ class Services:
     access: Access
     memory: VectorMemory | None
     hub: Hub
-    deployer: Deployer
     configuration: Configuration
     batches: Batches
+    parts: Parts
+    """Of all features."""
     cookie_keys: Sequence[bytes] = ()
     """Of the console: the first signs, all are accepted. None for a random one."""
     shared: SharedValues = field(default_factory=SharedValues)

@@ -1,1 +1,0 @@
-"""`hubgate deploy`: creating and running Inference Endpoints."""

@@ -1,0 +1,1 @@
+"""Inference Endpoints that hubgate plans, creates and manages at Hugging Face."""

@@ -1,1 +1,0 @@
-"""Inference Endpoints that hubgate creates: plans, what manages them, and following them until they are registered."""
