@@ -94,7 +94,8 @@ def test_stream_is_completed_while_the_gateway_drains(home: Home, stop: signal.S
 
 def test_closed_terminal_is_a_clean_stop(home: Home) -> None:
     master, slave = os.openpty()
-    with subprocess.Popen([*HUBGATE, "serve"], env=home.env, stdout=slave, stderr=slave) as process:
+    env = home.env | {"PYTHONUNBUFFERED": ""}  # set where CI runs, and seldom elsewhere
+    with subprocess.Popen([*HUBGATE, "serve"], env=env, stdout=slave, stderr=slave) as process:
         os.close(slave)
         output = b""
         while b"serves on" not in output:

@@ -146,8 +146,9 @@ def stop_signals() -> list[signal.Signals]:
 
 def say_stopped() -> None:
     """Print that hubgate has stopped, unless the terminal is gone: it may be the reason for the stop."""
-    try:
-        print("hubgate has stopped.", flush=True)
-    except OSError:
-        # Python would try to write the rest when it exits, and fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream, text in ((sys.stdout, "hubgate has stopped.\n"), (sys.stderr, "")):
+        try:
+            print(text, end="", file=stream, flush=True)
+        except OSError:
+            # Python would try to write the rest when it exits, and fail.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
