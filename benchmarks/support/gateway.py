@@ -89,10 +89,12 @@ def gateway(
 
 
 @contextmanager
-def bare_gateway(folder: Path, core: int, *, cached: bool = True) -> Iterator[Gate]:
+def bare_gateway(
+    folder: Path, core: int, *, cached: bool = True, settings: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Gate]:
     """A gateway without a local model: its first start makes one ready, which is removed for good."""
     with gateway(folder, core) as first:
         first.ready()
         first.ask("DELETE", f"/api/endpoints/{READY_MODEL}")
-    with gateway(folder, core, cached=cached) as second:
+    with gateway(folder, core, cached=cached, settings=settings) as second:
         yield second

@@ -25,31 +25,34 @@ from hubgate.domain.errors import Cause, UpstreamRefused
 
 @dataclass
 class Server:
-    """Answers a request in `alone` seconds, if there is no other.
+    """Answers a request in `alone` seconds, if there is no other; each text takes `per_text` times as long.
 
-    With `serial`, requests wait for each other. With `knee` requests in it, all take twice as long. It refuses
-    requests beyond `most`. Latencies scatter around these by `noise`, the deviation of their logarithm.
+    With `workers`, it works on that number of requests at once, and others wait. With `knee` requests in it, all take
+    twice as long. It refuses requests beyond `most`. Latencies scatter around these by `noise`, the deviation of their logarithm.
     """
 
     alone: float = 0.1
-    serial: bool = False
+    workers: int = 0
+    per_text: float = 0.0
     knee: float = math.inf
     most: int = 1 << 30
     noise: float = 0.0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     busy: int = 0
-    free_at: float = 0.0
+    free_at: list[float] = field(default_factory=list)
 
-    async def answer(self) -> bool:
+    async def answer(self, texts: int = 0) -> bool:
         """Whether it accepts the request."""
         if self.busy >= self.most:
             await asyncio.sleep(self.alone / 100)
             return False
         self.busy += 1
         seconds = self.alone * (1 + self.busy / self.knee) * math.exp(self.chance.gauss(0, self.noise))
-        if self.serial:
-            self.free_at = max(self.free_at, now()) + seconds
-            seconds = self.free_at - now()
+        seconds *= 1 + texts * self.per_text
+        if self.workers:
+            free_at = self.free_at = sorted(self.free_at or [0.0] * self.workers)
+            free_at[0] = max(free_at[0], now()) + seconds
+            seconds = free_at[0] - now()
         await asyncio.sleep(seconds)
         self.busy -= 1
         return True
@@ -119,10 +122,10 @@ def test_server_with_constant_latency_gets_all_requests(alone: float, noise: flo
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_server_that_works_on_one_request_at_a_time_gets_few(noise: float) -> None:
     async def main() -> None:
-        crowd = clients(Server(alone=0.02, serial=True, noise=noise), 100)
+        crowd = clients(Server(alone=0.02, workers=1, noise=noise), 100)
         throughput = await crowd.run(60)
         assert crowd.limit.limit <= 4
-        direct = await without_limit(Server(alone=0.02, serial=True, noise=noise), 100, 60)
+        direct = await without_limit(Server(alone=0.02, workers=1, noise=noise), 100, 60)
         assert throughput >= 0.95 * direct
 
     run(main())
@@ -189,10 +192,10 @@ def test_limit_follows_a_server_that_loses_its_parallelism_and_regains_it() -> N
         crowd = clients(server, 24)
         await crowd.run(3)
         assert crowd.limit.limit >= 24
-        server.serial = True
+        server.workers = 1
         await crowd.run(60)
         assert crowd.limit.limit <= 4
-        server.serial = False
+        server.workers = 0
         await crowd.run(30)
         assert crowd.limit.limit >= 24
 
@@ -204,7 +207,7 @@ def test_limit_follows_a_server_that_loses_its_parallelism_and_regains_it() -> N
     server=st.builds(
         Server,
         alone=st.sampled_from([0.05, 2.0]),
-        serial=st.booleans(),
+        workers=st.sampled_from([0, 1]),
         knee=st.sampled_from([3.0, 40.0, math.inf]),
         most=st.sampled_from([1, 3, 30, 1 << 30]),
         noise=st.sampled_from([0.0, 0.5, 2.0]),
@@ -265,32 +268,73 @@ def test_one_caller_can_run_a_thousand_streams_at_once() -> None:
     run(main())
 
 
+class Crowd:
+    """Clients whose calls share requests: the queue, the limit and the retries, without the CPU time that they take.
+
+    A client asks again about `pause` seconds after it was answered.
+    """
+
+    def __init__(self, server: Server, number: int, texts: str, pause: float = 0.0) -> None:
+        self.server, self.number, self.call, self.pause = server, number, embed(*texts), pause
+        self.texts = self.requests = 0
+        self.limit, limiter = ConcurrencyLimit(8, per_token=True, clock=now), RateLimiter(None, clock=now)
+        retrier = Retrier(limiter, places=self.limit, chance=lambda: 0.5, clock=now)
+        self.queue = BatchQueue(RetryStep(self.send, retrier), limiter=limiter, places=self.limit, clock=now)
+        self.chance = random.Random(1)
+
+    async def send(self, call: Call) -> Result:
+        if not await self.server.answer(len(call.texts)):
+            raise UpstreamRefused("full", cause=Cause.OVERLOADED, status=429, retryable=True)
+        self.texts += len(call.texts)
+        self.requests += 1
+        return Vectors(items=list(map(vector, call.texts)), encoding=Encoding.F32, tokens=1, exact=True)
+
+    async def client(self, until: float) -> None:
+        while now() < until:
+            await asyncio.sleep(self.pause * self.chance.expovariate(1))
+            await self.queue(self.call)
+
+    async def run(self, seconds: float) -> float:
+        """Their texts a second."""
+        before, until = self.texts, now() + seconds
+        await asyncio.gather(*(self.client(until) for _ in range(self.number)))
+        return (self.texts - before) / seconds
+
+
 @pytest.mark.parametrize("most", [5, 1 << 30])
 def test_calls_that_share_requests_get_what_the_server_can_do(most: int) -> None:
-    """The queue, the limit and the retries together, without the CPU time that they take."""
+    async def main() -> None:
+        crowd = Crowd(Server(most=most), 32, "abcdefgh")
+        await crowd.run(20)
+        assert await crowd.run(5) >= 0.9 * min(32 * 8, most * 32) / crowd.server.alone
+
+    run(main())
+
+
+@pytest.mark.parametrize(("number", "noise"), [(64, 0.0), (64, 0.1), (256, 0.0), (256, 0.1)])
+def test_calls_of_one_text_get_what_a_server_of_any_number_can_do(number: int, noise: float) -> None:
+    """The first calls take the free places alone, so that further places bring nothing until all calls have one."""
 
     async def main() -> None:
-        server, texts = Server(most=most), 0
+        crowd = Crowd(Server(noise=noise), number, "a", 0.001)
+        await crowd.run(8)
+        mean = crowd.server.alone * math.exp(noise**2 / 2)
+        assert await crowd.run(4) >= 0.9 * number / mean
 
-        async def send(call: Call) -> Result:
-            nonlocal texts
-            if not await server.answer():
-                raise UpstreamRefused("full", cause=Cause.OVERLOADED, status=429, retryable=True)
-            texts += len(call.texts)
-            return Vectors(items=list(map(vector, call.texts)), encoding=Encoding.F32, tokens=1, exact=True)
+    run(main())
 
-        limit, limiter = ConcurrencyLimit(8, per_token=True, clock=now), RateLimiter(None, clock=now)
-        retrier = Retrier(limiter, places=limit, chance=lambda: 0.5, clock=now)
-        queue = BatchQueue(RetryStep(send, retrier), limiter=limiter, places=limit, clock=now)
 
-        async def client(until: float) -> None:
-            while now() < until:
-                await queue(embed(*"abcdefgh"))
-
-        for _ in range(5):  # the limit is found in the first ones
-            texts = 0
-            await asyncio.gather(*(client(now() + 5) for _ in range(32)))
-        assert texts >= 0.9 * 5 * min(32 * 8, most * 32) / server.alone
+@pytest.mark.parametrize("number", [64, 256])
+def test_calls_of_one_text_go_on_sharing_requests_to_a_server_with_few_workers(number: int) -> None:
+    async def main() -> None:
+        crowd = Crowd(Server(alone=0.02, workers=4, per_text=0.1), number, "a", 0.001)
+        await crowd.run(20)
+        sent = crowd.requests
+        each = min(32, number / crowd.server.workers)
+        full = crowd.server.workers * each / (0.02 * (1 + 0.1 * each))
+        assert await crowd.run(10) >= 0.75 * full
+        assert crowd.limit.limit <= 2 * crowd.server.workers
+        assert (crowd.requests - sent) / 10 <= 0.2 * full
 
     run(main())
 

@@ -5,7 +5,11 @@ the order of arrival, in place of here, in fair order and sharing requests. By L
 divided by the latency. So a limit is tried: if raising it by half raises the latency by nearly half, requests only wait,
 and it is taken back; if the latency holds, it is kept. It is lowered the same way, if that costs no throughput.
 
-Only requests that are sent while all places are taken say anything about a limit. Where none waits, nothing changes.
+Where calls share requests, a higher limit may bring nothing until there are places for nearly all calls: those that
+come first take the further places alone, and the others wait as before. So such a limit is kept if the latency holds,
+because then nothing waits at the server. A lower one is kept only if requests take less time there.
+
+Only requests during which all places were taken say anything about a limit. Where none waits, nothing changes.
 """
 
 from __future__ import annotations
@@ -27,6 +31,10 @@ _MIN_GAIN = 0.1
 """Share of a raise that must arrive as throughput."""
 _MAX_LOSS = 0.05
 """Share of a reduction that may be lost in throughput."""
+_FLAT = 0.25
+"""Up to this share of the step, a change of the latency is none: nothing waits at the server."""
+_TIE = 0.05
+"""Share of a raise that may then be lost in throughput, and that a reduction must gain."""
 _BACKOFF = 0.8
 """What a refusal leaves of the limit."""
 _MEMORY = 60.0
@@ -38,6 +46,9 @@ _UNUSED_SECONDS = 10.0
 """After these, a limit that was not reached is lowered to what is used."""
 _MIN_SAMPLES, _MAX_SAMPLES = 8, 32
 """Answers for a verdict: as few if the difference is clear, as many (or a quarter of the limit) if it is not."""
+_MIN_ROUNDS, _MAX_ROUNDS = 2, 4
+"""The same where calls share requests, for each place: the first place that is free takes all that waits, the next
+ones single calls, so a part of them is no sample."""
 _CLEAR = 2.0
 """Standard errors."""
 _SHIFT = math.log(_STEP)
@@ -116,9 +127,10 @@ class ConcurrencyLimit:
         now = self._clock()
         self._unanswered += 1
         level, in_flight = self._level, self.in_flight
-        if in_flight > level.peak:
-            level.peak = in_flight
-            if level.full_since is None and in_flight >= level.full:
+        level.peak = max(level.peak, in_flight)
+        if in_flight >= level.full:
+            level.full_at = now
+            if level.full_since is None:
                 level.full_since = now
         return now
 
@@ -129,7 +141,7 @@ class ConcurrencyLimit:
         self._unanswered -= 1
         level, now = self._level, self._clock()
         level.answered = True
-        if self.in_flight < level.full:
+        if level.full_at < begun and self.in_flight < level.full:
             if now > level.started + _UNUSED_SECONDS:
                 self._follow_use(now)
             return
@@ -145,7 +157,7 @@ class ConcurrencyLimit:
         if self._before is not None:
             self._judge(self._before, now, is_idle=is_idle)
         if self._level is level and self._before is None:
-            needed = _enough(level.limit) if self._settled else _MIN_SAMPLES
+            needed = self._enough(level) if self._settled else self._few(level)
             if is_idle or level.count >= needed:
                 self._try_another(now)
 
@@ -211,15 +223,16 @@ class ConcurrencyLimit:
     def _judge(self, before: _Level, now: float, *, is_idle: bool) -> None:
         """Keep the limit that is on trial, or go back to the one before."""
         level = self._level
-        if level.count < _MIN_SAMPLES or before.count < _MIN_SAMPLES:
-            if is_idle or level.count >= _enough(level.limit):
+        if level.count < self._few(level) or before.count < self._few(before):
+            if is_idle or level.count >= self._enough(level):
                 self._keep()
             return
         step = math.log(level.limit / before.limit)
         gain = step - (level.mean - before.mean)
-        margin = gain - step * (_MIN_GAIN if step > 0 else _MAX_LOSS)
+        waits = (level.latency - before.latency) / step > _FLAT
+        margin = gain - step * ((_MIN_GAIN if step > 0 else _MAX_LOSS) if waits else -_TIE)
         is_clear = abs(margin) > _CLEAR * math.hypot(level.error, before.error)
-        if not is_clear and not is_idle and level.count < _enough(level.limit):
+        if not is_clear and not is_idle and level.count < self._enough(level):
             return
         if margin >= 0:
             self._keep()
@@ -227,6 +240,14 @@ class ConcurrencyLimit:
             self._before, self._usual = None, before
             self._fail(now)
             self._set_level(before.limit, now)
+
+    def _few(self, level: _Level) -> int:
+        """Answers for a verdict if the difference is clear."""
+        return max(_MIN_SAMPLES, _MIN_ROUNDS * level.limit if self._per_token else 0)
+
+    def _enough(self, level: _Level) -> int:
+        """Answers for a verdict if it is not."""
+        return max(_MAX_SAMPLES, _MAX_ROUNDS * level.limit if self._per_token else level.limit // 4)
 
     def _keep(self) -> None:
         if self._refused is not None and self._level.limit >= self._refused:
@@ -276,7 +297,7 @@ class _Level:
     some are full and some carry one text, and a mean over requests would compare their number, not the throughput.
     """
 
-    __slots__ = ("_sums", "answered", "count", "full", "full_since", "limit", "peak", "started")
+    __slots__ = ("_sums", "answered", "count", "full", "full_at", "full_since", "limit", "peak", "started")
 
     def __init__(self, limit: int, started: float) -> None:
         self.limit = limit
@@ -287,6 +308,8 @@ class _Level:
         """Of requests in flight."""
         self.full_since: float | None = None
         """When it was full first. What is sent later meets a server with as many requests."""
+        self.full_at = -math.inf
+        """When a request was last sent that left it full."""
         self.answered = False
         self.count = 0
         self._sums: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
@@ -308,13 +331,15 @@ class _Level:
         return x / max(1, self.count)
 
     @property
+    def latency(self) -> float:
+        """As a logarithm, of the seconds of a request."""
+        x, y, *_ = self._sums
+        return math.log(x / self.count) if y else x / max(1, self.count)
+
+    @property
     def error(self) -> float:
         """The standard error of the mean; of the logarithm of a ratio, by the delta method."""
         x, y, xx, yy, xy = self._sums
         n = max(1, self.count)
         squares = n * n * (xx / (x * x) + yy / (y * y) - 2 * xy / (x * y)) if y else xx - x * x / n
         return math.sqrt(max(0.0, squares) / max(1, n - 1) / n)
-
-
-def _enough(limit: int) -> int:
-    return max(_MAX_SAMPLES, limit // 4)
