@@ -126,7 +126,7 @@ def _measured(case: Case, server: str, gateway: Gate, body: Path, length: tuple[
     spent, began = gateway.process.cpu_seconds(), time.perf_counter()
     through = [rate(gateway.url) for _ in range(turns)]
     cpu = (gateway.process.cpu_seconds() - spent) / (time.perf_counter() - began - turns)
-    counts = ask("GET", f"{server}/counts").json()[case.path]
+    counts = ask("GET", f"{server}/counts").json()[case.path.partition("/")[0]]
     limit = gateway.ask("GET", f"/api/endpoints/{case.name}").json()["concurrency_limit"]
     # One that refuses could do 20 requests of 32 texts, all the time.
     direct = 20 * 32 / 0.1 if case.refuses else median(rate(url) for _ in range(turns))

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from hubgate.core.byte_budget import ByteBudget
+from hubgate.core.queue.generation_queue import MAX_WAITING_CALLS
 from hubgate.core.traffic.leases import SharedLeases
 from hubgate.core.traffic.notices import SharedNotices
 from hubgate.core.traffic.slots import SharedLimits
@@ -336,6 +337,7 @@ def _pipelines(
         notices=traffic.notices,
         leases=traffic.leases,
         max_reply_bytes=settings.max_reply_bytes,
+        max_waiting_calls=max(MAX_WAITING_CALLS, settings.max_connections),
         cache_secret=store.cache_secret,
     )
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from stub_sources import StubSources, dedicated, local, until
 
 from hubgate.core.cache import MemoryCache
+from hubgate.core.queue.batch_queue import BatchQueue
 from hubgate.domain.calls import Context, Embed, Vectors
 from hubgate.domain.endpoint import Engine, Facts, InputType, Target
 from hubgate.domain.errors import Cause, DeadlineExceeded, UpstreamRefused
@@ -181,6 +182,13 @@ class TestCache:
 
         assert of("AAAA") == of("AAAA")
         assert of("AAAA") != of("BBBB") != of(None)
+
+
+async def test_queues_hold_as_many_calls_as_they_are_given(sources: StubSources) -> None:
+    target = Target(replace(E5, cached=False))
+    queue = Pipelines(None, time.monotonic, max_waiting_calls=7).build(target, sources.open(target)).queue
+    assert isinstance(queue, BatchQueue)
+    assert queue.limits.max_waiting_calls == 7
 
 
 class TestAllowance:

@@ -47,8 +47,8 @@ _UNUSED_SECONDS = 10.0
 _MIN_SAMPLES, _MAX_SAMPLES = 8, 32
 """Answers for a verdict: as few if the difference is clear, as many (or a quarter of the limit) if it is not."""
 _MIN_ROUNDS, _MAX_ROUNDS = 2, 4
-"""The same where calls share requests, for each place: the first place that is free takes all that waits, the next
-ones single calls, so a part of them is no sample."""
+"""The same where calls share requests, for each place: the first free place takes all that waits, and the next ones take
+single calls, so only the requests of all places together show the throughput."""
 _CLEAR = 2.0
 """Standard errors."""
 _SHIFT = math.log(_STEP)

@@ -34,7 +34,7 @@ from hubgate.core.matryoshka import ShortenStep
 from hubgate.core.prompts import PrefixStep
 from hubgate.core.queue import batch_queue, generation_queue
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
-from hubgate.core.queue.generation_queue import GenerationQueue
+from hubgate.core.queue.generation_queue import MAX_WAITING_CALLS, GenerationQueue
 from hubgate.core.rerank_templates import RerankTemplateStep, named_template, rerank_template
 from hubgate.core.token_counts import TokenCountStep
 from hubgate.core.traffic.balancer import Balancer
@@ -142,10 +142,12 @@ class Pipelines:
         notices: SharedNotices | None = None,
         leases: SharedLeases | None = None,
         max_reply_bytes: int = MAX_REPLY_BYTES,
+        max_waiting_calls: int = MAX_WAITING_CALLS,
         cache_secret: bytes = b"",
     ) -> None:
         self._cache_secret = cache_secret
         self._max_reply_bytes = max_reply_bytes
+        self._max_waiting_calls = max_waiting_calls
         self._cache = cache
         self._clock = clock
         self._counters = counters
@@ -169,7 +171,7 @@ class Pipelines:
                 monitor,
                 limiter=health.limiter,
                 places=health.places,
-                limits=_limits(endpoint, self._max_reply_bytes),
+                limits=self._limits(endpoint),
                 default_timeout=DEFAULT_TIMEOUT,
                 patient=endpoint.fallback is None,
                 check=check,
@@ -178,7 +180,7 @@ class Pipelines:
             answer = BreakerGate(queue, health.breaker)
         elif endpoint.is_rate_limited:
             # There is no server that limits the size of a request, so each call is one request.
-            limits = replace(_limits(endpoint, self._max_reply_bytes), max_texts=_MAX_TEXTS)
+            limits = replace(self._limits(endpoint), max_texts=_MAX_TEXTS)
             limiter = self.limits.limiter(target)
             answer = queue = BatchQueue(
                 upstream,
@@ -223,7 +225,12 @@ class Pipelines:
 
     def _build_generation(self, target: Target, model: TextGenerator) -> Pipeline:
         health = self._health(target, model)
-        queue = GenerationQueue(health.limiter, places=health.places, clock=self._clock)
+        queue = GenerationQueue(
+            health.limiter,
+            places=health.places,
+            max_waiting_calls=self._max_waiting_calls,
+            clock=self._clock,
+        )
         generation = GenerationPipeline(
             model,
             queue=queue,
@@ -233,6 +240,10 @@ class Pipelines:
             clock=self._clock,
         )
         return Pipeline(answer=_generates_text, generation=generation, queue=queue, health=health)
+
+    def _limits(self, endpoint: Endpoint) -> BatchLimits:
+        limits = _limits(endpoint, self._max_reply_bytes)
+        return replace(limits, max_waiting_calls=self._max_waiting_calls)
 
     def _health(self, target: Target, model: Model) -> Health:
         if isinstance(model, ReplicatedModel):
