@@ -11,14 +11,13 @@ import pytest
 from running_gateway import copy_migrated
 
 from hubgate.domain.secret import Secret
-from hubgate.features.deployments.accounts import Accounts, Budget
-from hubgate.features.deployments.deployer import Deployer
-from hubgate.features.deployments.follower import Follower
-from hubgate.features.deployments.hub import InferenceEndpoints
-from hubgate.features.deployments.planner import DeploymentRequest, Planner
+from hubgate.features.deployments.feature import assemble
+from hubgate.features.deployments.planner import DeploymentRequest
 from hubgate.features.deployments.store import SqlDeployments
+from hubgate.features.feature import Core
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
+from hubgate.service.keys.access import Access
 from hubgate.store.store import SqlStore
 from hubgate.upstreams.hub.client import open_hub
 from hubgate.upstreams.sources import ModelSources
@@ -29,6 +28,8 @@ from lookalikes.hub_api import MANAGER_TOKEN
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from hubgate.features.deployments.deployer import Deployer
+    from hubgate.features.deployments.follower import Follower
     from hubgate.features.deployments.model import ManagedDeployment
     from hubgate.settings import Settings
     from lookalikes.hub_api import HubApi
@@ -110,35 +111,14 @@ async def open_deployment_world(
     await gateway.stored.load()
     if "hf" not in gateway.connections.by_name:
         await gateway.connections.add("hf", Secret(MANAGER_TOKEN), ["huggingface", site.url])
-    accounts = Accounts(gateway.connections, hub)
     rows = SqlDeployments(store.database)
-    deployments: SqlDeployments = wrap(rows)
-    api = InferenceEndpoints(hub.inference_endpoints)
     opened: list[DeploymentWorld] = []
 
     def clock() -> float:
         return opened[0].now
 
-    follower = Follower(
-        api=api,
-        accounts=accounts,
-        store=deployments,
-        registry=gateway.registry,
-        audit=store.audit,
-        clock=clock,
-    )
-    budget = Budget(api, settings.max_dollars_per_hour, store.leases)
-    deployer = Deployer(
-        api=api,
-        planner=Planner(api, hub, accounts, store.derived_key(b"deployment plans"), clock),
-        accounts=accounts,
-        store=deployments,
-        registry=gateway.registry,
-        audit=store.audit,
-        budget=budget,
-        on_change=follower.wake,
-        clock=clock,
-    )
+    access, _ = await Access.load(store, settings.admin_key)
+    deployer, follower = assemble(Core(settings, store, gateway, access, hub), wrap(rows), clock)
     world = DeploymentWorld(site, store, rows, gateway, deployer, follower)
     opened.append(world)
     if former is not None:

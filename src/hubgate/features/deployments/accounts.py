@@ -55,7 +55,7 @@ class Accounts:
 
         Raises:
             InvalidRequest: no connection is named, and it is not clear which to use; or it has no usable token.
-            NotFound: there is no such connection.
+            NotFound: the connection does not exist.
             NotPermitted: the token lacks the right.
         """
         name = connection or self._only()

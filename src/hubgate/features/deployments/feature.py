@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from hubgate.web.parts import Parts
 @asynccontextmanager
 async def _open(core: Core) -> AsyncIterator[Parts]:
     store = SqlDeployments(core.store.database)
-    deployer, follower = assemble(core, store)
+    deployer, follower = assemble(core, store, core.store.leases.now)
 
     async def price_per_hour(endpoint: str) -> float | None:
         prices = {one.register_as: one.price.replica for one in await store.all()}
@@ -38,13 +38,10 @@ async def _open(core: Core) -> AsyncIterator[Parts]:
     )
 
 
-def assemble(core: Core, store: SqlDeployments) -> tuple[Deployer, Follower]:
-    """What manages Inference Endpoints, and what follows those that it created."""
-    api, accounts = (
-        InferenceEndpoints(core.hub.inference_endpoints),
-        Accounts(core.gateway.connections, core.hub),
-    )
-    clock = core.store.leases.now
+def assemble(core: Core, store: SqlDeployments, clock: Callable[[], float]) -> tuple[Deployer, Follower]:
+    """What manages Inference Endpoints, and what follows those that it created. `clock`: seconds since the epoch."""
+    api = InferenceEndpoints(core.hub.inference_endpoints)
+    accounts = Accounts(core.gateway.connections, core.hub)
     follower = Follower(
         api=api,
         accounts=accounts,
