@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from hubgate.core.byte_budget import ByteBudget
-from hubgate.core.queue.generation_queue import MAX_WAITING_CALLS
+from hubgate.core.queue.fair_queue import MAX_WAITING_CALLS
 from hubgate.core.traffic.leases import SharedLeases
 from hubgate.core.traffic.notices import SharedNotices
 from hubgate.core.traffic.slots import SharedLimits

@@ -43,7 +43,7 @@ def sleeping(endpoint: str, gateway: RunningGateway | None = None) -> Sequence[S
     """The Inference Endpoints that a job with this endpoint wakes.
 
     Raises:
-        CommandFailed: there is no such endpoint, or Hugging Face cannot be asked.
+        CommandFailed: the endpoint does not exist, or Hugging Face cannot be asked.
     """
     reply = api("GET", f"/api/deployments?{urlencode({'endpoint': endpoint})}", gateway=gateway)
     return [

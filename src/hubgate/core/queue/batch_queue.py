@@ -21,7 +21,7 @@ from hubgate.core.errors import (
     request_dropped,
 )
 from hubgate.core.queue.batch import QueuedCall, TextBatch, queued_call
-from hubgate.core.queue.fair_queue import FairQueue
+from hubgate.core.queue.fair_queue import MAX_WAITING_CALLS, FairQueue
 from hubgate.core.queue.next_tries import NextTries, NextTry
 from hubgate.core.queue.splitting import SplitRetry
 from hubgate.core.results import BYTES_PER_TOKEN, estimate_tokens
@@ -55,8 +55,7 @@ class BatchLimits:
     """Of all texts in UTF-8: half of text-embeddings-inference's body limit, because JSON escapes some characters."""
     max_tokens: int | None = None
     """As estimated from the bytes."""
-    max_waiting_calls: int = 2000
-    """Elasticsearch's limit."""
+    max_waiting_calls: int = MAX_WAITING_CALLS
     max_waiting_bytes: int = 64 * 1024 * 1024
 
 

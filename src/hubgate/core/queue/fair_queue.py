@@ -20,6 +20,8 @@ import msgspec
 
 from hubgate.domain.calls import BULK_TURN_INTERVAL, Context
 
+MAX_WAITING_CALLS = 2000
+"""In the queue of one endpoint: Elasticsearch's limit."""
 HasRoom: TypeAlias = Callable[[str], bool]
 """Whether a caller, by its name, may send something now."""
 

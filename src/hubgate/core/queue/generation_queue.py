@@ -9,7 +9,7 @@ import time
 import msgspec
 
 from hubgate.core.errors import deadline_exceeded, deadline_unreachable, endpoint_closing, queue_full
-from hubgate.core.queue.fair_queue import Batch, FairQueue, QueueEntry
+from hubgate.core.queue.fair_queue import MAX_WAITING_CALLS, Batch, FairQueue, QueueEntry
 from hubgate.core.queue.next_tries import NextTries, NextTry
 from hubgate.core.traffic.balancer import Balancer
 from hubgate.core.traffic.concurrency import RESERVED_PART, ConcurrencyLimit, Places
@@ -20,8 +20,6 @@ from hubgate.domain.ports import Clock
 
 START_LIMIT = 128
 """Slots at first: text-generation-inference's default for concurrent requests."""
-MAX_WAITING_CALLS = 2000
-"""Elasticsearch's limit."""
 
 
 class GenerationQueue:

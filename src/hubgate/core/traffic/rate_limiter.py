@@ -371,7 +371,7 @@ class RateLimiter:
     def _due(self, now: float, need: _Need) -> float:
         """When a permit can be granted: a time, maybe past, or infinity while it depends on something other than time."""
         tokens, texts = need
-        if texts and (self._requests_left <= 0 or self._texts_left < texts) and not self._has_place(texts):
+        if texts and not self._has_place(texts):
             for lease in self._leases:
                 lease.need()
             return math.inf

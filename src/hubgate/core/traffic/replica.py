@@ -37,8 +37,8 @@ _MAYBE_INPUT = frozenset(
 )
 """One call may be the reason, so only several failures in a row take a replica out of service."""
 _MAX_FAILURES = 3
-_SUSPECT_SECONDS = 30.0
-"""Between two tests of a replica whose replies raise doubts, so that callers cannot cause one for each call."""
+RECHECK_SECONDS = 30.0
+"""Between two tests of what runs at a server whose replies raise doubts, so that callers cannot cause one for each call."""
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 
@@ -138,7 +138,7 @@ class Replica:
         now = self._clock()
         if error.cause is Cause.DIMENSIONS_CHANGED:  # due to one text or to another model: a test shows which
             if now >= self._suspect_again_at:
-                self.suspect, self._suspect_again_at = True, now + _SUSPECT_SECONDS
+                self.suspect, self._suspect_again_at = True, now + RECHECK_SECONDS
             return
         self._failures += 1
         if self.ready and not in_test and error.cause in _MAYBE_INPUT and self._failures < _MAX_FAILURES:

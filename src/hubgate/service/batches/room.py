@@ -154,7 +154,7 @@ class Room:
             count: how many bytes follow.
 
         Returns:
-            The reason why there is no room; an empty string if the bytes were taken.
+            Why there is no room; an empty string if there was, and the bytes are counted now.
 
         Raises:
             StoreFailed, OSError: see `measure`.

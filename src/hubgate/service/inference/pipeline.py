@@ -34,7 +34,8 @@ from hubgate.core.matryoshka import ShortenStep
 from hubgate.core.prompts import PrefixStep
 from hubgate.core.queue import batch_queue, generation_queue
 from hubgate.core.queue.batch_queue import BatchLimits, BatchQueue
-from hubgate.core.queue.generation_queue import MAX_WAITING_CALLS, GenerationQueue
+from hubgate.core.queue.fair_queue import MAX_WAITING_CALLS
+from hubgate.core.queue.generation_queue import GenerationQueue
 from hubgate.core.rerank_templates import RerankTemplateStep, named_template, rerank_template
 from hubgate.core.token_counts import TokenCountStep
 from hubgate.core.traffic.balancer import Balancer
@@ -171,7 +172,7 @@ class Pipelines:
                 monitor,
                 limiter=health.limiter,
                 places=health.places,
-                limits=self._limits(endpoint),
+                limits=_limits(endpoint, self._max_reply_bytes, self._max_waiting_calls),
                 default_timeout=DEFAULT_TIMEOUT,
                 patient=endpoint.fallback is None,
                 check=check,
@@ -180,12 +181,12 @@ class Pipelines:
             answer = BreakerGate(queue, health.breaker)
         elif endpoint.is_rate_limited:
             # There is no server that limits the size of a request, so each call is one request.
-            limits = replace(self._limits(endpoint), max_texts=_MAX_TEXTS)
+            limits = _limits(endpoint, self._max_reply_bytes, self._max_waiting_calls)
             limiter = self.limits.limiter(target)
             answer = queue = BatchQueue(
                 upstream,
                 limiter=limiter,
-                limits=limits,
+                limits=replace(limits, max_texts=_MAX_TEXTS),
                 default_timeout=DEFAULT_TIMEOUT,
                 check=check,
                 clock=self._clock,
@@ -240,10 +241,6 @@ class Pipelines:
             clock=self._clock,
         )
         return Pipeline(answer=_generates_text, generation=generation, queue=queue, health=health)
-
-    def _limits(self, endpoint: Endpoint) -> BatchLimits:
-        limits = _limits(endpoint, self._max_reply_bytes)
-        return replace(limits, max_waiting_calls=self._max_waiting_calls)
 
     def _health(self, target: Target, model: Model) -> Health:
         if isinstance(model, ReplicatedModel):
@@ -360,9 +357,9 @@ def identity(endpoint: Endpoint) -> list[str | None]:
     ]
 
 
-def _limits(endpoint: Endpoint, max_reply_bytes: int) -> BatchLimits:
+def _limits(endpoint: Endpoint, max_reply_bytes: int, max_waiting_calls: int) -> BatchLimits:
     """Limits for one request, so that the server accepts it and the reply is not too large."""
-    facts, default = endpoint.facts, BatchLimits()
+    facts, default = endpoint.facts, BatchLimits(max_waiting_calls=max_waiting_calls)
     texts = min(each.max_batch_texts or default.max_texts for each in (facts, *facts.replicas))
     texts = min(texts, endpoint.max_batch_texts or texts)
     if endpoint.task is not Task.TEXT_EMBEDDING:

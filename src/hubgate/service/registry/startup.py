@@ -9,12 +9,11 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 
+from hubgate.core.traffic.replica import RECHECK_SECONDS
 from hubgate.domain.errors import EndpointChanged, HubgateError
 from hubgate.domain.ports import Clock
 
 LOADING = "The model is loading."
-RECHECK_SECONDS = 30.0
-"""Between two checks of an endpoint whose replies raise doubts, so that callers cannot cause one for each call."""
 _MAX_STATE_QUERIES = 4
 """How many endpoints' states are queried at the same time."""
 

@@ -15,7 +15,10 @@ _column = leases.c
 
 
 class SqlLeases:
-    """Which gateway process may do what only one does at a time, by the clock of the database. A file has one process, which owns every lease."""
+    """Which gateway process may do what only one does at a time, by the clock of the database.
+
+    A file has one process, which owns every lease.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
