@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 EVENTS = 200
 """Of a stream, without its [DONE]."""
 _STREAMS = 100
-_SENTENCE = "Tell me in a sentence or two what a gateway between applications and models is good for, please."
+CHAT = [
+    {
+        "role": "user",
+        "content": "Tell me in a sentence or two what a gateway between applications and models is good for, please.",
+    }
+]
 _ROUTE = "/v1/chat/completions"
 
 
@@ -56,8 +61,7 @@ class Subject:
 
     def body(self, *, stream: bool) -> dict[str, object]:
         """A small chat."""
-        messages = [{"role": "user", "content": _SENTENCE}]
-        return {"model": self.model, "messages": messages, "stream": stream}
+        return {"model": self.model, "messages": CHAT, "stream": stream}
 
     def check(self) -> None:
         """Ask once each: the text and all events must be there."""

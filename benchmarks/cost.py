@@ -32,8 +32,8 @@ MAIN = "OpenAI floats ← TEI"
 _SENTENCE = (
     "Text {} of request {}: a gateway costs little if it never looks at the numbers that pass through it."
 )
-_FEW = [_SENTENCE.format(n, NEW) for n in range(8)]
-_MANY = [_SENTENCE.format(n, NEW) for n in range(96)]
+FEW = [_SENTENCE.format(n, NEW) for n in range(8)]
+MANY = [_SENTENCE.format(n, NEW) for n in range(96)]
 _OLD = [_SENTENCE.format(n, "before") for n in range(8)]
 
 
@@ -96,9 +96,9 @@ def main() -> None:
 
 def _limits(behind: str, model: Process, through: str, nginx: Process) -> list[Subject]:
     small, large = (f"/vllm/{dimensions}/v1/embeddings" for dimensions in (SMALL, LARGE))
-    few = {"model": "canned", "input": _FEW}
+    few = {"model": "canned", "input": FEW}
     encoded = {**few, "encoding_format": "base64"}
-    many = {"model": "canned", "input": _MANY}
+    many = {"model": "canned", "input": MANY}
     return [
         Subject("upstream itself, 8 × 384", model, behind + small, few, {}),
         Subject("nginx, 8 × 384 floats", nginx, through + small, few, {}),
@@ -123,7 +123,7 @@ class _Front:
         return Subject(name, self._gate.process, url, body, self._key, limit, limit.connections)
 
     def openai(
-        self, name: str, model: str, limit: Subject, texts: Sequence[str] = _FEW, encoding: str = "float"
+        self, name: str, model: str, limit: Subject, texts: Sequence[str] = FEW, encoding: str = "float"
     ) -> Subject:
         """OpenAI's route."""
         body = {"model": model, "input": texts, "encoding_format": encoding}
@@ -137,12 +137,12 @@ def _faces(usual: _Front, uncached: _Front, limits: Sequence[Subject]) -> list[S
         usual.openai(MAIN, "tei", floats),
         usual.openai(f"{MAIN}, all remembered", "tei", floats, _OLD),
         uncached.openai(f"{MAIN}, no cache", "tei", floats),
-        usual.ask("Elasticsearch ← TEI", "/_inference/text_embedding/tei", {"input": _FEW}, floats),
-        usual.ask("Hugging Face ← TEI", "/hf/tei/embed", {"inputs": _FEW}, floats),
+        usual.ask("Elasticsearch ← TEI", "/_inference/text_embedding/tei", {"input": FEW}, floats),
+        usual.ask("Hugging Face ← TEI", "/hf/tei/embed", {"inputs": FEW}, floats),
         usual.openai("OpenAI base64 ← TEI", "tei", base64, encoding="base64"),
         usual.openai("OpenAI base64 ← vLLM", "vllm", base64, encoding="base64"),
         usual.openai("OpenAI floats ← vLLM", "vllm", floats),
-        usual.openai(f"{MAIN}, 96 × 1024", "tei-large", large, _MANY),
+        usual.openai(f"{MAIN}, 96 × 1024", "tei-large", large, MANY),
     ]
 
 

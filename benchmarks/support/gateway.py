@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PROGRAM = Path(sys.executable).with_name("hubgate")
 READY_MODEL = "all-minilm-l6-v2"
 # The benchmarks ask for what the gateway costs, not for what its limiter holds back.
-_NO_LIMIT = {"requests_per_minute": 1_000_000_000}
+_NO_LIMIT = 1_000_000_000
 
 
 class Gate:
@@ -34,9 +34,12 @@ class Gate:
         """A request of the operator's."""
         return ask(method, self.url + path, body, headers=self._admin)
 
-    def register(self, name: str, url: str, task: str = "text_embedding") -> None:
+    def register(
+        self, name: str, url: str, task: str = "text_embedding", requests_per_minute: int = _NO_LIMIT
+    ) -> None:
         """Register a model server by its URL."""
-        form = {"name": name, "url": url, "task": task, "rate_limit": _NO_LIMIT}
+        limit = {"requests_per_minute": requests_per_minute}
+        form = {"name": name, "url": url, "task": task, "rate_limit": limit}
         reply = self.ask("POST", "/api/endpoints", form)
         if reply.status != 201:
             raise SystemExit(f"The gateway would not register {url}: {reply.status} {reply.body.decode()}")
@@ -93,7 +96,7 @@ def bare_gateway(
     folder: Path, core: int, *, cached: bool = True, settings: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[Gate]:
     """A gateway without a local model: its first start makes one ready, which is removed for good."""
-    with gateway(folder, core) as first:
+    with gateway(folder, core, settings=settings) as first:
         first.ready()
         first.ask("DELETE", f"/api/endpoints/{READY_MODEL}")
     with gateway(folder, core, cached=cached, settings=settings) as second:

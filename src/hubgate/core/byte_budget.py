@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 
 from hubgate.domain.errors import GatewayBusy
@@ -30,7 +30,7 @@ class ByteBudget:
         """Called when nothing is in use any more, after much was."""
         self._patience = patience
         self._peak = 0
-        self._held = Counter[str]()
+        self._held: dict[str, int] = {}
         self._lines: tuple[_Lines, _Lines] = ({}, {})
         """Of interactive and of bulk calls: who waits, by caller, in the order of their turns."""
 
@@ -41,7 +41,7 @@ class ByteBudget:
             GatewayBusy: there were too few for too long.
         """
         size = min(size, self.total)
-        if not self._is_awaited(bulk=bulk) and self._fits(size, caller):
+        if not self._lines[0] and not (bulk and self._lines[1]) and self._fits(size, caller):
             self.add(size, caller)
             return
         turn = asyncio.get_running_loop().create_future()
@@ -68,16 +68,19 @@ class ByteBudget:
     def add(self, size: int, caller: str) -> None:
         """Count bytes that are there already, even if that is too many: others wait longer then."""
         self.used += size
-        self._held[caller] += size
+        self._held[caller] = self._held.get(caller, 0) + size
         self._peak = max(self._peak, self.used)
 
     def give_back(self, size: int, caller: str) -> None:
         """Give back what was taken or added; of more than `total`, only `total` was taken."""
         self.used -= size
-        self._held[caller] -= size
-        if self._held[caller] <= 0:
+        left = self._held[caller] - size
+        if left > 0:
+            self._held[caller] = left
+        else:
             del self._held[caller]
-        self._next()
+        if self._lines[0] or self._lines[1]:
+            self._next()
         if not self.used and self._peak > _NOTABLE_BYTES and self.on_idle is not None:
             self._peak = 0
             self.on_idle()
@@ -85,9 +88,6 @@ class ByteBudget:
     def _fits(self, size: int, caller: str) -> bool:
         held = self._held.get(caller, 0)
         return self.used + size <= self.total and (not held or held + size <= self.total // 2)
-
-    def _is_awaited(self, *, bulk: bool) -> bool:
-        return bool(self._lines[0] or (bulk and self._lines[1]))
 
     def _next(self) -> None:
         """Let those who wait have what is free."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -18,7 +17,7 @@ from hubgate.core.traffic.permits import sending_under
 from hubgate.core.traffic.retry import Retrier
 from hubgate.core.traffic.timers import TimeLimit, Timers
 from hubgate.domain.calls import Complete, Generated, GenerationCall, WireFormat
-from hubgate.domain.errors import Cause, UpstreamError
+from hubgate.domain.errors import UpstreamError
 from hubgate.domain.ports import Clock, Events, TextGenerator
 
 R = TypeVar("R")
@@ -89,7 +88,7 @@ class GenerationPipeline:
         started = self._clock()
         try:
             with sending_under(slot.permit), TimeLimit(self._timers, deadline):
-                result = await self._retrier.run(partial(_send_once, send), call, tokens, deadline)
+                result = await self._retrier.run(send, call, tokens, deadline)
         except BaseException as error:
             slot.release()
             if isinstance(error, UpstreamError):
@@ -125,16 +124,6 @@ class ManagedStream:
                 await self._events.aclose()
             finally:
                 release()
-
-
-async def _send_once(send: Callable[[GenerationCall], Awaitable[R]], call: GenerationCall) -> R:
-    """A text that took too long takes as long again, and the server may still be working on it."""
-    try:
-        return await send(call)
-    except UpstreamError as error:
-        if error.cause is Cause.UPSTREAM_TIMEOUT:
-            error.retryable = False
-        raise
 
 
 def _end(generated: Generated, slot: GenerationSlot) -> Generated:

@@ -23,6 +23,8 @@ _FAILED = b"Internal Server Error"
 _MAX_UNREAD_BYTES = 64 * 1024
 """Of a body: when the application has as many to read, no more is read from the client."""
 _MAX_JOINED_BYTES = 16 * 1024
+_MOST_UNSENT = 64 * 1024
+"""Bytes for which a finished response does not wait."""
 _CHUNKED = -1
 
 _KNOWN = frozenset(http.HTTPStatus)
@@ -168,6 +170,8 @@ class Cycle:
 
     async def flush(self) -> None:
         """Wait until the client has read what was sent, or most of it, or has left."""
+        if self._connection.transport.get_write_buffer_size() <= _MOST_UNSENT:
+            return
         await asyncio.sleep(0)  # the transport says in the next turn that it holds too much
         while (full := self._connection.unwritable) is not None:
             await full.wait()

@@ -98,7 +98,8 @@ class GenerationQueue:
             return None
         self._take_place(caller)
         self.requests += 1
-        return self._slot(permit, caller)
+        slot = permit.sender = GenerationSlot(self, permit, caller)
+        return slot
 
     async def wait(self, context: Context, tokens: int, deadline: float) -> GenerationSlot:
         """Wait for a slot if there is none: see `try_acquire`.
@@ -120,7 +121,9 @@ class GenerationQueue:
         except BaseException:
             self._leave(entry)
             raise
-        return self._slot(entry.reply.result(), context.caller, self._clock() - now)
+        permit = entry.reply.result()
+        slot = permit.sender = GenerationSlot(self, permit, context.caller, self._clock() - now)
+        return slot
 
     async def close(self) -> None:
         """Reject new calls, fail those that wait, and let those in flight finish."""
@@ -138,8 +141,9 @@ class GenerationQueue:
         if slot.released:
             return
         self._free_place(slot)
-        self._note_idle()
-        if self._queue.calls or self._next_tries.due:
+        if self._closed:
+            self._note_idle()
+        if self._queue.calls or self._next_tries.requests:
             self._start_dispatcher()
 
     async def try_again(self, slot: GenerationSlot, seconds: float, tokens: int) -> Permit:
@@ -152,11 +156,8 @@ class GenerationQueue:
             if one.granted:
                 slot.permit, slot.released = one.permit.result(), False
                 slot.permit.sender = slot
-            self._note_idle()
-
-    def _slot(self, permit: Permit, caller: str, waited: float = 0.0) -> GenerationSlot:
-        slot = permit.sender = GenerationSlot(self, permit, caller, waited)
-        return slot
+            if self._closed:
+                self._note_idle()
 
     def _take_place(self, caller: str) -> None:
         self._places.in_flight += 1
@@ -174,7 +175,7 @@ class GenerationQueue:
             del self._slots_by_caller[caller]
 
     def _note_idle(self) -> None:
-        if self._closed and not self._places.in_flight and not self._next_tries.requests:
+        if not self._places.in_flight and not self._next_tries.requests:
             self._idle.set()
 
     def _admit(self, entry: QueueEntry, remaining: float) -> None:

@@ -178,6 +178,8 @@ class Retrier:
         sent: float | None = None,
     ) -> _Plan | None:
         """How to go on after an error; `None` if the call has failed."""
+        if error.cause is Cause.UPSTREAM_TIMEOUT and isinstance(call, GenerationCall):
+            error.retryable = False  # the text takes as long again, and the server may still be working on it
         first = tries == 1 and not call.context.refused
         pause = self._backoff(error, tries, self._clock() if sent is None else sent, first=first)
         if self._patient and error.cause is Cause.OVERLOADED and not call.context.waits:
