@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
 from scripted_upstream import ScriptedUpstream, embed
-from servers.lua_valkey import LuaValkey
+from servers.limit_server import LimitServer
 from virtual_time import now, run
 
 from hubgate.core.queue.batch_queue import BatchQueue
@@ -21,8 +21,6 @@ from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.errors import Cause, UpstreamRefused
-from hubgate.store.valkey.leases import ValkeyLeases
-from hubgate.store.valkey.permits import ValkeyPermits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,14 +35,13 @@ class Upstream:
 
 class Gateway:
     def __init__(
-        self, name: str, server: LuaValkey, upstream: Upstream, limit: int, *, texts: bool = False
+        self, name: str, server: LimitServer, upstream: Upstream, limit: int, *, texts: bool = False
     ) -> None:
         self.name, self.upstream, self.sent = name, upstream, 0
         self.cuts: Sequence[tuple[float, float]] = ()
         connection = server.connection(lambda: any(start <= now() < end for start, end in self.cuts))
-        permits = ValkeyPermits(connection)  # type: ignore[arg-type]
-        self.limits = SharedLimits(permits, "the server", name, shares=True, clock=now)
-        self.leases = SharedLeases(ValkeyLeases(connection), self.limits, name)  # type: ignore[arg-type]
+        self.limits = SharedLimits(connection, "the server", name, shares=True, clock=now)
+        self.leases = SharedLeases(connection, self.limits, name)
         lease = self.leases.lease("limit", limit)
         self.limiter = RateLimiter(
             None,
@@ -89,7 +86,7 @@ class Gateway:
         await asyncio.gather(*pending, return_exceptions=True)
 
 
-async def gateways(server: LuaValkey, limit: int, count: int = 3, *, texts: bool = False) -> list[Gateway]:
+async def gateways(server: LimitServer, limit: int, count: int = 3, *, texts: bool = False) -> list[Gateway]:
     upstream = Upstream()
     opened = [Gateway(name, server, upstream, limit, texts=texts) for name in "abc"[:count]]
     for each in opened:
@@ -106,7 +103,7 @@ async def close(opened: Sequence[Gateway]) -> None:
 
 def test_gateway_that_uses_a_limit_alone_has_all_of_it_and_others_get_equal_parts() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(latency=0.002), 12)
+        opened = await gateways(LimitServer(latency=0.002), 12)
         upstream = opened[0].upstream
         await opened[0].calls(20, now(), now() + 5)
         assert upstream.most == 12
@@ -124,7 +121,7 @@ def test_gateway_that_uses_a_limit_alone_has_all_of_it_and_others_get_equal_part
 
 def test_limit_below_the_number_of_gateways_goes_round() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), 1)
+        opened = await gateways(LimitServer(), 1)
         start = now()
         await asyncio.gather(*(each.calls(4, start, start + 60) for each in opened))
         assert opened[0].upstream.most == 1
@@ -137,7 +134,7 @@ def test_limit_below_the_number_of_gateways_goes_round() -> None:
 
 def test_texts_in_flight_are_shared_too() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), 90, texts=True)
+        opened = await gateways(LimitServer(), 90, texts=True)
         await asyncio.gather(*(each.call(0.5, 32) for each in opened for _ in range(10)))
         assert 60 <= opened[0].upstream.most <= 90
         await close(opened)
@@ -147,7 +144,7 @@ def test_texts_in_flight_are_shared_too() -> None:
 
 def test_only_the_first_call_after_a_while_waits_for_an_answer() -> None:
     async def main() -> None:
-        opened = await gateways(server := LuaValkey(latency=0.02), 8)
+        opened = await gateways(server := LimitServer(latency=0.02), 8)
         waits = []
         for pause in (0.0, 0.05, 3.0, 30.0, 0.05):
             await asyncio.sleep(pause)
@@ -156,7 +153,7 @@ def test_only_the_first_call_after_a_while_waits_for_an_answer() -> None:
             waits.append((now() - asked > 0, server.questions > before))
         assert [waited for waited, _ in waits] == [True, False, False, True, False]
         await asyncio.sleep(20)
-        assert set(server.hashes["{hg}:lease:limit"]) <= {""}  # only which limit is the newest
+        assert not server.leases["limit"]
         await close(opened)
 
     run(main())
@@ -164,7 +161,7 @@ def test_only_the_first_call_after_a_while_waits_for_an_answer() -> None:
 
 def test_changed_limit_holds_for_all_also_for_a_gateway_that_does_not_know_it() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(latency=0.002), 12)
+        opened = await gateways(LimitServer(latency=0.002), 12)
         start, upstream = now(), opened[0].upstream
         busy = [each.calls(20, start, start + 64) for each in opened]
 
@@ -197,7 +194,7 @@ def test_changed_limit_holds_for_all_also_for_a_gateway_that_does_not_know_it() 
 
 def test_gateways_go_on_with_their_part_while_the_server_is_away() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(stalls=[(20.0, 60.0)]), 9)
+        opened = await gateways(LimitServer(stalls=[(20.0, 60.0)]), 9)
         busy = [each.calls(9, 7, 90) for each in opened[:2]]
         other = opened[2].calls(9, 10, 90)
         sent: list[int] = []
@@ -213,7 +210,7 @@ def test_gateways_go_on_with_their_part_while_the_server_is_away() -> None:
 
 def test_killed_gateway_costs_its_part_for_half_a_minute() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), 12)
+        opened = await gateways(LimitServer(), 12)
         opened[0].cuts = [(20.0, 1000.0)]
         lives = [opened[0].calls(8, 7, 20), *(each.calls(12, 7, 80) for each in opened[1:])]
         sent: list[int] = []
@@ -252,7 +249,7 @@ def test_gateways_together_never_exceed_the_limit(
 ) -> None:
     """Server and network stall, replies are lost and overtaken, a gateway is killed, memory is lost."""
     chance = Random(seed)
-    server = LuaValkey(chance, latency, lost, [(start, start + length) for start, length in stalls])
+    server = LimitServer(chance, latency, lost, [(start, start + length) for start, length in stalls])
 
     async def main() -> None:
         opened = await gateways(server, limit, count)
@@ -276,7 +273,7 @@ def test_gateways_together_never_exceed_the_limit(
 @pytest.mark.parametrize("texts", [False, True])
 def test_lease_that_shrinks_below_what_is_in_flight_grants_nothing_more(texts: bool) -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), 4, 2, texts=texts)
+        opened = await gateways(LimitServer(), 4, 2, texts=texts)
         long = [asyncio.create_task(opened[0].call(20.0)) for _ in range(4)]
         await asyncio.sleep(1)
         other = asyncio.create_task(opened[1].call(1.0))
@@ -296,7 +293,7 @@ def test_refused_call_leaves_its_part_to_other_gateways_while_it_waits() -> None
         return refusal if texts[0] == "bad" else None
 
     async def main() -> None:
-        opened, queues = await gateways(LuaValkey(), 1, 2), []
+        opened, queues = await gateways(LimitServer(), 1, 2), []
         server = ScriptedUpstream(seconds=0.01, fault=refused)
         for each in opened:
             steps = RetryStep(server, Retrier(each.limiter, clock=now))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_upstream import ScriptedUpstream, embed, refused
-from servers.lua_valkey import LuaValkey
+from servers.limit_server import LimitServer
 from virtual_time import now, run
 
 from hubgate.core.traffic.circuit_breaker import BreakerGate, BreakerMonitor, BreakerNotices, CircuitBreaker
@@ -19,7 +19,6 @@ from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.retry import Retrier, RetryStep
 from hubgate.domain.cluster_ports import PostedNotice
 from hubgate.domain.errors import Cause, HubgateError, UpstreamRefused, UpstreamUnreachable
-from hubgate.store.valkey.notices import ValkeyNotices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,10 +40,10 @@ def failed(cause: Cause = Cause.UPSTREAM_FAILED) -> HubgateError:
 class Gateway:
     """A gateway with one endpoint, whose server is `upstream`."""
 
-    def __init__(self, name: str, board: LuaValkey, upstream: ScriptedUpstream) -> None:
+    def __init__(self, name: str, board: LimitServer, upstream: ScriptedUpstream) -> None:
         self.cut = False
         connection = board.connection(lambda: self.cut)
-        self.shared = SharedNotices(ValkeyNotices(connection), name, now)  # type: ignore[arg-type]
+        self.shared = SharedNotices(connection, name, now)
         self.upstream = upstream
         self.limiter = RateLimiter(None, pauses=self.shared.notice("pause"), clock=now)
         self.retrier = Retrier(
@@ -70,7 +69,7 @@ class Gateway:
 
 
 async def gateways(
-    board: LuaValkey, fault: Callable[[Sequence[str]], Exception | None], *, seconds: float = 0.0
+    board: LimitServer, fault: Callable[[Sequence[str]], Exception | None], *, seconds: float = 0.0
 ) -> list[Gateway]:
     opened = [Gateway(name, board, ScriptedUpstream(seconds=seconds, fault=fault)) for name in "abc"]
     for each in opened:
@@ -89,7 +88,7 @@ async def close(opened: Sequence[Gateway]) -> None:
 
 def test_one_gateway_wakes_a_sleeping_server_and_the_others_wait() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(latency=0.01), lambda _: waking() if now() < 40 else None)
+        opened = await gateways(LimitServer(latency=0.01), lambda _: waking() if now() < 40 else None)
         calls = [asyncio.create_task(each.answer(embed("a"))) for each in opened]
         await asyncio.sleep(KNOWN)
         assert sent(opened) == 3  # none of them could know
@@ -108,7 +107,7 @@ def test_one_gateway_wakes_a_sleeping_server_and_the_others_wait() -> None:
 
 def test_gateway_that_knows_that_another_one_wakes_the_server_sends_nothing() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), lambda _: waking() if now() < 20 else None)
+        opened = await gateways(LimitServer(), lambda _: waking() if now() < 20 else None)
         first = asyncio.create_task(opened[0].answer(embed("a")))
         await asyncio.sleep(1)
         rest = [asyncio.create_task(each.answer(embed("b"))) for each in opened[1:]]
@@ -123,7 +122,7 @@ def test_gateway_that_knows_that_another_one_wakes_the_server_sends_nothing() ->
 
 def test_next_gateway_wakes_the_server_when_the_first_is_killed() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), lambda _: waking() if now() < 60 else None)
+        opened = await gateways(LimitServer(), lambda _: waking() if now() < 60 else None)
         first = asyncio.create_task(opened[0].answer(embed("a")))
         await asyncio.sleep(KNOWN)
         rest = [asyncio.create_task(each.answer(embed("b"))) for each in opened[1:]]
@@ -142,7 +141,7 @@ def test_next_gateway_wakes_the_server_when_the_first_is_killed() -> None:
 
 def test_calls_that_wait_for_another_gateway_end_at_their_deadline() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), lambda _: waking())
+        opened = await gateways(LimitServer(), lambda _: waking())
         first = asyncio.create_task(opened[0].answer(embed("a")))
         await asyncio.sleep(1)
         with pytest.raises(HubgateError, match="waking up") as raised:
@@ -160,7 +159,7 @@ def test_breaker_that_opens_at_one_gateway_opens_at_all_and_one_call_is_the_test
 
     async def main() -> None:
         nonlocal broken
-        opened = await gateways(LuaValkey(latency=0.01), lambda _: failed() if broken else None)
+        opened = await gateways(LimitServer(latency=0.01), lambda _: failed() if broken else None)
         await opened[0].fails(3)
         await asyncio.sleep(KNOWN)
         for each in opened[1:]:
@@ -190,7 +189,7 @@ def test_breaker_that_opens_at_one_gateway_opens_at_all_and_one_call_is_the_test
 
 def test_failures_that_one_callers_input_may_cause_stay_local() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), lambda texts: failed() if texts[0] == "bad" else None)
+        opened = await gateways(LimitServer(), lambda texts: failed() if texts[0] == "bad" else None)
         for _ in range(3):
             with pytest.raises(HubgateError):
                 await opened[0].answer(embed("bad", caller="one"))
@@ -209,7 +208,7 @@ def test_broken_network_of_one_gateway_does_not_stop_one_whose_calls_succeed(
     cause: Cause, opens: bool
 ) -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), lambda _: None)
+        opened = await gateways(LimitServer(), lambda _: None)
         opened[0].upstream.fault = lambda _: failed(cause)
         await opened[1].answer(embed("a"))
         await opened[0].fails(3)
@@ -222,7 +221,7 @@ def test_broken_network_of_one_gateway_does_not_stop_one_whose_calls_succeed(
 
 def test_pause_that_the_server_wants_holds_at_all_gateways_without_a_rate_limit() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), lambda _: None)
+        opened = await gateways(LimitServer(), lambda _: None)
         opened[0].limiter.throttle(30.0)
         opened[0].limiter.throttle(5.0)  # shorter: changes nothing
         await asyncio.sleep(KNOWN)
@@ -235,7 +234,7 @@ def test_pause_that_the_server_wants_holds_at_all_gateways_without_a_rate_limit(
 
 def test_refusal_of_a_call_pauses_all_gateways_until_each_has_tested_it() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), lambda _: None)
+        opened = await gateways(LimitServer(), lambda _: None)
         opened[0].limiter.refused(30.0, sent=now(), first=True)
         await asyncio.sleep(KNOWN)
         begun = now()
@@ -250,7 +249,7 @@ def test_refusal_of_a_call_pauses_all_gateways_until_each_has_tested_it() -> Non
 
 def test_gateways_that_cannot_reach_the_board_learn_alone() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), lambda _: failed())
+        opened = await gateways(LimitServer(), lambda _: failed())
         await opened[0].fails(3)
         await asyncio.sleep(KNOWN)
         for each in opened:
@@ -266,7 +265,7 @@ def test_gateways_that_cannot_reach_the_board_learn_alone() -> None:
 
 def test_notice_that_is_known_when_an_endpoint_is_opened_holds_for_it() -> None:
     async def main() -> None:
-        opened = await gateways(LuaValkey(), lambda _: refused(402, Cause.OUT_OF_CREDIT))
+        opened = await gateways(LimitServer(), lambda _: refused(402, Cause.OUT_OF_CREDIT))
         await opened[0].fails(3)
         await asyncio.sleep(KNOWN)
         notices = BreakerNotices(opened[1].shared.notice("open"), opened[1].shared.notice("test"))
@@ -288,8 +287,8 @@ def test_no_two_owners_hold_a_claim_at_once(claims: list[tuple[float, str, float
     """Also if replies are lost: then nobody else gets it for as long."""
 
     async def main() -> None:
-        server = LuaValkey(Random(seed), latency=0.05)
-        board = ValkeyNotices(server.connection())  # type: ignore[arg-type]
+        server = LimitServer(Random(seed), latency=0.05)
+        board = server.connection()
         holder, until = "", 0.0
         for pause, owner, seconds in claims:
             await asyncio.sleep(pause)

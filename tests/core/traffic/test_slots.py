@@ -11,14 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
-from servers.lua_valkey import LuaValkey
+from servers.limit_server import LimitServer
 from slow_server import max_per_minute
 from virtual_time import now, run
 
 from hubgate.core.traffic.permits import LimitNumbers, Permit
 from hubgate.core.traffic.rate_limiter import RateLimiter
 from hubgate.core.traffic.slots import SharedLimits
-from hubgate.store.valkey.permits import ValkeyPermits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +30,7 @@ class Gateway:
     """A gateway with callers that always wait."""
 
     name: str
-    server: LuaValkey
+    server: LimitServer
     rate: int
     chance: Random
     arrivals: list[float]
@@ -48,8 +47,7 @@ class Gateway:
     shared: SharedLimits = field(init=False)
 
     async def start(self) -> None:
-        connection = self.server.connection(self._is_cut, self._arrives)
-        permits = ValkeyPermits(connection)  # type: ignore[arg-type]
+        permits = self.server.connection(self._is_cut, self._arrives)
         self.shared = SharedLimits(permits, "the server", self.name, shares=self.shares, clock=now)
         slots = self.shared.slots("key", self.rate, self.burst)
         self.limiter = RateLimiter(None, slots=slots, clock=now)
@@ -95,7 +93,7 @@ class Gateway:
 
 
 def gateways(
-    server: LuaValkey, rate: int, count: int, *, chance: Random | None = None, **kind: object
+    server: LimitServer, rate: int, count: int, *, chance: Random | None = None, **kind: object
 ) -> list[Gateway]:
     arrivals: list[float] = []
     chance = chance or Random(1)
@@ -117,7 +115,7 @@ async def all_live(living: Sequence[Gateway], seconds: float) -> None:
 
 @pytest.mark.parametrize(("rate", "callers"), [(60, 2), (300, 6)])
 def test_three_gateways_use_98_percent_of_the_limit_in_equal_shares(rate: int, callers: int) -> None:
-    living = gateways(LuaValkey(latency=0.002), rate, 3, callers=callers)
+    living = gateways(LimitServer(latency=0.002), rate, 3, callers=callers)
     run(all_live(living, 190.0))
     assert max_per_minute(living[0].arrivals) <= rate
     assert used_in(living, 70, 190) >= 0.98
@@ -125,7 +123,7 @@ def test_three_gateways_use_98_percent_of_the_limit_in_equal_shares(rate: int, c
 
 
 def test_high_rates_need_one_question_for_ten_permits() -> None:
-    server = LuaValkey(latency=0.001)
+    server = LimitServer(latency=0.001)
     living = gateways(server, 60_000, 3, callers=60)
     run(all_live(living, 6.0))
     assert sum(each.sent for each in living) > 3_800
@@ -134,7 +132,7 @@ def test_high_rates_need_one_question_for_ten_permits() -> None:
 
 def test_lone_call_at_an_idle_gateway_does_not_wait() -> None:
     async def main() -> float:
-        (gateway,) = gateways(LuaValkey(), 60, 1)
+        (gateway,) = gateways(LimitServer(), 60, 1)
         await gateway.start()
         await asyncio.sleep(10)
         before = now()
@@ -147,7 +145,7 @@ def test_lone_call_at_an_idle_gateway_does_not_wait() -> None:
 
 def test_steady_calls_share_questions_and_do_not_wait() -> None:
     async def main() -> list[float]:
-        server = LuaValkey(latency=0.001)
+        server = LimitServer(latency=0.001)
         (gateway,) = gateways(server, 60_000, 1)
         await gateway.start()
         waited = []
@@ -165,7 +163,7 @@ def test_steady_calls_share_questions_and_do_not_wait() -> None:
 
 
 def test_new_server_waits_until_slots_of_the_former_one_are_over() -> None:
-    living = gateways(server := LuaValkey(), 60, 3)
+    living = gateways(server := LimitServer(), 60, 3)
 
     async def main() -> None:
         asyncio.get_running_loop().call_at(80.0, server.restart)
@@ -180,7 +178,7 @@ def test_new_server_waits_until_slots_of_the_former_one_are_over() -> None:
 @pytest.mark.parametrize("rate", [60, 600])
 @pytest.mark.parametrize("shares", [True, False])
 def test_gateways_go_on_alone_while_the_server_is_away(rate: int, shares: bool) -> None:
-    server = LuaValkey(stalls=[(90.0, 180.0)])
+    server = LimitServer(stalls=[(90.0, 180.0)])
     living = gateways(server, rate, 3, callers=6, shares=shares)
     run(all_live(living, 260.0))
     assert max_per_minute(living[0].arrivals) <= rate
@@ -193,7 +191,7 @@ def test_gateways_go_on_alone_while_the_server_is_away(rate: int, shares: bool) 
 
 @pytest.mark.parametrize("rate", [60, 600])
 def test_gateway_that_is_cut_off_keeps_its_share_for_half_a_minute(rate: int) -> None:
-    living = gateways(LuaValkey(), rate, 3, callers=6)
+    living = gateways(LimitServer(), rate, 3, callers=6)
     living[0].cuts = [(100.0, 125.0)]
     run(all_live(living, 200.0))
     assert max_per_minute(living[0].arrivals) <= rate
@@ -202,7 +200,7 @@ def test_gateway_that_is_cut_off_keeps_its_share_for_half_a_minute(rate: int) ->
 
 def test_gateway_that_is_cut_off_longer_exceeds_the_limit_by_its_share_or_waits() -> None:
     def most(*, shares: bool) -> int:
-        living = gateways(LuaValkey(), 300, 3, callers=6, shares=shares)
+        living = gateways(LimitServer(), 300, 3, callers=6, shares=shares)
         living[0].cuts = [(70.0, 300.0)]
         run(all_live(living, 260.0))
         return max_per_minute(living[0].arrivals)
@@ -213,7 +211,7 @@ def test_gateway_that_is_cut_off_longer_exceeds_the_limit_by_its_share_or_waits(
 
 def test_beat_that_was_held_up_gives_no_share_of_a_gateway_that_is_alone_to_others() -> None:
     """It would show that gateway alive, and its share would be spent twice for three seconds."""
-    living = gateways(LuaValkey(), 600, 2, callers=8)
+    living = gateways(LimitServer(), 600, 2, callers=8)
     living[0].cuts, living[0].held_up = [(70.0, 97.0)], (70.0, 71.0, 85.0)
     run(all_live(living, 140.0))
     assert max_per_minute(living[0].arrivals) <= 600
@@ -221,7 +219,7 @@ def test_beat_that_was_held_up_gives_no_share_of_a_gateway_that_is_alone_to_othe
 
 
 def test_killed_gateway_that_is_restarted_under_its_name_has_its_share_at_once() -> None:
-    living = gateways(LuaValkey(), 300, 2, callers=6)
+    living = gateways(LimitServer(), 300, 2, callers=6)
     again = Gateway("gateway 0", living[0].server, 300, Random(2), living[0].arrivals, callers=6)
 
     async def main() -> None:
@@ -236,7 +234,7 @@ def test_killed_gateway_that_is_restarted_under_its_name_has_its_share_at_once()
 
 
 def test_killed_gateway_costs_its_share_for_half_a_minute() -> None:
-    living = gateways(LuaValkey(), 300, 3, callers=6)
+    living = gateways(LimitServer(), 300, 3, callers=6)
 
     async def main() -> None:
         await asyncio.gather(
@@ -252,7 +250,7 @@ def test_killed_gateway_costs_its_share_for_half_a_minute() -> None:
 
 @pytest.mark.parametrize("seconds", [-1000.0, -1.5, 1.5, 1000.0])
 def test_server_clock_that_is_set_costs_two_seconds(seconds: float) -> None:
-    living = gateways(server := LuaValkey(), 60, 3)
+    living = gateways(server := LimitServer(), 60, 3)
 
     async def main() -> None:
         for at in range(80, 90, 3):
@@ -280,7 +278,7 @@ def test_changed_limit_admits_no_more_than_the_larger_of_both(
     rates: tuple[int, int], bursts: tuple[int, int], known: int
 ) -> None:
     """The limit is changed to and fro every 2 s, while the server is there and while it is away."""
-    server = LuaValkey(stalls=[(130.0, 170.0)])
+    server = LimitServer(stalls=[(130.0, 170.0)])
     living = gateways(server, rates[0], 3, callers=6, burst=bursts[0])
     chance = Random(1)
 
@@ -302,7 +300,7 @@ def test_changed_limit_admits_no_more_than_the_larger_of_both(
 
 def test_gateway_that_does_not_know_of_a_lowered_limit_gets_no_slots_under_the_former_one() -> None:
     """Nor if it is the only one with calls."""
-    living = gateways(LuaValkey(), 600, 3, callers=6)
+    living = gateways(LimitServer(), 600, 3, callers=6)
     for each in living[:2]:
         each.callers = 0
 
@@ -318,7 +316,7 @@ def test_gateway_that_does_not_know_of_a_lowered_limit_gets_no_slots_under_the_f
 
 
 def test_burst_counts_after_the_burst_was_changed() -> None:
-    (living,) = gateways(LuaValkey(), 600, 1, burst=30, callers=30)
+    (living,) = gateways(LimitServer(), 600, 1, burst=30, callers=30)
 
     async def main() -> None:
         await living.start()
@@ -339,13 +337,13 @@ def test_burst_counts_after_the_burst_was_changed() -> None:
 
 
 def test_slot_that_is_not_used_in_time_lapses() -> None:
-    (living,) = gateways(LuaValkey(), 60, 1, callers=30, connecting=[0.0, 0.0, 0.0, 0.0, 4.0])
+    (living,) = gateways(LimitServer(), 60, 1, callers=30, connecting=[0.0, 0.0, 0.0, 0.0, 4.0])
     run(living.live(0.0, 600.0))
     assert max_per_minute(living.arrivals) <= 60
 
 
 def test_pause_that_the_upstream_wants_holds_for_all_gateways() -> None:
-    living = gateways(LuaValkey(), 600, 2)
+    living = gateways(LimitServer(), 600, 2)
 
     async def main() -> None:
         asyncio.get_running_loop().call_at(10.0, lambda: living[0].limiter.throttle(20.0))
@@ -360,7 +358,7 @@ def test_pause_that_the_upstream_wants_holds_for_all_gateways() -> None:
 
 
 def test_burst_leaves_at_once_after_a_pause_and_stays_within_the_limit() -> None:
-    living = gateways(LuaValkey(), 60, 2, burst=60, callers=4)
+    living = gateways(LimitServer(), 60, 2, burst=60, callers=4)
     run(all_live(living, 150.0))
     assert max_per_minute(living[0].arrivals) <= 60
     assert used_in(living, 30, 150) >= 0.93
@@ -415,7 +413,7 @@ def test_gateways_together_never_exceed_the_limit_in_60_seconds(world: World) ->
     """Server and network stall, replies are lost, a gateway is cut off or killed, memory is lost, clocks are set."""
     chance = Random(world.seed)
     stalls = [(start, start + length) for start, length in world.stalls]
-    server = LuaValkey(chance, world.latency, world.lost, stalls)
+    server = LimitServer(chance, world.latency, world.lost, stalls)
     living = gateways(
         *(server, world.rate, world.count),
         chance=chance,

@@ -1,4 +1,4 @@
-"""Leases of limits from PostgreSQL: the same answers as those of the script for Valkey, which has the tests of the rule."""
+"""Leases of limits from PostgreSQL: the same answers as those of the server in Python, with which the rule is tested."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import asyncio
 from random import Random
 
 import psycopg
-from servers.lua_valkey import LuaValkey
+from servers.limit_server import LimitServer
 from virtual_time import run
 
 from hubgate.domain.cluster_ports import LeaseQuestion
 from hubgate.store.cluster.postgres_leases import PostgresLeases
 from hubgate.store.cluster.postgres_link import PostgresLink
 from hubgate.store.postgres import PostgresDatabase
-from hubgate.store.valkey.leases import ValkeyLeases
-from hubgate.store.valkey.permits import ValkeyPermits
 
 _EMPTY = b"TRUNCATE rate_limit_leases, rate_limit_totals, rate_limit_gateways, rate_limit_server"
 
@@ -61,7 +59,7 @@ def question(
     )
 
 
-def test_answers_are_those_of_the_script_for_valkey(migrated_url: str) -> None:
+def test_answers_are_those_of_the_server_in_python(migrated_url: str) -> None:
     """In 20 histories of random questions, pauses, restarts, clock steps and gateways."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         granted = 0
@@ -73,9 +71,8 @@ def test_answers_are_those_of_the_script_for_valkey(migrated_url: str) -> None:
 
 async def compare(connection: psycopg.Connection[tuple[object]], chance: Random) -> int:
     """Returns how often something was granted."""
-    server = LuaValkey()
-    script = ValkeyLeases(server.connection())  # type: ignore[arg-type]
-    permits = ValkeyPermits(server.connection())  # type: ignore[arg-type]
+    server = LimitServer()
+    model = server.connection()
     limit, number, granted = chance.choice([1, 2, 5, 12]), 100, 0
     for _ in range(60):
         await asyncio.sleep(chance.choice([0.0, 0.0, 0.3, 1.0, 4.0, 6.0, 40.0]))
@@ -85,12 +82,12 @@ async def compare(connection: psycopg.Connection[tuple[object]], chance: Random)
             connection.execute(_EMPTY)
         elif what < 0.06:
             server.offset += chance.choice([-100.0, -1.0, 0.7, 50.0])
-        here = round((await permits.beat("", None)).now * 1e6)
-        connection.execute("SELECT hubgate_beat('', 0, %s, %s)", (here, str(server.run_id)))
+        here = round((await model.beat("", None)).now * 1e6)
+        connection.execute("SELECT hubgate_beat('', 0, %s, %s)", (here, str(server.epoch)))
         name = chance.choice("abc")
         if chance.random() < 0.7:
-            await permits.beat(name, here / 1e6)
-            connection.execute("SELECT hubgate_beat(%s, %s, %s, %s)", (name, here, here, str(server.run_id)))
+            await model.beat(name, here / 1e6)
+            connection.execute("SELECT hubgate_beat(%s, %s, %s, %s)", (name, here, here, str(server.epoch)))
         number += chance.choice([1, 1, 1, -1])
         asked = LeaseQuestion(
             key="limit",
@@ -107,10 +104,10 @@ async def compare(connection: psycopg.Connection[tuple[object]], chance: Random)
             "SELECT hubgate_lease(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
                 *("limit", name, asked.limit, asked.holds, asked.wants, asked.known_gateways, asked.was_away),
-                *(number, asked.version, here, str(server.run_id)),
+                *(number, asked.version, here, str(server.epoch)),
             ),
         ).fetchone()
-        answer = await script.lease(asked)
+        answer = await model.lease(asked)
         assert row == (answer,)
         granted += answer > 0
     return granted

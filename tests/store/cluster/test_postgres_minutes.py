@@ -1,4 +1,4 @@
-"""The limits of gateway keys at several gateways through PostgreSQL: the same answers as those of the script for Valkey."""
+"""The limits of gateway keys at several gateways through PostgreSQL: the same answers as those of the server in Python, with which the rule is tested."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from limited_keys import GATEWAYS, admits, key, limits_of_gateways, until
-from servers.lua_valkey import LuaValkey
-from virtual_time import now, run
+from servers.limit_server import LimitServer
+from virtual_time import run
 
 from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.store.cluster.postgres_link import PostgresLink
 from hubgate.store.cluster.postgres_minutes import PostgresKeyMinutes
 from hubgate.store.postgres import PostgresDatabase
-from hubgate.store.valkey.minutes import ValkeyKeyMinutes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,7 +54,7 @@ async def test_each_gateway_allows_its_share_while_the_database_does_not_answer(
     assert asked == [True, True, True, False, False]
 
 
-def test_answers_are_those_of_the_script_for_valkey(migrated_url: str) -> None:
+def test_answers_are_those_of_the_server_in_python(migrated_url: str) -> None:
     """In 10 histories of random requests, tokens, pauses and clock steps."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         refused = 0
@@ -67,8 +66,8 @@ def test_answers_are_those_of_the_script_for_valkey(migrated_url: str) -> None:
 
 async def compare(connection: psycopg.Connection[tuple[list[int]]], chance: Random) -> int:
     """Returns how many requests were refused."""
-    server = LuaValkey(offset=1_750_000_000 + chance.random())
-    script = ValkeyKeyMinutes(server.connection())  # type: ignore[arg-type]
+    server = LimitServer(offset=1_750_000_000 + chance.random())
+    model = server.connection()
     limited = key(chance.choice([None, 1, 5]), chance.choice([None, 100]))
     limits = limited.requests_per_minute or 0, limited.tokens_per_minute or 0
     refused = 0
@@ -77,16 +76,16 @@ async def compare(connection: psycopg.Connection[tuple[list[int]]], chance: Rand
         if chance.random() < 0.05:
             server.offset += chance.choice([-100.0, -1.0, 0.7])
         tokens = chance.choice([0, 0, 0, 40])
-        at = int((now() + server.offset) % 1 * 1_000_000) + int(now() + server.offset) * 1_000_000
+        at = server.time
         row = connection.execute(
             "SELECT hubgate_minute(%s, %s, %s, %s, %s)", (limited.id, *limits, tokens, at)
         ).fetchone()
         assert row is not None
         if tokens:
-            await script.spend(limited.id, tokens)
+            await model.spend(limited.id, tokens)
             assert row[0] == [0, 0]
             continue
-        exhausted = await script.admit(limited)
+        exhausted = await model.admit(limited)
         refused += exhausted is not None
         what, wait = ("", "requests", "tokens")[row[0][0]], row[0][1] / 1_000_000
         assert (exhausted.what, exhausted.seconds) == (what, wait) if exhausted else not what

@@ -1,4 +1,4 @@
-"""Slots of shared rate limits from PostgreSQL: the same answers as those of the script for Valkey, which has the tests of the rule."""
+"""Slots of shared rate limits from PostgreSQL: the same answers as those of the server in Python, with which the rule is tested."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from servers.lua_valkey import LuaValkey
+from servers.limit_server import LimitServer
 from virtual_time import run
 
 from hubgate.core.traffic.slots import WINDOW
@@ -18,7 +18,6 @@ from hubgate.domain.errors import StoreFailed
 from hubgate.store.cluster.postgres_link import PostgresLink
 from hubgate.store.cluster.postgres_permits import PostgresPermits
 from hubgate.store.postgres import PostgresDatabase
-from hubgate.store.valkey.permits import ValkeyPermits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -94,7 +93,7 @@ async def test_locked_row_is_not_waited_for(permits: PostgresPermits, migrated_u
     assert (await permits.take(question())).granted in {0, 1}
 
 
-def test_answers_are_those_of_the_script_for_valkey(migrated_url: str) -> None:
+def test_answers_are_those_of_the_server_in_python(migrated_url: str) -> None:
     """In 20 histories of random questions, gaps, restarts, clock steps and gateways."""
     with psycopg.connect(migrated_url, autocommit=True) as connection:
         for seed in range(20):
@@ -103,8 +102,8 @@ def test_answers_are_those_of_the_script_for_valkey(migrated_url: str) -> None:
 
 
 async def compare(connection: psycopg.Connection[tuple[list[int]]], chance: Random) -> None:
-    server = LuaValkey()
-    script = ValkeyPermits(server.connection())  # type: ignore[arg-type]
+    server = LimitServer()
+    model = server.connection()
     rate, burst = chance.choice(_NUMBERS)
 
     version = 1
@@ -115,9 +114,9 @@ async def compare(connection: psycopg.Connection[tuple[list[int]]], chance: Rand
         return row[0]
 
     async def ask(statement: str, *arguments: object) -> list[int]:
-        here = round((await script.beat("", None)).now * 1e6)  # it also shows the server which one it is
-        execute("SELECT hubgate_beat('', 0, %s, %s)", here, str(server.run_id))
-        return execute(statement, *arguments, here, str(server.run_id))
+        here = round((await model.beat("", None)).now * 1e6)  # it also shows the server which one it is
+        execute("SELECT hubgate_beat('', 0, %s, %s)", here, str(server.epoch))
+        return execute(statement, *arguments, here, str(server.epoch))
 
     for _ in range(60):
         await asyncio.sleep(chance.choice([0.0, 0.0, 0.001, 0.3, 2.0, 5.0, 40.0]))
@@ -129,9 +128,9 @@ async def compare(connection: psycopg.Connection[tuple[list[int]]], chance: Rand
             server.offset += chance.choice([-100.0, -1.0, 0.7, 50.0])
         elif what < 0.4:
             name = chance.choice("abc")
-            sent_at = (await script.beat("", None)).now - chance.choice([0.0, 0.0, 0.5, 1.5])
+            sent_at = (await model.beat("", None)).now - chance.choice([0.0, 0.0, 0.5, 1.5])
             told = await ask("SELECT hubgate_beat(%s, %s, %s, %s)", name, round(sent_at * 1e6))
-            answer = await script.beat(name, sent_at)
+            answer = await model.beat(name, sent_at)
             assert told == [round(answer.now * 1e6), answer.gateways]
         else:
             if chance.random() < 0.1:
@@ -160,7 +159,7 @@ async def compare(connection: psycopg.Connection[tuple[list[int]]], chance: Rand
                 asked.version,
             )
             row = await ask(statement, *arguments, *flags)
-            given = await script.take(asked)
+            given = await model.take(asked)
             times = [round(each * 1e6) for each in (given.now, given.first, given.step, given.horizon)]
             assert [row[0], row[1], row[3], row[4]] == times
             assert [row[2], row[5]] == [given.granted, given.gateways]
