@@ -1,9 +1,9 @@
-"""One rate limit for three gateways: what a model's server receives while gateways, Valkey or PostgreSQL fail.
+"""One rate limit for three gateways: what a model's server receives while gateways or PostgreSQL fail.
 
-    PYTHONPATH=tests:tests/support .venv/bin/python benchmarks/shared.py rate             # nothing happens
-    PYTHONPATH=tests:tests/support .venv/bin/python benchmarks/shared.py --by postgresql kill-database
+    PYTHONPATH=tests:tests/support .venv/bin/python benchmarks/shared.py rate    # nothing happens
+    PYTHONPATH=tests:tests/support .venv/bin/python benchmarks/shared.py kill-database
 
-Three `hubgate serve` processes, a real PostgreSQL and a real Valkey from wheels, and an upstream that records when
+Three `hubgate serve` processes, a real PostgreSQL from a wheel, and an upstream that records when
 requests arrive. Six callers at each gateway always wait. An endpoint is changed twice a second meanwhile.
 """
 
@@ -25,8 +25,6 @@ def report(outcome: Outcome) -> None:
     print(f"failed calls          {outcome.failed or 0}")
     print(f"in the usage report   {outcome.counted} of {sum(outcome.answered)}")
     print(f"longest gap           {gap:.1f} s, at {since:.0f} s")
-    if outcome.questions:
-        print(f"requests a question   {len(outcome.arrivals) / outcome.questions:.1f}, heartbeats included")
     changes = outcome.changes
     print(
         f"changes               {changes.tried}, failed {dict(changes.failed) or 0}, "
@@ -49,15 +47,14 @@ def main() -> None:
     parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("--rate", type=int, default=3000)
     parser.add_argument("--seconds", type=float, default=130.0)
-    parser.add_argument("--by", choices=("valkey", "postgresql"), default="valkey")
     parser.add_argument("--callers", type=int, help="at each gateway")
     options = parser.parse_args()
     end_on_sigterm()
     scenario = SCENARIOS[options.scenario]
     if options.callers:
         scenario = scenario._replace(callers=(options.callers,) * GATEWAYS)
-    outcome = observe(scenario, options.by, rate=options.rate, seconds=options.seconds)
-    print(f"{options.scenario}, by {options.by}, {options.seconds:g} s")
+    outcome = observe(scenario, rate=options.rate, seconds=options.seconds)
+    print(f"{options.scenario}, {options.seconds:g} s")
     report(outcome)
 
 

@@ -1,9 +1,8 @@
-"""What sharing costs: latency and CPU time of a call, and the load of Valkey and PostgreSQL.
+"""What sharing costs: latency and CPU time of a call, and the load of PostgreSQL.
 
     PYTHONPATH=tests:tests/support .venv/bin/python benchmarks/shared_cost.py
 
-One gateway alone on SQLite, one that shares its rate limit through PostgreSQL and one through Valkey take turns. Each has
-an endpoint for 60,000 requests a minute, which is never reached, so a call waits for nothing but the question for its slot.
+One gateway alone on SQLite and one that shares its rate limit through PostgreSQL take turns. Each has an endpoint for 60,000 requests a minute, which is never reached, so a call waits for nothing but the question for its slot.
 In each turn: calls at 20 a second, one at a time; eight callers without a pause; nothing. The first turn does not count.
 CPU time is that of the processes, so that other programs of the machine do not matter much. Latencies do suffer from them.
 """
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
-import socket
 import tempfile
 import time
 from contextlib import ExitStack
@@ -27,7 +25,6 @@ from gateway_process import GatewayProcess, Home
 from postgres.server import PostgresServer, free_port, short_folder
 from servers.callers import Callers
 from servers.recorder import Recorder
-from servers.valkey import ValkeyServer
 from support.processes import end_on_sigterm, tree
 from support.table import show
 
@@ -47,10 +44,7 @@ class Seen(NamedTuple):
     """Totals at one moment, or in one turn."""
 
     gateway_cpu: float
-    valkey_cpu: float
     database_cpu: float
-    questions: float
-    """Scripts that Valkey ran."""
     transactions: float
     """That PostgreSQL committed in the gateway's database."""
 
@@ -86,17 +80,14 @@ class Subject:
 
 
 class Servers:
-    """PostgreSQL, Valkey and the upstream."""
+    """PostgreSQL and the upstream."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+    def __init__(self, stack: ExitStack) -> None:
         data = short_folder()
         stack.callback(shutil.rmtree, data, ignore_errors=True)
         self.database = PostgresServer(data, free_port())
         self.database.start()
         stack.callback(self.database.stop)
-        self.valkey = ValkeyServer(folder)
-        self.valkey.start()
-        stack.callback(self.valkey.kill)
         self.upstream = stack.enter_context(Recorder())
         self._watch = stack.enter_context(psycopg.connect(self.database.url, autocommit=True))
 
@@ -106,20 +97,9 @@ class Servers:
         row = self._watch.execute(counted, (subject.name,)).fetchone()
         return Seen(
             cpu_seconds(subject.gateway.pid),
-            self._valkey_cpu(),
             cpu_seconds(self.database.pid),
-            self.valkey.scripts_run(),
             int(row[0] or 0) if row else 0,
         )
-
-    def _valkey_cpu(self) -> float:
-        with (
-            socket.create_connection(("127.0.0.1", self.valkey.port), 5) as sock,
-            sock.makefile("rb") as lines,
-        ):
-            sock.sendall(b"INFO cpu\r\n")
-            figures = dict(line.strip().split(b":") for line in iter(lines.readline, b"\r\n") if b":" in line)
-        return float(figures[b"used_cpu_sys"]) + float(figures[b"used_cpu_user"])
 
 
 def cpu_seconds(root: int) -> float:
@@ -138,8 +118,6 @@ def start(stack: ExitStack, folder: Path, servers: Servers, name: str) -> Subjec
             connection.execute(f"CREATE DATABASE {name}".encode())
         url = servers.database.url.rpartition("/")[0] + f"/{name}"
         home.env |= {"HUBGATE_DATABASE_URL": url, "HUBGATE_SECRET_KEY": secrets.token_urlsafe(32)}
-    if name == "valkey":
-        home.env["HUBGATE_VALKEY_URL"] = servers.valkey.url
     added = home.run(
         *("add", "writer", "--url", servers.upstream.url, "--task", "completion"),
         *("--requests-per-minute", "60000"),
@@ -199,44 +177,23 @@ def report(subjects: Sequence[Subject]) -> None:
 
 
 def _predict(subjects: Sequence[Subject]) -> None:
-    _, postgresql, valkey = subjects
-    beats = valkey.total(IDLE, "questions") / valkey.seconds(IDLE)
-    reads = valkey.total(IDLE, "transactions") / valkey.seconds(IDLE)
-    asked = valkey.total(BUSY, "questions") / valkey.calls(BUSY)
-    question = valkey.total(BUSY, "valkey_cpu") / valkey.total(BUSY, "questions")
-    idle = sum(each.total(IDLE, "database_cpu") for each in subjects) / sum(
-        each.seconds(IDLE) for each in subjects
-    )
-    busy = (postgresql.total(BUSY, "database_cpu") - idle * postgresql.seconds(BUSY)) / postgresql.calls(BUSY)
-    idle /= len(subjects) - 1  # two gateways use it, also while another one has its turn
-    print(
-        f"Valkey: {question * 1e6:.0f} µs of CPU time a question; {asked:.2f} questions a call, one at a time"
-    )
+    _, shared = subjects
+    reads = shared.total(IDLE, "transactions") / shared.seconds(IDLE)
+    idle = shared.total(IDLE, "database_cpu") / shared.seconds(IDLE)
+    busy = (shared.total(BUSY, "database_cpu") - idle * shared.seconds(BUSY)) / shared.calls(BUSY)
     print(f"PostgreSQL: {idle * 1e6 / reads:.0f} µs of CPU time a transaction of an idle gateway;")
-    print(f"    {busy * 1e6:.0f} µs a call if it gives the slots, too\n")
+    print(f"    {busy * 1e6:.0f} µs a call, with its slot\n")
     rows = [
         (
             f"{count}",
-            f"{count * (beats + CALLS * asked):,.0f}",
-            f"{count * (beats + CALLS * asked) * question:.1%}",
             f"{count * reads:,.0f}",
-            f"{count * idle:.1%}",
             f"{count * (idle + CALLS * busy):.1%}",
             f"{CONNECTIONS * count}",
         )
         for count in PREDICTED
     ]
-    print(f"Predicted from these, with {CALLS} calls a second at each gateway and one question a call:\n")
-    head = (
-        "gateways",
-        "questions/s",
-        "of Valkey's core",
-        "transactions/s",
-        "of a core",
-        "without Valkey",
-        "connections",
-    )
-    show(head, rows)
+    print(f"Predicted from these, with {CALLS} calls a second at each gateway:\n")
+    show(("gateways", "transactions/s", "of a core", "connections"), rows)
 
 
 def main() -> None:
@@ -250,8 +207,8 @@ def main() -> None:
     end_on_sigterm()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-", dir="/tmp")))
-        servers = Servers(stack, folder)
-        subjects = [start(stack, folder, servers, name) for name in ("alone", "postgresql", "valkey")]
+        servers = Servers(stack)
+        subjects = [start(stack, folder, servers, name) for name in ("alone", "postgresql")]
         for _ in range(options.rounds + 1):
             for subject in subjects:
                 for load in CALLERS:

@@ -65,12 +65,10 @@ class Settings:
     """Whether `hubgate serve` migrates the database."""
     gate_name: str | None = None
     """What this gateway is called among those of its database."""
-    valkey_url: str | None = field(default=None, repr=False)
-    """Of a Valkey or Redis server with the state that gateways share. It may contain a password."""
     cache_url: str | None = field(default=None, repr=False)
-    """The same for the vector cache."""
+    """Of a Valkey or Redis server with the vector cache. It may contain a password."""
     shares_alone: bool = True
-    """Whether a gateway goes on with its share of rate limits while the server by which they are shared is away."""
+    """Whether a gateway goes on with its share of rate limits while the database is away."""
     endpoints_api_url: str | None = None
     endpoints_catalog_url: str | None = None
     max_dollars_per_hour: float | None = None
@@ -164,8 +162,7 @@ class Settings:
             database_url=read_database_url("HUBGATE_DATABASE_URL", env.get("HUBGATE_DATABASE_URL", "")),
             migrate=_choice(env, "HUBGATE_MIGRATE", "auto", "never"),
             gate_name=_gate_name(env),
-            valkey_url=_valkey_url(env, "HUBGATE_VALKEY_URL"),
-            cache_url=_valkey_url(env, "HUBGATE_CACHE_URL"),
+            cache_url=_cache_url(env),
             shares_alone=_choice(env, "HUBGATE_ALONE", "share", "wait"),
             endpoints_api_url=_url(env, "HUBGATE_ENDPOINTS_API_URL"),
             endpoints_catalog_url=_url(env, "HUBGATE_ENDPOINTS_CATALOG_URL"),
@@ -387,13 +384,13 @@ def _gate_name(env: Mapping[str, str]) -> str | None:
     return name or None
 
 
-def _valkey_url(env: Mapping[str, str], name: str) -> str | None:
-    # `hubgate.store.valkey` reads it. It is not shown, as it may contain a password.
-    url = env.get(name, "").strip()
+def _cache_url(env: Mapping[str, str]) -> str | None:
+    # `hubgate.store.vectors.valkey_url` reads it. It is not shown, as it may contain a password.
+    url = env.get("HUBGATE_CACHE_URL", "").strip()
     scheme, _, rest = url.partition("://")
     if url and not (scheme in _VALKEY_SCHEMES and rest):
         raise InvalidSetting(
-            f"{name} must be a URL that starts with valkey://, valkeys:// (TLS), redis://, rediss:// (TLS),"
+            "HUBGATE_CACHE_URL must be a URL that starts with valkey://, valkeys:// (TLS), redis://, rediss:// (TLS),"
             " unix:// (a socket) or valkey+sentinel://."
         )
     return url or None

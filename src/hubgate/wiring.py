@@ -17,7 +17,6 @@ from hubgate.core.traffic.leases import SharedLeases
 from hubgate.core.traffic.notices import SharedNotices
 from hubgate.core.traffic.slots import SharedLimits
 from hubgate.domain.batches import Objects
-from hubgate.domain.cluster_ports import KeyMinutes, LeaseServer, NoticeBoard, Permits
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
 from hubgate.features import load
@@ -230,53 +229,7 @@ async def _shared_traffic(
     if not serving or settings.database_url is None:
         yield _SharedTraffic()
         return
-    async with AsyncExitStack() as closing:
-        server = _open_server(settings, settings.database_url, closing)
-        gateway, clock = gateway_id(settings.home), time.monotonic
-        limits = SharedLimits(server.permits, server.name, gateway, shares=settings.shares_alone, clock=clock)
-        closing.push_async_callback(limits.close)
-        notices = SharedNotices(server.notices, secrets.token_hex(8), clock)
-        closing.push_async_callback(notices.close)
-        leases = SharedLeases(server.leases, limits, secrets.token_hex(8))
-        closing.push_async_callback(leases.close)
-        access.limits.share(server.key_minutes, lambda: limits.contact.gateways)
-        await limits.start()
-        await notices.start()
-        leases.start()
-        yield _SharedTraffic(limits, notices, leases)
-
-
-@dataclass(frozen=True, slots=True)
-class _SharedServer:
-    """The server by which gateways share their traffic. Its driver is optional."""
-
-    name: str
-    permits: Permits
-    notices: NoticeBoard
-    leases: LeaseServer
-    key_minutes: KeyMinutes
-
-
-def _open_server(settings: Settings, database_url: str, closing: AsyncExitStack) -> _SharedServer:
-    if settings.valkey_url is not None:
-        from hubgate.store.valkey.connection import ValkeyConnection  # noqa: PLC0415
-        from hubgate.store.valkey.leases import ValkeyLeases  # noqa: PLC0415
-        from hubgate.store.valkey.minutes import ValkeyKeyMinutes  # noqa: PLC0415
-        from hubgate.store.valkey.notices import ValkeyNotices  # noqa: PLC0415
-        from hubgate.store.valkey.permits import ValkeyPermits  # noqa: PLC0415
-
-        connection = ValkeyConnection(settings.valkey_url, "HUBGATE_VALKEY_URL")
-        quick = ValkeyConnection(settings.valkey_url, "HUBGATE_VALKEY_URL", patience=_KEY_LIMIT_SECONDS)
-        for each in (connection, quick):
-            closing.push_async_callback(each.close)
-        return _SharedServer(
-            f"the Valkey server {connection.name}",
-            ValkeyPermits(connection),
-            ValkeyNotices(connection),
-            ValkeyLeases(connection),
-            ValkeyKeyMinutes(quick),
-        )
-    from hubgate.store.cluster.postgres_leases import PostgresLeases  # noqa: PLC0415
+    from hubgate.store.cluster.postgres_leases import PostgresLeases  # noqa: PLC0415 - its driver is optional
     from hubgate.store.cluster.postgres_link import PostgresLink  # noqa: PLC0415
     from hubgate.store.cluster.postgres_minutes import PostgresKeyMinutes  # noqa: PLC0415
     from hubgate.store.cluster.postgres_notices import PostgresNotices  # noqa: PLC0415
@@ -284,17 +237,24 @@ def _open_server(settings: Settings, database_url: str, closing: AsyncExitStack)
     from hubgate.store.database import PATIENCE  # noqa: PLC0415
     from hubgate.store.postgres import PostgresDatabase  # noqa: PLC0415
 
-    database = PostgresDatabase(database_url, PATIENCE)
-    link, quick_link = PostgresLink(database), PostgresLink(database, _KEY_LIMIT_SECONDS)
-    for one in (link, quick_link):
-        closing.push_async_callback(one.close)
-    return _SharedServer(
-        f"the PostgreSQL database {database.name}",
-        PostgresPermits(link),
-        PostgresNotices(link),
-        PostgresLeases(link),
-        PostgresKeyMinutes(quick_link),
-    )
+    async with AsyncExitStack() as closing:
+        database = PostgresDatabase(settings.database_url, PATIENCE)
+        link, quick_link = PostgresLink(database), PostgresLink(database, _KEY_LIMIT_SECONDS)
+        for each in (link, quick_link):
+            closing.push_async_callback(each.close)
+        gateway, clock = gateway_id(settings.home), time.monotonic
+        name = f"the PostgreSQL database {database.name}"
+        limits = SharedLimits(PostgresPermits(link), name, gateway, shares=settings.shares_alone, clock=clock)
+        closing.push_async_callback(limits.close)
+        notices = SharedNotices(PostgresNotices(link), secrets.token_hex(8), clock)
+        closing.push_async_callback(notices.close)
+        leases = SharedLeases(PostgresLeases(link), limits, secrets.token_hex(8))
+        closing.push_async_callback(leases.close)
+        access.limits.share(PostgresKeyMinutes(quick_link), lambda: limits.contact.gateways)
+        await limits.start()
+        await notices.start()
+        leases.start()
+        yield _SharedTraffic(limits, notices, leases)
 
 
 def _open_vector_cache(
@@ -303,9 +263,9 @@ def _open_vector_cache(
     if not settings.cache_bytes:
         return None
     if settings.cache_url:
-        from hubgate.store.valkey.vectors import ValkeyVectors  # noqa: PLC0415 - of the extra [scale]
+        from hubgate.store.vectors.shared import SharedVectors  # noqa: PLC0415 - of the extra [scale]
 
-        shared = ValkeyVectors(settings.cache_url, "HUBGATE_CACHE_URL", store.shared_vectors_key)
+        shared = SharedVectors(settings.cache_url, store.shared_vectors_key)
         memory = VectorMemory(shared)
         closing.push_async_callback(memory.close)
         shared.when_cleared(memory.cache.clear)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from postgres.server import PostgresServer, short_folder
+from postgres.server import PostgresServer, free_port, short_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +114,17 @@ def migrated_url(databases: Databases) -> Iterator[str]:
     """The URL of a PostgreSQL database with hubgate's tables."""
     with databases.migrated() as url:
         yield url
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server of this test, which may kill it."""
+    folder = short_folder()
+    server = PostgresServer(folder, free_port())
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
 
 
 def _shared_server(shared: Path) -> str:

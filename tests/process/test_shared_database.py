@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from gateway_process import Home
-from postgres.server import PostgresServer, free_port, short_folder
+from postgres.server import PostgresServer
 from running_gateway import RunningGateway, eventually
 from servers.wire import Wire
 
@@ -25,7 +24,6 @@ from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
     from pathlib import Path
 
     from gateway_process import GatewayProcess
@@ -33,17 +31,6 @@ if TYPE_CHECKING:
     from hubgate.settings import Settings
 
 EDITED = ("requests_per_minute", "burst", "tokens_per_minute")
-
-
-@pytest.fixture
-def server() -> Iterator[PostgresServer]:
-    """A server of this test, which may kill it."""
-    folder = short_folder()
-    server = PostgresServer(folder, free_port())
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
 
 
 def shared_home(folder: Path, url: str, admin_key: str = "", secret_key: str = "") -> Home:
@@ -98,15 +85,15 @@ def test_start_without_what_postgresql_needs_fails_with_the_remedy(tmp_path: Pat
 
 
 def test_killed_database_stops_changes_but_no_calls_and_loses_no_count(
-    tmp_path: Path, server: PostgresServer
+    tmp_path: Path, own_postgres: PostgresServer
 ) -> None:
     admin = secrets.token_urlsafe(24)
-    home = shared_home(tmp_path / "one", server.url, admin)
+    home = shared_home(tmp_path / "one", own_postgres.url, admin)
     assert home.run("add", "words", "--fake").status == 0
     with home.serve() as gateway:
         assert gateway.embed("words", "before", key=admin).status == 200
         assert requests_of(gateway, admin) == 1
-        server.kill()
+        own_postgres.kill()
         for number in range(20):
             assert gateway.embed("words", f"text {number}", key=admin).status == 200
         refused = gateway.request("POST", "/api/keys", {"name": "app"}, key=admin)
@@ -114,7 +101,7 @@ def test_killed_database_stops_changes_but_no_calls_and_loses_no_count(
         assert "cannot be reached" in refused.json()["error"]["message"]
         assert gateway.request("GET", "/readyz", key=admin).status == 200
         gateway.wait_for("could not store usage, retrying")
-        server.start()
+        own_postgres.start()
         eventually(lambda: gateway.request("POST", "/api/keys", {"name": "app"}, key=admin).status == 201)
         assert requests_of(gateway, admin) == 21
         assert not gateway.traceback, gateway.traceback
@@ -138,9 +125,9 @@ class CommitCutter(Wire):
 
 
 async def test_usage_is_counted_once_when_the_connection_breaks_at_the_commit(
-    settings: Settings, server: PostgresServer
+    settings: Settings, own_postgres: PostgresServer
 ) -> None:
-    with CommitCutter(urlsplit(server.url).port or 0) as wire:
+    with CommitCutter(urlsplit(own_postgres.url).port or 0) as wire:
         url = f"postgresql://postgres@127.0.0.1:{wire.port}/postgres"
         shared = replace(settings, database_url=url, secret_keys=(secrets.token_urlsafe(32),))
         store = await SqlStore.open(shared)

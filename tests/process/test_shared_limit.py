@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from gateway_process import GatewayProcess
     from lookalikes import LookAlike
+    from postgres.server import PostgresServer
     from running_gateway import Reply
-    from servers.valkey import ValkeyServer
 
 PER_MINUTE = 600
 ADMIN = secrets.token_urlsafe(24)
@@ -90,28 +90,28 @@ def check_breaker(server: LookAlike, gateways: list[GatewayProcess]) -> None:
     eventually(lambda: [complete(each) for each in gateways] == [200, 200])
 
 
-def test_two_gateways_share_a_limit_through_postgresql(home: Home) -> None:
+def test_two_gateways_share_a_limit(home: Home) -> None:
     with two_gateways(home) as (server, gateways):
         check_rate(gateways)
         assert server.most_at_once == 2
         check_breaker(server, gateways)
 
 
-def test_two_gateways_share_a_limit_through_valkey_and_go_on_alone(home: Home, valkey: ValkeyServer) -> None:
-    """Requests go on while Valkey is away, and when it is back without its memory."""
-    home.env["HUBGATE_VALKEY_URL"] = valkey.url
-    with two_gateways(home) as (server, gateways), ThreadPoolExecutor(2) as callers:
+def test_two_gateways_go_on_alone_while_the_database_is_away(
+    home: Home, own_postgres: PostgresServer
+) -> None:
+    """Requests go on while it is away, and when it is back without its memory."""
+    home.env["HUBGATE_DATABASE_URL"] = own_postgres.url
+    with two_gateways(home) as (_, gateways), ThreadPoolExecutor(2) as callers:
         check_rate(gateways)
-        assert server.most_at_once == 2
-        check_breaker(server, gateways)
-        valkey.kill()
+        own_postgres.kill()
         for gateway in gateways:
             gateway.wait_for("is away: this gateway goes on alone, at 1/2 of each rate limit")
         assert [metric(each, "hubgate_alone") for each in gateways] == [1.0, 1.0]
         assert list(callers.map(complete, gateways)) == [200, 200]
-        valkey.start()
+        own_postgres.start()
         for gateway in gateways:
-            gateway.wait_for("rate limits are shared through the Valkey server .* again")
+            gateway.wait_for("rate limits are shared through the PostgreSQL database .* again")
         eventually(lambda: [metric(each, "hubgate_alone") for each in gateways] == [0.0, 0.0])
         assert list(callers.map(complete, gateways)) == [200, 200]
         for gateway in gateways:

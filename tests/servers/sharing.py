@@ -22,7 +22,6 @@ from slow_server import max_per_minute
 
 from servers.callers import Callers
 from servers.recorder import Recorder
-from servers.valkey import ValkeyServer
 from servers.wire import Wire
 
 if TYPE_CHECKING:
@@ -46,10 +45,9 @@ class World:
     gateways: Sequence[GatewayProcess]
     upstream: Recorder
     database: PostgresServer
-    valkey: ValkeyServer
     wire: Wire
-    """Between the first gateway and Valkey."""
-    feed: Wire
+    """Between the first gateway and PostgreSQL."""
+    last_wire: Wire
     """Between the last gateway and PostgreSQL."""
     key: str
     rate: int
@@ -77,7 +75,9 @@ class Scenario(NamedTuple):
     excess: float = 1.0
     """What the server may receive, compared with the limit."""
     lowered: float = 1.0
-    """The limit between `LOWERED_FROM` and `LOWERED_TO`, compared with the one of the start."""
+    """The most between `LOWERED_FROM` and `LOWERED_TO`, compared with the limit at the start."""
+    fails_changes: bool = False
+    """Whether the first gateway cannot change the configuration for a while."""
 
 
 def nothing(_: World) -> None:
@@ -96,22 +96,8 @@ def stop_gateway(world: World) -> None:
     world.gateways[0].signal(signal.SIGCONT)
 
 
-def kill_valkey(world: World) -> None:
-    world.at(20)
-    world.valkey.kill()
-    world.at(35)
-    world.valkey.start()
-
-
-def freeze_valkey(world: World) -> None:
-    world.at(20)
-    world.valkey.freeze()
-    world.at(28)
-    world.valkey.thaw()
-
-
 def cut_wire(*, mend_at: float) -> Callable[[World], None]:
-    """The first gateway cannot reach Valkey; the others can."""
+    """The first gateway cannot reach PostgreSQL; the others can."""
 
     def happen(world: World) -> None:
         world.at(20)
@@ -124,7 +110,7 @@ def cut_wire(*, mend_at: float) -> Callable[[World], None]:
 
 
 def slow_wire(world: World) -> None:
-    """The first gateway is 60 ms away from Valkey."""
+    """The first gateway is 60 ms away from PostgreSQL."""
     world.wire.delay = 0.03
 
 
@@ -135,11 +121,14 @@ def kill_database(world: World) -> None:
     world.database.start()
 
 
-def freeze_database(world: World) -> None:
-    world.at(10)
-    world.database.freeze()
-    world.at(70)
-    world.database.thaw()
+def freeze_database(seconds: float) -> Callable[[World], None]:
+    def happen(world: World) -> None:
+        world.at(10)
+        world.database.freeze()
+        world.at(10 + seconds)
+        world.database.thaw()
+
+    return happen
 
 
 def edit(world: World) -> None:
@@ -152,12 +141,12 @@ def edit(world: World) -> None:
 def edit_cut(world: World) -> None:
     """The last gateway cannot reach PostgreSQL while the limit is lowered to a fifth."""
     world.at(10)
-    world.feed.freeze()
+    world.last_wire.freeze()
     world.at(15)
     world.limit(world.rate // 5)
     world.at(LOWERED_TO)
-    world.feed.cut()
-    world.feed.mend()
+    world.last_wire.cut()
+    world.last_wire.mend()
 
 
 SCENARIOS = {
@@ -165,15 +154,14 @@ SCENARIOS = {
     "unequal": Scenario(nothing, callers=(1, 6, 24), every=(0.5, 0.0, 0.0)),
     "kill-gateway": Scenario(kill_gateway, is_fatal=True),
     "stop-gateway": Scenario(stop_gateway),
-    "kill-valkey": Scenario(kill_valkey),
-    "freeze-valkey": Scenario(freeze_valkey),
-    "cut-wire": Scenario(cut_wire(mend_at=40)),
-    "long-cut": Scenario(cut_wire(mend_at=70), excess=1 + 1 / GATEWAYS),
+    "kill-database": Scenario(kill_database, fails_changes=True),
+    "freeze-database": Scenario(freeze_database(60), fails_changes=True),
+    "short-freeze": Scenario(freeze_database(8), fails_changes=True),
+    "cut-wire": Scenario(cut_wire(mend_at=40), fails_changes=True),
+    "long-cut": Scenario(cut_wire(mend_at=70), excess=1 + 1 / GATEWAYS, fails_changes=True),
     "slow-wire": Scenario(slow_wire),
-    "kill-database": Scenario(kill_database),
-    "freeze-database": Scenario(freeze_database),
     "edit": Scenario(edit),
-    "edit-cut": Scenario(edit_cut, lowered=0.2),
+    "edit-cut": Scenario(edit_cut, lowered=0.2 + 1 / GATEWAYS),
 }
 
 
@@ -232,8 +220,6 @@ class Outcome:
     changes_are_kept: bool
     counted: int
     """Calls, by the gateways' usage report."""
-    questions: int
-    """To Valkey, with those of heartbeats."""
     output: Sequence[str] = field(repr=False)
 
     @property
@@ -267,24 +253,22 @@ class Outcome:
         return bisect.bisect_left(self.arrivals, end) - bisect.bisect_left(self.arrivals, start)
 
 
-def observe(scenario: Scenario, by: str, *, rate: int, seconds: float) -> Outcome:
+def observe(scenario: Scenario, *, rate: int, seconds: float) -> Outcome:
     """Run a scenario.
 
     Args:
         scenario: one of `SCENARIOS`.
-        by: what the gateways share the limit through: `valkey` or `postgresql`.
         rate: the limit.
         seconds: how long there are calls.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hg-", dir="/tmp")))
         with _STARTING:
-            world = _start(stack, folder, rate, by)
+            world = _start(stack, folder, rate)
         urls = [f"{each.url}/_inference/completion/writer?timeout=30s" for each in world.gateways]
         callers = Callers(urls, world.key, _BODY, scenario.callers, scenario.every)
         changes = Changes(world.gateways[0], world.key)
         world.upstream.arrivals()  # what the registration asked is no call
-        questions = world.valkey.scripts_run()
         with ThreadPoolExecutor(1) as thread:
             changes.start()
             world.began = time.monotonic()
@@ -301,23 +285,18 @@ def observe(scenario: Scenario, by: str, *, rate: int, seconds: float) -> Outcom
             changes=changes,
             changes_are_kept=changes.are_kept(living),
             counted=_counted(living[0], world.key, sum(callers.answered.values())),
-            questions=world.valkey.scripts_run() - questions,
             output=[gateway.output for gateway in world.gateways],
         )
 
 
-def _start(stack: ExitStack, folder: Path, rate: int, by: str) -> World:
+def _start(stack: ExitStack, folder: Path, rate: int) -> World:
     data = short_folder()
     stack.callback(shutil.rmtree, data, ignore_errors=True)
     port = free_port()
     database = PostgresServer(data, port)
     database.start()
     stack.callback(database.stop)
-    valkey = ValkeyServer(folder)
-    valkey.start()
-    stack.callback(valkey.kill)
-    wire = stack.enter_context(Wire(valkey.port))
-    feed = stack.enter_context(Wire(port))
+    wire, last_wire = stack.enter_context(Wire(port)), stack.enter_context(Wire(port))
     upstream = stack.enter_context(Recorder())
     home = Home(folder, secrets.token_urlsafe(24))
     home.env |= {"HUBGATE_DATABASE_URL": database.url, "HUBGATE_SECRET_KEY": secrets.token_urlsafe(32)}
@@ -328,14 +307,11 @@ def _start(stack: ExitStack, folder: Path, rate: int, by: str) -> World:
     ):
         assert added.status == 0, added.err
     gateways = []
-    for number in range(GATEWAYS):
-        env = {"HUBGATE_HOME": f"{folder}/{number}"}
-        if by == "valkey":
-            env["HUBGATE_VALKEY_URL"] = f"valkey://127.0.0.1:{valkey.port if number else wire.port}/0"
-        if number == GATEWAYS - 1:
-            env["HUBGATE_DATABASE_URL"] = database.url.replace(f":{port}/", f":{feed.port}/")
+    for number, way in enumerate((wire.port, port, last_wire.port)):
+        url = database.url.replace(f":{port}/", f":{way}/")
+        env = {"HUBGATE_HOME": f"{folder}/{number}", "HUBGATE_DATABASE_URL": url}
         gateways.append(stack.enter_context(home.serve(**env)))
-    return World(gateways, upstream, database, valkey, wire, feed, home.admin_key, rate)
+    return World(gateways, upstream, database, wire, last_wire, home.admin_key, rate)
 
 
 def _counted(gateway: GatewayProcess, key: str, expected: int) -> int:

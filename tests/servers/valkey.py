@@ -14,12 +14,14 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from hubgate.store.vectors.valkey import Argument, Valkey
 
 
 class ValkeyServer:
@@ -78,19 +80,15 @@ class ValkeyServer:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
-    def scripts_run(self) -> int:
-        """How many scripts the server has executed since it started; 0 if it is not there."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 5) as sock, sock.makefile("rb") as lines:
-                sock.sendall(b"INFO commandstats\r\n")
-                found = [line for line in iter(lines.readline, b"\r\n") if line.startswith(b"cmdstat_eval")]
-        except OSError:
-            return 0
-        return sum(int(line.partition(b"calls=")[2].partition(b",")[0]) for line in found)
-
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+
+async def command(server: Valkey, *arguments: Argument, patience: float = 10.0) -> Any:
+    """Execute one command; returns its reply."""
+    (reply,) = await server.commands([arguments], patience=patience)
+    return reply
 
 
 @pytest.fixture

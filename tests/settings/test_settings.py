@@ -53,7 +53,6 @@ def test_reads_every_variable() -> None:
             "HUBGATE_MAX_TOTAL_REPLY_BYTES": "2097152",
             "HUBGATE_WEBHOOK_URL": "https://hooks.example/x",
             "HUBGATE_WEBHOOK_SECRET": "a secret of at least 24 bytes",
-            "HUBGATE_VALKEY_URL": " valkeys://:hidden@valkey.example:6380/1",
             "HUBGATE_CACHE_URL": "redis+sentinel://one,two/main",
         }
     )
@@ -84,7 +83,6 @@ def test_reads_every_variable() -> None:
     assert settings.max_dollars_per_hour == 2.5
     assert settings.drain_delay == 15
     assert settings.shares_alone is False
-    assert settings.valkey_url == "valkeys://:hidden@valkey.example:6380/1"
     assert settings.cache_url == "redis+sentinel://one,two/main"
     assert "hidden" not in repr(settings)
 
@@ -142,8 +140,8 @@ def test_accepts_addresses_networks_and_wildcard_as_trusted_proxies(trusted: str
         ("HUBGATE_ALONE", "yes"),
         ("HUBGATE_MAX_DOLLARS_PER_HOUR", "-1"),
         ("HUBGATE_MAX_DOLLARS_PER_HOUR", "nan"),
-        ("HUBGATE_VALKEY_URL", "valkey.example:6379"),
-        ("HUBGATE_VALKEY_URL", "valkey://"),
+        ("HUBGATE_CACHE_URL", "valkey.example:6379"),
+        ("HUBGATE_CACHE_URL", "valkey://"),
         ("HUBGATE_CACHE_URL", "memcached://valkey.example"),
     ],
 )

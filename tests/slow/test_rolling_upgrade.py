@@ -28,7 +28,6 @@ from servers.trio import Trio
 
 if TYPE_CHECKING:
     from gateway_process import GatewayProcess, Home
-    from servers.valkey import ValkeyServer
 
 ROOT = Path(__file__).parents[2]
 CORE = 'CORE = Schema(part="core", metadata=metadata, created=_created_core'
@@ -100,7 +99,7 @@ def check_changes_reach_all(trio: Trio, number: int) -> None:
 
 @pytest.mark.timeout(3600)
 def test_rolling_upgrade_and_the_way_back_fail_no_call(
-    tmp_path: Path, database_url: str, valkey: ValkeyServer, versions: tuple[Path, Path]
+    tmp_path: Path, database_url: str, versions: tuple[Path, Path]
 ) -> None:
     older, newer = versions
     trio = Trio(database_url, tmp_path)
@@ -112,7 +111,6 @@ def test_rolling_upgrade_and_the_way_back_fail_no_call(
             home.patience = PATIENCE
             home.env |= {
                 "HUBGATE_PORT": str(port),
-                "HUBGATE_VALKEY_URL": valkey.url,
                 "HUBGATE_DRAIN_DELAY": "2",
             }
             machines.append(Machine(home, stack))

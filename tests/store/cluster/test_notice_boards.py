@@ -1,4 +1,4 @@
-"""Notices that gateways share, on a real PostgreSQL and on a real Valkey server."""
+"""Notices that gateways share, on a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -11,26 +11,16 @@ from hubgate.domain.cluster_ports import PostedNotice
 from hubgate.store.cluster.postgres_link import PostgresLink
 from hubgate.store.cluster.postgres_notices import PostgresNotices
 from hubgate.store.postgres import PostgresDatabase
-from hubgate.store.valkey.connection import ValkeyConnection
-from hubgate.store.valkey.notices import ValkeyNotices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from servers.valkey import ValkeyServer
-
     from hubgate.domain.cluster_ports import NoticeBoard
 
 
-@pytest.fixture(params=["postgresql", "valkey"])
-async def board(request: pytest.FixtureRequest) -> AsyncIterator[NoticeBoard]:
-    if request.param == "valkey":
-        server: ValkeyServer = request.getfixturevalue("valkey")
-        connection = ValkeyConnection(server.url, "HUBGATE_VALKEY_URL", patience=10.0)
-        yield ValkeyNotices(connection)
-        await connection.close()
-        return
-    link = PostgresLink(PostgresDatabase(request.getfixturevalue("migrated_url"), 5.0), 10.0)
+@pytest.fixture
+async def board(migrated_url: str) -> AsyncIterator[NoticeBoard]:
+    link = PostgresLink(PostgresDatabase(migrated_url, 5.0), 10.0)
     yield PostgresNotices(link)
     await link.close()
 

@@ -63,7 +63,6 @@ def _serve_here(config: str, cpus: int) -> Path:
         secret_key_file=home / "secret.key",
         admin_key=secrets.token_urlsafe(32),  # otherwise one would be generated and printed
         database_url=None,
-        valkey_url=None,
         cache_url=None,
         cache_bytes=0,
         local_threads=cpus,

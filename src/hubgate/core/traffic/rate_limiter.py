@@ -444,8 +444,7 @@ class RateLimiter:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        while self._waiting or self._waiting_retries:
-            line = self._next_line()
+        while (self._waiting or self._waiting_retries) and (line := self._next_line()):
             future, (tokens, texts) = next(iter(line.items()))
             now, need = self.clock(), (min(tokens, self._tokens), texts)
             due = self._due(now, need)

@@ -1,4 +1,4 @@
-"""Questions and answers about shared limits, as the functions on a Valkey and on a PostgreSQL server take and give them.
+"""Questions and answers about shared limits, as the functions of PostgreSQL take and give them.
 
 They count in microseconds, in integers.
 """

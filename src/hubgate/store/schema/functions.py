@@ -1,7 +1,7 @@
 """What gateways share about rate limits in PostgreSQL: tables that need not survive a crash, and functions on them.
 
 Times are microseconds of the database's clock; a test may pass `at` or `moment`, and `server` for the start of the server.
-The scripts in `hubgate/store/valkey` do the same, line by line; tests compare their answers.
+`tests/servers/limit_server.py` does the same in Python, for tests in virtual time; others compare their answers.
 """
 
 _TABLES = """

@@ -17,8 +17,8 @@ from scripted_upstream import fresh
 
 from hubgate.domain.calls import CachedVector
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.valkey.vectors import ValkeyVectors
 from hubgate.store.vectors.record import HEAD, records_of
+from hubgate.store.vectors.shared import SharedVectors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -74,12 +74,12 @@ class Hostile:
 
 
 @asynccontextmanager
-async def cache_at_hostile_server() -> AsyncIterator[tuple[Hostile, ValkeyVectors]]:
+async def cache_at_hostile_server() -> AsyncIterator[tuple[Hostile, SharedVectors]]:
     """A cache that has stored `VECTOR` under `KEY`."""
     hostile = Hostile()
     async with raw_server(hostile.talk) as port:
         url = f"valkey://127.0.0.1:{port}/0"
-        cache = ValkeyVectors(url, "HUBGATE_CACHE_URL", b"secret", read_seconds=60, write_seconds=60, pause=0)
+        cache = SharedVectors(url, b"secret", read_seconds=60, write_seconds=60, pause=0)
         try:
             cache.put(fresh({KEY: VECTOR}))
             await cache.flush()
@@ -160,7 +160,7 @@ async def test_generation_that_is_none_at_the_start_is_not_kept(odd: bytes) -> N
     hostile.replies[b"GET"] = odd
     async with raw_server(hostile.talk) as port:
         url = f"valkey://127.0.0.1:{port}/0"
-        cache = ValkeyVectors(url, "HUBGATE_CACHE_URL", b"secret", read_seconds=60, write_seconds=60, pause=0)
+        cache = SharedVectors(url, b"secret", read_seconds=60, write_seconds=60, pause=0)
         try:
             assert await cache.get_many([KEY]) == {}
             cache.put(fresh({KEY: VECTOR}))

@@ -1,12 +1,18 @@
-"""The URL of a Valkey or Redis server, and unopened connections to it."""
+"""The URL of a Valkey or Redis server."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from redis.asyncio import Connection, Sentinel, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import (
+    Connection,
+    ConnectionPool,
+    Redis,
+    Sentinel,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
@@ -14,44 +20,27 @@ from redis.backoff import NoBackoff
 from hubgate.settings import InvalidSetting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
     from urllib.parse import SplitResult
-
-    from redis.asyncio.connection import AbstractConnection
 
 _PORT = 6379
 _SENTINEL_PORT = 26379
-_CONNECT_SECONDS = 2.0
+_SENTINEL_SECONDS = 0.5
 _TLS = {"rediss", "valkeys"}
 _TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
 _SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server that a setting names."""
+class Server(NamedTuple):
+    """A server, and how to reach it."""
 
-    setting: str
     name: str
     """Its address, for messages, without credentials."""
-    new: Callable[[], AbstractConnection]
-    sentinels: Sentinel | None = None
-
-    async def connect(self) -> AbstractConnection:
-        """Raises: RedisError, OSError."""
-        connection = self.new()
-        try:
-            await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            for sentinel in self.sentinels.sentinels if self.sentinels else ():
-                await sentinel.connection_pool.disconnect()
-        return connection
+    pool: ConnectionPool
+    sentinels: Sequence[Redis] = ()
 
 
-def read_url(url: str, setting: str) -> Server:
+def read_url(url: str) -> Server:
     """Raises: InvalidSetting: the URL is invalid. It is not shown, as it may contain a password."""
     try:
         parts = urlsplit(url)
@@ -59,24 +48,24 @@ def read_url(url: str, setting: str) -> Server:
         scheme, _, kind = parts.scheme.partition("+")
         common = _common(parts)
         if scheme == "unix":
-            return _of_socket(setting, parts, options, common)
+            return _of_socket(parts, options, common)
         if scheme in _TLS:
             common |= _tls(options)
         hosts = _hosts(parts, _SENTINEL_PORT if kind else _PORT)
         if kind:
-            return _behind_sentinels(setting, parts, hosts, options, common, tls=scheme in _TLS)
+            return _behind_sentinels(parts, hosts, options, common, tls=scheme in _TLS)
         _check_options(options)
         ((host, port),) = hosts  # only Sentinels may be several
         common |= {"host": host, "port": port, "db": _database(parts.path), "socket_keepalive": True}
     except ValueError as error:
         reason = f" ({error})" if isinstance(error, _Invalid) else ""
         raise InvalidSetting(
-            f"{setting} is invalid{reason}. It must look like valkey://user:password@host:6379/0, or"
+            f"HUBGATE_CACHE_URL is invalid{reason}. It must look like valkey://user:password@host:6379/0, or"
             " valkey+sentinel://user:password@host1:26379,host2:26379/NAME/0 with the name that Sentinel watches;"
             " special characters in the password must be percent-encoded."
         ) from None
     kind_of = SSLConnection if scheme in _TLS else Connection
-    return Server(setting, f"{host}:{port}", lambda: kind_of(**common))
+    return Server(f"{host}:{port}", ConnectionPool(kind_of, **common))
 
 
 class _Invalid(ValueError):
@@ -96,17 +85,16 @@ def _common(parts: SplitResult) -> dict[str, Any]:
     }
 
 
-def _of_socket(setting: str, parts: SplitResult, options: dict[str, str], common: dict[str, Any]) -> Server:
+def _of_socket(parts: SplitResult, options: dict[str, str], common: dict[str, Any]) -> Server:
     database = _number(options.pop("db", "0"), "the number of the database")
     _check_options(options)
     path = unquote(parts.path)
     if not path.startswith("/") or parts.hostname:
         raise _Invalid("a socket is unix:///path/to/socket?db=0")
-    return Server(setting, path, lambda: UnixDomainSocketConnection(path=path, db=database, **common))
+    return Server(path, ConnectionPool(UnixDomainSocketConnection, path=path, db=database, **common))
 
 
 def _behind_sentinels(
-    setting: str,
     parts: SplitResult,
     hosts: list[tuple[str, int]],
     options: dict[str, str],
@@ -121,8 +109,8 @@ def _behind_sentinels(
     asking: dict[str, Any] = own | {
         "username": options.pop("sentinel_username", None),
         "password": options.pop("sentinel_password", None),
-        "socket_timeout": _CONNECT_SECONDS / 4,
-        "socket_connect_timeout": _CONNECT_SECONDS / 4,
+        "socket_timeout": _SENTINEL_SECONDS,
+        "socket_connect_timeout": _SENTINEL_SECONDS,
         "retry": common["retry"],
     }
     _check_options(options)
@@ -136,7 +124,7 @@ def _behind_sentinels(
         socket_keepalive=True,
     )
     name = f"{unquote(service)} behind " + ", ".join(f"{host}:{port}" for host, port in hosts)
-    return Server(setting, name, pool.make_connection, sentinels)
+    return Server(name, pool, sentinels.sentinels)
 
 
 def _hosts(parts: SplitResult, default: int) -> list[tuple[str, int]]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from scripted_upstream import fresh
+from servers.valkey import command
 
 from hubgate.domain.calls import CachedVector, Encoding
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.valkey.connection import ValkeyConnection
-from hubgate.store.valkey.vectors import ValkeyVectors
+from hubgate.store.vectors.shared import SharedVectors
+from hubgate.store.vectors.valkey import Valkey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,14 +41,12 @@ def vectors(*numbers: int, size: int = 384) -> dict[bytes, CachedVector]:
 
 
 @asynccontextmanager
-async def caches(server: ValkeyServer, count: int = 2) -> AsyncIterator[list[ValkeyVectors]]:
+async def caches(server: ValkeyServer, count: int = 2) -> AsyncIterator[list[SharedVectors]]:
     """The caches of that many gateways."""
     async with AsyncExitStack() as closing:
         opened = []
         for _ in range(count):
-            cache = ValkeyVectors(
-                server.url, "HUBGATE_CACHE_URL", MAC_KEY, read_seconds=60.0, write_seconds=60.0, pause=0.05
-            )
+            cache = SharedVectors(server.url, MAC_KEY, read_seconds=60.0, write_seconds=60.0, pause=0.05)
             closing.push_async_callback(cache.close)
             opened.append(cache)
         yield opened
@@ -55,21 +55,21 @@ async def caches(server: ValkeyServer, count: int = 2) -> AsyncIterator[list[Val
 @asynccontextmanager
 async def console(server: ValkeyServer) -> AsyncIterator[Callable[..., Awaitable[object]]]:
     """Executes commands on the server."""
-    connection = ValkeyConnection(server.url, "TEST", patience=10.0)
+    there = Valkey(server.url)
     try:
-        yield connection.command
+        yield partial(command, there)
     finally:
-        await connection.close()
+        await there.close()
 
 
-async def found(cache: ValkeyVectors, *numbers: int, size: int = 384) -> list[int]:
+async def found(cache: SharedVectors, *numbers: int, size: int = 384) -> list[int]:
     """Which of the vectors the cache has; each is checked."""
     answer = await cache.get_many([key(number) for number in numbers])
     assert answer == {k: v for k, v in vectors(*numbers, size=size).items() if k in answer}
     return [number for number in numbers if key(number) in answer]
 
 
-async def until_shared(one: ValkeyVectors, other: ValkeyVectors, number: int) -> None:
+async def until_shared(one: SharedVectors, other: SharedVectors, number: int) -> None:
     """Store a vector at one gateway until the other one finds it."""
     while not await found(other, number):
         one.put(fresh(vectors(number)))
@@ -156,7 +156,7 @@ async def test_killed_server_fails_no_call_and_works_again_when_it_is_back_empty
 
 
 async def test_frozen_server_is_not_asked_for_long(valkey: ValkeyServer) -> None:
-    quick = ValkeyVectors(valkey.url, "HUBGATE_CACHE_URL", MAC_KEY, read_seconds=0.2, pause=60.0)
+    quick = SharedVectors(valkey.url, MAC_KEY, read_seconds=0.2, pause=60.0)
     while not await found(quick, 1):
         quick.put(fresh(vectors(1)))
         await quick.flush()

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from hubgate.core.results import cache_entries
 from hubgate.core.traffic.pauses import PAUSE_SECONDS, Outage
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.valkey.connection import KEY_PREFIX, ValkeyConnection
 from hubgate.store.vectors.record import read_record, records_of
+from hubgate.store.vectors.valkey import KEY_PREFIX, Valkey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from hubgate.domain.calls import CachedVector, FreshVectors
-    from hubgate.store.valkey.connection import Argument
+    from hubgate.store.vectors.valkey import Command
 
 _GENERATION = KEY_PREFIX + b"vectors"
 _KEPT_SECONDS = 30 * 24 * 3600
@@ -41,7 +41,7 @@ _GENERATION_NAME = re.compile(rb"[0-9a-f]{16}")
 _log = logging.getLogger(__name__)
 
 
-class ValkeyVectors:
+class SharedVectors:
     """`hubgate.domain.ports.VectorStore` on a Valkey or Redis server.
 
     A failure of the server never fails a call. The server is not trusted: each value begins with a MAC of its record,
@@ -51,7 +51,6 @@ class ValkeyVectors:
 
     Args:
         url: of the server.
-        setting: the name of the setting that the URL is from.
         mac_key: at most 64 bytes, which all gateways have and the server has not.
         read_seconds: timeout of lookups.
         write_seconds: timeout of what stores vectors.
@@ -67,7 +66,6 @@ class ValkeyVectors:
     def __init__(
         self,
         url: str,
-        setting: str,
         mac_key: bytes,
         *,
         read_seconds: float = _READ_SECONDS,
@@ -75,8 +73,8 @@ class ValkeyVectors:
         pause: float = PAUSE_SECONDS,
     ) -> None:
         self._new_mac = blake2b(key=mac_key, digest_size=_TAG_BYTES).copy
-        self._reading = ValkeyConnection(url, setting, patience=read_seconds)
-        self._writing = ValkeyConnection(url, setting, patience=write_seconds)
+        self._server = Valkey(url)
+        self._read_seconds, self._write_seconds = read_seconds, write_seconds
         now = asyncio.get_running_loop().time
         self._cannot_read = Outage("vectors are not read from the shared cache", now, pause)
         self._cannot_write = Outage("vectors are not written to the shared cache", now, pause)
@@ -91,7 +89,7 @@ class ValkeyVectors:
 
     @property
     def name(self) -> str:
-        return self._reading.name
+        return self._server.name
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -135,7 +133,7 @@ class ValkeyVectors:
     async def clear(self) -> None:
         """Begin a new generation for all gateways. The vectors of the old one are deleted in the background."""
         new = _new_generation()
-        await self._ask(self._writing, ("SET", _GENERATION, new))
+        await self._ask(("SET", _GENERATION, new))
         self._generation = new
         self._pending.clear()
         self._pending_bytes = 0
@@ -159,19 +157,19 @@ class ValkeyVectors:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         await self.flush()
-        await self._reading.close()
-        await self._writing.close()
+        await self._server.close()
 
     async def _read(self, keys: Sequence[bytes]) -> dict[bytes, CachedVector]:
         if self._cannot_read.lasts():
             return {}
+        soon = bool(keys)  # nobody waits for a look at the generation alone
         try:
-            generation = self._generation or await self._learn_generation()
+            generation = self._generation or await self._learn_generation(soon=soon)
             places = [_place(generation, key) for key in keys]
-            (reply,) = await self._ask(self._reading, ("MGET", _GENERATION, *places))
+            (reply,) = await self._ask(("MGET", _GENERATION, *places), soon=soon)
             first, *values = self._strings(reply, 1 + len(keys))
             # Without a generation, the server lost its memory.
-            current = await self._learn_generation() if first is None else self._named(first)
+            current = await self._learn_generation(soon=soon) if first is None else self._named(first)
         except StoreFailed as error:
             self._cannot_read.failed(error)
             return {}
@@ -192,10 +190,11 @@ class ValkeyVectors:
         record = data[_TAG_BYTES:]
         return read_record(record, key) if hmac.compare_digest(data[:_TAG_BYTES], self._tag(record)) else None
 
-    async def _ask(self, connection: ValkeyConnection, *commands: tuple[Argument, ...]) -> Sequence[Any]:
+    async def _ask(self, *commands: Command, soon: bool = False) -> Sequence[Any]:
         """Execute commands. Raises: StoreFailed: one of them failed, or the reply could not be read."""
         try:
-            return await connection.commands(commands)
+            patience = self._read_seconds if soon else self._write_seconds
+            return await self._server.commands(commands, patience=patience)
         except StoreFailed:
             raise
         except Exception as error:  # of any kind: the server decides what is parsed
@@ -221,11 +220,11 @@ class ValkeyVectors:
             remedy="Check that it is Valkey, or Redis 6.2 or newer, and that only hubgate writes to this database number.",
         )
 
-    async def _learn_generation(self) -> bytes:
+    async def _learn_generation(self, *, soon: bool = False) -> bytes:
         """Read the generation. If the server has none, it gets the one that this gateway knows, or a new one."""
         mine = self._generation or _new_generation()
         asked = (("SET", _GENERATION, mine, "NX"), ("GET", _GENERATION))
-        _, reply = await self._ask(self._reading, *asked)
+        _, reply = await self._ask(*asked, soon=soon)
         current = self._named(reply)
         if self._generation is None:
             self._generation = current
@@ -251,11 +250,11 @@ class ValkeyVectors:
             _log.warning(
                 "the Valkey server %s has no maxmemory: set it, and maxmemory-policy volatile-lru, or vectors fill"
                 " its memory",
-                self._writing.name,
+                self.name,
             )
 
     async def _memory(self) -> dict[bytes, bytes]:
-        (reply,) = await self._ask(self._writing, ("INFO", "memory"))
+        (reply,) = await self._ask(("INFO", "memory"))
         if not isinstance(reply, bytes):
             raise self._odd_reply()
         parts = (line.partition(b":") for line in reply.splitlines())
@@ -280,7 +279,6 @@ class ValkeyVectors:
     async def _write_batch(self, batch: Mapping[bytes, CachedVector]) -> None:
         generation = self._generation or await self._learn_generation()
         await self._ask(
-            self._writing,
             *(
                 ("SET", _place(generation, key), self._tag(record) + record, "EX", _KEPT_SECONDS)
                 for key, record in records_of(batch).items()
@@ -302,13 +300,13 @@ class ValkeyVectors:
             cursor = b"0"
             while True:
                 step = ("SCAN", cursor, "MATCH", KEY_PREFIX + b"v:*", "COUNT", _KEYS_PER_STEP)
-                (reply,) = await self._ask(self._writing, step)
+                (reply,) = await self._ask(step)
                 if not isinstance(reply, list) or len(reply) != 2 or not isinstance(reply[0], bytes):
                     raise self._odd_reply()
                 cursor, places = reply[0], self._strings(reply[1])
                 current = _place(self._generation or b"", b"")
                 if old := [place for place in places if place and not place.startswith(current)]:
-                    await self._ask(self._writing, ("UNLINK", *old))
+                    await self._ask(("UNLINK", *old))
                 if cursor == b"0":
                     break
         except StoreFailed as error:

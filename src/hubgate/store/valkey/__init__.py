@@ -1,1 +1,0 @@
-"""What gateways share in a Valkey or Redis server."""
