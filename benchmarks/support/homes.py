@@ -13,9 +13,9 @@ import msgspec
 from hubgate.domain.calls import CachedVector
 from hubgate.domain.endpoint import Endpoint, Engine, Facts, Source, Task
 from hubgate.domain.records import DAY, HOUR
+from hubgate.features.usage.store import usage
 from hubgate.settings import Settings
 from hubgate.store.store import SqlStore
-from hubgate.store.tables import usage
 from hubgate.store.vectors.log import VectorLog
 
 if TYPE_CHECKING:

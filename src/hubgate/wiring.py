@@ -36,7 +36,6 @@ from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Lines, Meter
 from hubgate.service.shared_values import SharedValues
-from hubgate.service.usage import Usage
 from hubgate.settings import InvalidSetting, Settings
 from hubgate.store.lock import gateway_id
 from hubgate.store.store import SqlStore
@@ -86,19 +85,18 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         closing.push_async_callback(ledger.close)
         pipelines = _pipelines(settings, store, memory, counters, ledger=ledger, traffic=traffic)
         gateway = Gateway(store, sources, pipelines, counters, gates)
-        closing.push_async_callback(gateway.usage.flush)
         closing.push_async_callback(access.flush)
         hub = open_hub(settings)
         closing.push_async_callback(hub.close)
-        closing.push_async_callback(gateway.close)
         core = Core(settings, store, gateway, access, hub)
         parts = await closing.enter_async_context(open_features(features, core))
+        closing.push_async_callback(gateway.close)  # before features close: they count the calls that end now
         meter = _meter(settings, gateway, sources, traffic.limits, memory, more=parts.metrics)
         await gateway.stored.load()
         await gateway.aliases.follow()
         batches = _batches(settings, store, access)
         closing.push_async_callback(batches.close)
-        closing.push_async_callback(_cancel, asyncio.create_task(_flush(access, gateway.usage)))
+        closing.push_async_callback(_cancel, asyncio.create_task(_flush(access)))
         if serving and gates:
             applier = _applier(settings, access, gateway, memory, counters)
             member = Member(settings.gate, store.feed, gates, applier, traffic.limits, version=version)
@@ -308,14 +306,13 @@ async def _join(closing: AsyncExitStack, gateway: Gateway, meter: Meter, member:
     await member.join(lambda: gateway.draining, gateway.states.report)
 
 
-async def _flush(access: Access, usage: Usage) -> None:
+async def _flush(access: Access) -> None:
     while True:
         await asyncio.sleep(_FLUSH_SECONDS)
-        for name, part in (("the last use of keys", access), ("usage", usage)):
-            try:
-                await part.flush()
-            except StoreFailed as error:
-                _log.error("could not store %s, retrying: %s", name, error)
+        try:
+            await access.flush()
+        except StoreFailed as error:
+            _log.error("could not store the last use of keys, retrying: %s", error)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

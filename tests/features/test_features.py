@@ -81,7 +81,8 @@ def test_the_gateway_works_without_any_one_feature(tmp_path: Path, left_out: str
         assert added.status == 201
         for path, body in CALLS.items():
             assert ask(gateway, "POST", path, body).status == 200, path
-        assert "words" in page_of(gateway, "/ui/models", language="en")
+        for path in ("/ui/models", "/ui/models/words", "/ui/audit"):
+            assert "words" in page_of(gateway, path, language="en"), path
         assert gateway.traceback == ""
     assert home.run("list").status == 0
 

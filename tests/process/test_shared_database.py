@@ -19,7 +19,8 @@ from servers.wire import Wire
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.records import DAY, UsageQuery
-from hubgate.service.usage import Usage
+from hubgate.features.usage.store import SqlUsage
+from hubgate.features.usage.usage import Usage
 from hubgate.store.store import SqlStore
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ async def test_usage_is_counted_once_when_the_connection_breaks_at_the_commit(
         url = f"postgresql://postgres@127.0.0.1:{wire.port}/postgres"
         shared = replace(settings, database_url=url, secret_keys=(secrets.token_urlsafe(32),))
         store = await SqlStore.open(shared)
-        usage = Usage(store.usage, dict, lambda: float(DAY))
+        usage = Usage(SqlUsage(store.database), dict, lambda: float(DAY))
 
         def call() -> None:
             numbers = {"texts": 1, "prompt_tokens": 1, "completion_tokens": 0}

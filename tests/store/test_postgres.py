@@ -23,6 +23,7 @@ from sqlalchemy import Connection, func, insert, inspect, select, text, update
 
 from hubgate.domain.errors import DiskFull, StoreFailed
 from hubgate.domain.records import DAY, HOUR, Slot, Tally, UsageQuery
+from hubgate.features.usage.store import KEPT_HOURS, SqlUsage
 from hubgate.service.keys.access import Access
 from hubgate.settings import InvalidSetting, Settings
 from hubgate.store.database import Database
@@ -30,7 +31,6 @@ from hubgate.store.postgres import BoundedConnection
 from hubgate.store.schema.versions import CORE, schemas
 from hubgate.store.store import SqlStore
 from hubgate.store.tables import audit, notes, schema_versions
-from hubgate.store.usage import KEPT_HOURS, SqlUsage
 from hubgate.store.vault import Vault
 
 if TYPE_CHECKING:
@@ -113,17 +113,19 @@ async def test_usage_of_three_writers_is_exact_while_old_hours_are_merged(settin
     async def write(store: SqlStore, number: int) -> None:
         for round_ in range(8):
             shuffled = slots[number * 7 :] + slots[: number * 7]  # each writer in another order
-            await store.usage.add({slot: Tally(requests=1, causes={"waking": 1}) for slot in shuffled})
+            await SqlUsage(store.database).add(
+                {slot: Tally(requests=1, causes={"waking": 1}) for slot in shuffled}
+            )
             if round_ % 2:
-                await store.usage.roll(now)
+                await SqlUsage(store.database).roll(now)
 
     await asyncio.gather(*(write(store, number) for number, store in enumerate(stores)))
-    await asyncio.gather(*(store.usage.roll(now) for store in stores))
+    await asyncio.gather(*(SqlUsage(store.database).roll(now) for store in stores))
     query = UsageQuery(start=0, end=now, by=("endpoint",))
-    rows = await stores[0].usage.read(query, 100)
+    rows = await SqlUsage(stores[0].database).read(query, 100)
     assert [(*row.group, row.tally.requests) for row in rows] == [(name, 3 * 8 * 4) for name in "abcdef"]
     assert all(type(row.tally.requests) is int for row in rows)
-    causes = await stores[0].usage.read(replace(query, by=("cause",)), 100)
+    causes = await SqlUsage(stores[0].database).read(replace(query, by=("cause",)), 100)
     assert [(*row.group, row.tally.requests) for row in causes] == [("waking", 3 * 8 * 4 * 6)]
     for store in stores:
         await store.close()
@@ -135,7 +137,7 @@ async def test_row_limit_merges_early_and_exactly(settings: Settings) -> None:
     for hours in range(4):
         await small.add({Slot(DAY + hours * HOUR, "e5", "one"): Tally(requests=2**40)})
     await small.roll(2 * DAY + HOUR)
-    ((_, tally),) = await store.usage.read(UsageQuery(start=0, end=2**40), 10)
+    ((_, tally),) = await SqlUsage(store.database).read(UsageQuery(start=0, end=2**40), 10)
     assert tally.requests == 4 * 2**40
     await store.close()
 

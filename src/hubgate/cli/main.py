@@ -71,7 +71,6 @@ _COMMANDS = (
     Command(40, "alias", aliases.app),
     Command(50, "connection", connection_commands.app),
     Command(60, "config", config.app),
-    Command(70, "usage", records.usage),
     Command(71, "audit", records.audit),
     Command(72, "gates", records.gates),
     Command(73, "files", records.files),

@@ -25,10 +25,6 @@ from hubgate.domain.records import (
     Change,
     Connection,
     Key,
-    Slot,
-    Tally,
-    UsageQuery,
-    UsageRow,
 )
 from hubgate.domain.secret import Secret
 
@@ -327,30 +323,6 @@ class AliasStore(Protocol):
     async def remove(self, name: str) -> None: ...
 
 
-class UsageStore(Protocol):
-    """Stored usage. All methods are atomic and raise `StoreFailed`."""
-
-    async def add(self, tallies: Mapping[Slot, Tally], batch: int | None = None) -> None:
-        """Add to the hourly tallies.
-
-        Args:
-            tallies: what to add.
-            batch: a number that grows with each batch. A batch that was added before is not added again: if a call
-                failed, it may have been added nevertheless.
-        """
-        ...
-
-    async def read(
-        self, query: UsageQuery, limit: int, after: tuple[str | int, ...] | None = None
-    ) -> Sequence[UsageRow]:
-        """At most `limit` rows, sorted by group, starting after the group `after`."""
-        ...
-
-    async def roll(self, now: float) -> None:
-        """Merge old hours into days, and delete old days."""
-        ...
-
-
 class AuditLog(Protocol):
     """All methods raise `StoreFailed`."""
 
@@ -374,9 +346,6 @@ class Store(Notes, Protocol):
 
     @property
     def feed(self) -> Feed: ...
-
-    @property
-    def usage(self) -> UsageStore: ...
 
     @property
     def audit(self) -> AuditLog: ...

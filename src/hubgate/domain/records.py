@@ -191,6 +191,10 @@ COUNTS = (
 """The plain counters of a `Tally`."""
 
 
+CANCELLED = "client_left"
+"""The cause of a request whose caller disconnected before the response was complete. It does not count as an error."""
+
+
 class UsageRow(NamedTuple):
     """The usage of one group; `group` has a value for each field of `UsageQuery.by`."""
 

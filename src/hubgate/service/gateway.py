@@ -24,7 +24,6 @@ from hubgate.service.registry.startup import StartupTasks
 from hubgate.service.registry.stored_endpoints import StoredEndpoints
 from hubgate.service.registry.token_guard import TokenGuard
 from hubgate.service.states import States
-from hubgate.service.usage import Usage
 
 _READY_NOTE = "ready endpoint"
 _CHECK_SECONDS = 300.0
@@ -70,7 +69,6 @@ class Gateway:
         self.ports = Ports()
         self.measures = Measures(self.live, self.inference, self.ports)
         self.pipelines = self.live.pipelines
-        self.usage = Usage(store.usage, self.pipelines)
         self.states = States(self)
         self.audit = store.audit
         self.record_cleared_cache = store.record_cleared_cache

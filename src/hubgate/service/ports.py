@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+
+from hubgate.domain.records import UsageQuery, UsageRow
 
 
 async def _no_price(endpoint: str) -> float | None:
     """It is not known what an endpoint costs."""
+
+
+async def _no_usage(_: UsageQuery) -> Sequence[UsageRow]:
+    """Nothing is counted."""
+    return ()
 
 
 @dataclass(slots=True)
@@ -16,3 +23,5 @@ class Ports:
 
     price_per_hour: Callable[[str], Awaitable[float | None]] = _no_price
     """US dollars for one replica of an endpoint's server, by the endpoint's name; `None` if it is not known."""
+    usage: Callable[[UsageQuery], Awaitable[Sequence[UsageRow]]] = _no_usage
+    """The usage up to now."""

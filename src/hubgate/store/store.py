@@ -53,7 +53,6 @@ from hubgate.store.connections import SqlConnections
 from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import endpoints, keys, notes
-from hubgate.store.usage import SqlUsage
 from hubgate.store.vault import Vault
 
 _SETTINGS = msgspec.json.Decoder(Endpoint)
@@ -80,7 +79,6 @@ class SqlStore:
         self.feed = SqlFeed(database, vault.key_ids)
         self.connections = SqlConnections(database, self._tokens, self.audit, self.feed)
         self.aliases = SqlAliases(database, self.audit, self.feed)
-        self.usage = SqlUsage(database)
         self.leases = SqlLeases(database)
         self.derived_key = vault.derived
         self.files = SqlFiles(database)

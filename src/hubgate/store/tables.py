@@ -20,8 +20,6 @@ from sqlalchemy import (
     false,
 )
 
-from hubgate.domain.records import BUCKETS
-
 NAMING = {"pk": "pk_%(table_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"}
 metadata = MetaData(naming_convention=NAMING)
 
@@ -75,46 +73,6 @@ aliases = Table(
     Column("name", Text, primary_key=True),
     Column("endpoint", Text, nullable=False),
     Column("moved_at", Double, nullable=False),
-)
-
-usage = Table(
-    "usage",
-    metadata,
-    Column("span", Integer, primary_key=True),  # seconds: an hour, or a day for older rows
-    Column("at", BigInteger, primary_key=True),
-    Column("endpoint", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("errors", BigInteger, nullable=False),
-    Column("texts", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("queue_seconds", Double, nullable=False),
-    Column("cache_hits", BigInteger, nullable=False),
-    Column("cache_misses", BigInteger, nullable=False),
-    Column("upstream_requests", BigInteger, nullable=False),
-    Column("saved_requests", BigInteger, nullable=False),
-    Column("cancelled", BigInteger, nullable=False, server_default="0"),
-    *(
-        column
-        for kind in ("interactive", "bulk")
-        for column in (
-            Column(f"{kind}_fastest", Double),
-            Column(f"{kind}_slowest", Double),
-            *(Column(f"{kind}_{n}", BigInteger, nullable=False, server_default="0") for n in range(BUCKETS)),
-        )
-    ),
-)
-
-usage_causes = Table(
-    "usage_causes",
-    metadata,
-    Column("span", Integer, primary_key=True),
-    Column("at", BigInteger, primary_key=True),
-    Column("endpoint", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("cause", Text, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
 )
 
 audit = Table(

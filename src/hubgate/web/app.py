@@ -97,10 +97,10 @@ def create_app(
         FACES,
         access,
         meter,
-        gateway.usage,
         visible=gateway.visible,
         max_body_bytes=max_body_bytes,
         max_total_body_bytes=max_total_body_bytes,
         replies=replies,
         keys_in_path=keys_in_path,
+        finished=parts.finished,
     )

@@ -14,6 +14,7 @@ from hubgate.web.admin.openapi import ApiRoute
 from hubgate.web.console.auth import PageHandler
 from hubgate.web.console.page_context import NavigationEntry
 from hubgate.web.http.face import InferenceRoute
+from hubgate.web.http.request_context import OnFinished
 
 
 class Page(NamedTuple):
@@ -44,6 +45,7 @@ class Parts:
     """Run as long as the gateway serves."""
     metrics: Sequence[Lines] = ()
     """Called at each scrape."""
+    finished: Sequence[OnFinished] = ()
 
     @classmethod
     def joined(cls, parts: Iterable[Parts]) -> Parts:

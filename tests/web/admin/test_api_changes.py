@@ -7,7 +7,7 @@ import io
 import json
 import time
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -22,11 +22,15 @@ from hubgate.domain.endpoint import (
     Task,
 )
 from hubgate.domain.errors import UpstreamUnreachable
-from hubgate.service.usage import MAX_ROWS
+from hubgate.domain.records import HOUR, Slot, Tally
+from hubgate.features.usage.store import SqlUsage
+from hubgate.features.usage.usage import MAX_ROWS
 from hubgate.web.schemas.endpoint import EndpointForm
 
 if TYPE_CHECKING:
     from scripted_gateway import Reply, ScriptedGateway
+
+    from hubgate.store.store import SqlStore
 
 TOKEN = "hf_aTokenThatNobodyMayEverSee_last"
 
@@ -424,18 +428,9 @@ class TestUsage:
             assert line["day"] == time.strftime("%Y-%m-%d", time.gmtime())
 
     async def test_csv_has_all_rows_and_json_is_limited(self, scripted: ScriptedGateway) -> None:
-        for number in range(MAX_ROWS + 1):
-            scripted.service.usage.count(
-                "e5",
-                f"k{number}",
-                "ok",
-                bulk=False,
-                seconds=0.1,
-                texts=1,
-                prompt_tokens=1,
-                completion_tokens=0,
-                waited=0.0,
-            )
+        hour = int(time.time()) // HOUR * HOUR
+        counts = {Slot(hour, "e5", f"k{number}"): Tally(requests=1) for number in range(MAX_ROWS + 1)}
+        await SqlUsage(cast("SqlStore", scripted.service._store).database).add(counts)
         reply = await scripted.request("GET", "/api/usage?by=key")
         assert error_of(reply) == (400, "invalid_request")
         reply = await scripted.request("GET", "/api/usage?by=key&format=csv")

@@ -19,6 +19,9 @@ from hubgate.features import load
 from hubgate.features.deployments.model import Access, Misfit, Stage
 from hubgate.features.deployments.pages import AUDIT_VERBS as DEPLOYMENT_VERBS
 from hubgate.features.deployments.pages import VERBS
+from hubgate.features.usage.pages import TABLES
+from hubgate.features.usage.periods import RANGES
+from hubgate.features.usage.views import CARDS, SERIES
 from hubgate.service.states import Kind
 from hubgate.web.console.models.chunking import STRATEGIES
 from hubgate.web.console.models.form import CONTROLS, KINDS, PREFIXES, PROMPTS
@@ -27,9 +30,6 @@ from hubgate.web.console.models.page import DONE
 from hubgate.web.console.page_context import NAVIGATION, THEMES
 from hubgate.web.console.playground.form import MORE_PARAMETERS, PARAMETERS, SAMPLES
 from hubgate.web.console.settings import AUDIT_VERBS
-from hubgate.web.console.usage.page import TABLES
-from hubgate.web.console.usage.periods import RANGES
-from hubgate.web.console.usage.views import CARDS, SERIES
 
 PACKAGE = Path(hubgate.web.console.__file__).parent
 FOLDERS = (PACKAGE, *(feature.folder for feature in load()))

@@ -38,7 +38,6 @@ NAVIGATION = (
     NavigationEntry(30, "aliases", "/ui/aliases"),
     NavigationEntry(40, "keys", "/ui/keys"),
     NavigationEntry(50, "jobs", "/ui/jobs"),
-    NavigationEntry(60, "usage", "/ui/usage"),
     NavigationEntry(70, "audit", "/ui/audit"),
     NavigationEntry(80, "settings", "/ui/settings"),
 )

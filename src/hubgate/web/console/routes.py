@@ -26,7 +26,6 @@ from hubgate.web.console.session import RefusalRecordLimit, Sessions
 from hubgate.web.console.settings import AuditPage, ConfigurationPage, SettingsPage
 from hubgate.web.console.sign_in import SignInPage
 from hubgate.web.console.static_files import serve_file
-from hubgate.web.console.usage.page import UsagePage
 from hubgate.web.http.errors import render_error
 from hubgate.web.http.face import Face, Services
 
@@ -57,7 +56,7 @@ def console_routes(services: Services, *, clock: Callable[[], float] = time.time
         *_aliases(auth, services),
         *_keys(auth, services),
         *_jobs(auth, services),
-        *_playground_and_usage(auth, services),
+        *_playground(auth, services),
         *_settings(auth, services),
         *(
             auth.private(page.method, page.path, page.handler, polling=page.polling, upload=page.upload)
@@ -151,16 +150,13 @@ def _jobs(auth: ConsoleAuth, services: Services) -> list[Route]:
     ]
 
 
-def _playground_and_usage(auth: ConsoleAuth, services: Services) -> list[Route]:
+def _playground(auth: ConsoleAuth, services: Services) -> list[Route]:
     playground = PlaygroundPage(services.gateway)
-    usage = UsagePage(services.gateway, services.access)
     return [
         auth.private("GET", "/ui/models/{name}/play", playground.show),
         auth.private("POST", "/ui/models/{name}/play", playground.run),
         auth.private("POST", "/ui/models/{name}/play/stream", playground.stream),
         auth.private("POST", "/ui/models/{name}/play/copy", playground.copy),
-        auth.private("GET", "/ui/usage", usage.show),
-        auth.private("GET", "/ui/usage.csv", usage.csv),
     ]
 
 

@@ -16,10 +16,9 @@ from hubgate.core.byte_budget import ByteBudget
 from hubgate.domain.batches import RowReply
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import CallerError, Cause, GatewayBusy, HubgateError, UnknownKey
-from hubgate.domain.records import Key
+from hubgate.domain.records import CANCELLED, Key
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Meter
-from hubgate.service.usage import CANCELLED, Usage
 from hubgate.web.http.access_log import log_request
 from hubgate.web.http.asgi import (
     JSON,
@@ -38,7 +37,7 @@ from hubgate.web.http.errors import error_response, stopping
 from hubgate.web.http.face import Face, FaceFinder
 from hubgate.web.http.head import HEAD, OPEN_PATHS, Head, read_head
 from hubgate.web.http.hints import add_hint
-from hubgate.web.http.request_context import RequestContext, origin_headers
+from hubgate.web.http.request_context import OnFinished, RequestContext, origin_headers
 
 # A trusted proxy may still pass on a forged address.
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_\-]{1,64}")
@@ -58,20 +57,20 @@ class Guard:
         faces: Sequence[Face],
         access: Access,
         meter: Meter,
-        usage: Usage,
         *,
         visible: Callable[[Callable[[str], bool]], Sequence[Endpoint]],
         max_body_bytes: int,
         max_total_body_bytes: int,
         keys_in_path: bool,
         replies: ByteBudget | None = None,
+        finished: Sequence[OnFinished] = (),
     ) -> None:
         self._app = app
         self._replies = replies
         self._face_of = FaceFinder(faces).find
         self._access = access
         self._meter = meter
-        self._usage = usage
+        self._finished = finished
         self._visible = visible
         self._max_body_bytes = max_body_bytes
         self._body_memory = BodyMemory(max_total_body_bytes)
@@ -178,7 +177,7 @@ class Guard:
         await _send_error(response, internal)
 
     def _record(self, method: str, path: str, context: RequestContext) -> None:
-        """Count a request, and a call also in the endpoint's usage and towards the key's limit."""
+        """Count a request, and a call also towards the key's limit."""
         now = time.monotonic()
         seconds = now - context.started
         if context.client_left:
@@ -187,17 +186,8 @@ class Guard:
         if context.is_call:
             if key is not None and key.tokens_per_minute is not None:
                 self._access.limits.spend(key, context.tokens, now)
-            self._usage.count(
-                context.endpoint,
-                key.id if key else "",
-                context.cause,
-                bulk=context.is_bulk,
-                seconds=seconds,
-                texts=context.texts,
-                prompt_tokens=context.tokens - context.completion_tokens,
-                completion_tokens=context.completion_tokens,
-                waited=context.waited,
-            )
+            for note in self._finished:
+                note(context, seconds)
         self._meter.observe(
             context.face.name,
             context.endpoint,

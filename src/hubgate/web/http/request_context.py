@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import msgspec
@@ -165,6 +165,10 @@ class RequestContext(msgspec.Struct, eq=False):
             deadline=deadline,
             origin=self.origin,
         )
+
+
+OnFinished: TypeAlias = Callable[[RequestContext, float], None]
+"""Called after each call to a model, with its seconds. It must be quick: the response is sent, the task is not over."""
 
 
 @lru_cache(maxsize=1024)

@@ -49,7 +49,7 @@ class ModelPage:
 
     async def _last_day(self, name: str) -> Tally:
         now = int(time.time())
-        rows = await self._gateway.usage.report(UsageQuery(start=now - DAY, end=now + 1, endpoint=name))
+        rows = await self._gateway.ports.usage(UsageQuery(start=now - DAY, end=now + 1, endpoint=name))
         return rows[0].tally if rows else Tally()
 
 

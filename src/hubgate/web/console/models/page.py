@@ -167,7 +167,7 @@ class Models:
         if now >= self._today_until:
             start = int(midnight_before(now)) // HOUR * HOUR
             query = UsageQuery(start=start, end=start + 2 * DAY, by=("endpoint",))
-            rows = await self._gateway.usage.report(query)
+            rows = await self._gateway.ports.usage(query)
             self._today = {str(row.group[0]): row.tally.requests for row in rows}
             self._today_until = now + _FRESH_SECONDS
         return self._today

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from hubgate.domain.records import BUCKETS, DAY, HOUR, Latency, Tally, UsageRow
+from hubgate.features.usage.charts import HEIGHT, MILLISECOND, lines, rounded_up, stacked
+from hubgate.features.usage.periods import RANGES, Period, total
 from hubgate.web.console.languages import languages
-from hubgate.web.console.usage.charts import HEIGHT, MILLISECOND, lines, rounded_up, stacked
-from hubgate.web.console.usage.periods import RANGES, Period, total
 
 NOON = 1_793_016_000
 """2026-10-26 12:00 UTC, which is 4 Aban 1405."""

@@ -10,13 +10,14 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from hubgate.domain.records import UsageQuery
+from hubgate.features.usage.api import usage_csv
+from hubgate.features.usage.periods import DEFAULT_RANGE, RANGES, Period, total
+from hubgate.features.usage.usage import Usage
+from hubgate.features.usage.views import cards_of, shares_of
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
-from hubgate.web.admin.records import usage_csv
 from hubgate.web.console.page_context import PageContext
 from hubgate.web.console.playground.page import CONSOLE
-from hubgate.web.console.usage.periods import DEFAULT_RANGE, RANGES, Period, total
-from hubgate.web.console.usage.views import cards_of, shares_of
 
 TABLES = ("time", "endpoint", "key", "all")
 """The downloads as CSV, by what each row is about. Their titles are `usage.csv.<table>`."""
@@ -52,14 +53,15 @@ class _Filter(NamedTuple):
 
 
 class UsagePage:
-    def __init__(self, gateway: Gateway, access: Access) -> None:
+    def __init__(self, usage: Usage, gateway: Gateway, access: Access) -> None:
+        self._usage = usage
         self._gateway = gateway
         self._access = access
 
     async def show(self, context: PageContext) -> Response:
         """The page, or only its body below the filters when htmx requests it."""
         usage_filter = _Filter.of(context.request.query_params)
-        now, report = time.time(), self._gateway.usage.report
+        now, report = time.time(), self._usage.report
         period = Period.until(now, RANGES[usage_filter.range])
         columns = period.columns_of(await report(usage_filter.usage_query(period, period.range.by)))
         totals, names = total(columns), self._names()
@@ -92,7 +94,7 @@ class UsagePage:
         period = Period.until(time.time(), RANGES[usage_filter.range])
         by = {"endpoint": ("endpoint",), "key": ("key",), "all": (period.range.by, "endpoint", "key")}
         grouping = by.get(query.get("table", ""), (period.range.by,))
-        pages = await self._gateway.usage.pages(usage_filter.usage_query(period, *grouping))
+        pages = await self._usage.pages(usage_filter.usage_query(period, *grouping))
         name = "-".join(("usage", usage_filter.range, *grouping))
         return usage_csv(grouping, pages, self._names(), f"{name}.csv")
 

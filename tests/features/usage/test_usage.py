@@ -19,12 +19,12 @@ from stub_sources import dedicated
 from hubgate.domain.calls import Embed
 from hubgate.domain.errors import DiskFull, InvalidRequest, StoreFailed
 from hubgate.domain.records import DAY, HOUR, LATENCY_BOUNDS, Latency, UsageQuery, UsageRow
+from hubgate.features.usage.store import SqlUsage
+from hubgate.features.usage.usage import GROUPS, MAX_ROWS, PAGE_ROWS, Usage
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipelines
-from hubgate.service.usage import GROUPS, MAX_ROWS, PAGE_ROWS, Usage
 from hubgate.store.database import Database
 from hubgate.store.store import SqlStore
-from hubgate.store.usage import SqlUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +56,7 @@ def asked(*by: str) -> UsageQuery:
 
 
 def opened(store: SqlStore, hands: Hands) -> Usage:
-    return Usage(store.usage, lambda: hands.pipelines, hands)
+    return Usage(SqlUsage(store.database), lambda: hands.pipelines, hands)
 
 
 def called(usage: Usage, endpoint: str = "e5", key: str = "k1", cause: str = "ok", **numbers: float) -> None:
@@ -259,7 +259,7 @@ async def test_queue_counts_are_taken_once_and_survive_their_endpoint(
     gateway = Gateway(store, sources, Pipelines(None, time.monotonic))
     endpoint = await gateway.registry.register(dedicated(), None)
     hands = Hands()
-    usage = Usage(store.usage, lambda: hands.pipelines, hands)
+    usage = Usage(SqlUsage(store.database), lambda: hands.pipelines, hands)
 
     async def sent() -> int:
         rows = await usage.report(asked("endpoint", "key"))
@@ -282,14 +282,12 @@ async def test_queue_counts_are_taken_once_and_survive_their_endpoint(
     await gateway.close()
 
 
-async def test_gateways_usage_survives_a_restart(store: SqlStore, sources: StubSources) -> None:
-    first = Gateway(store, sources, Pipelines(None, time.monotonic))
-    called(first.usage)
-    await first.usage.flush()
-    again = Gateway(store, sources, Pipelines(None, time.monotonic))
-    (row,) = await again.usage.report(UsageQuery(start=int(time.time()) - DAY, end=int(time.time()) + DAY))
+async def test_usage_survives_a_restart(store: SqlStore) -> None:
+    before = opened(store, Hands())
+    called(before)
+    await before.flush()
+    (row,) = await opened(store, Hands()).report(asked())
     assert row.tally.requests == 1
-    await first.close()
 
 
 async def test_rejects_an_unknown_grouping_and_too_many_rows(store: SqlStore) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hubgate.domain.records import Tally, UsageRow
+from hubgate.features.usage.charts import MILLISECOND, Chart, lines, stacked
 from hubgate.web.console.languages import Language
-from hubgate.web.console.usage.charts import MILLISECOND, Chart, lines, stacked
 
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 MAX_ROWS = 20

@@ -11,8 +11,8 @@ import pytest
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.records import COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuery
+from hubgate.features.usage.store import KEPT_DAYS, KEPT_HOURS, SqlUsage
 from hubgate.store.store import SqlStore
-from hubgate.store.usage import KEPT_DAYS, KEPT_HOURS, SqlUsage
 
 if TYPE_CHECKING:
     from hubgate.settings import Settings
@@ -60,10 +60,10 @@ async def rows(store: SqlStore) -> dict[tuple[int, int], int]:
 
 async def test_adding_to_an_hour_sums_every_count(store: SqlStore) -> None:
     slot = Slot(NOON, "e5", "app")
-    await store.usage.add({slot: tally(1, overloaded=1)})
-    await store.usage.add({slot: tally(2, overloaded=2, waking=1)})
-    await store.usage.add({})
-    ((group, sums),) = await store.usage.read(ALWAYS, 10)
+    await SqlUsage(store.database).add({slot: tally(1, overloaded=1)})
+    await SqlUsage(store.database).add({slot: tally(2, overloaded=2, waking=1)})
+    await SqlUsage(store.database).add({})
+    ((group, sums),) = await SqlUsage(store.database).read(ALWAYS, 10)
     assert group == ()
     expected = tally(1, overloaded=1)
     expected.add(tally(2, overloaded=2, waking=1))
@@ -73,11 +73,11 @@ async def test_adding_to_an_hour_sums_every_count(store: SqlStore) -> None:
 
 async def test_groups_usage_by_endpoint_key_hour_day_and_cause(store: SqlStore) -> None:
     for at in (NOON, NOON + HOUR, NOON + DAY):
-        await store.usage.add({Slot(at, "e5", "one"): tally(1, waking=1)})
-    await store.usage.add({Slot(NOON, "minilm", "two"): tally(5)})
+        await SqlUsage(store.database).add({Slot(at, "e5", "one"): tally(1, waking=1)})
+    await SqlUsage(store.database).add({Slot(NOON, "minilm", "two"): tally(5)})
 
     async def requests(*by: str, **what: int | str) -> list[tuple[object, ...]]:
-        found = await store.usage.read(asked(*by, **what), 10)
+        found = await SqlUsage(store.database).read(asked(*by, **what), 10)
         return [(*row.group, row.tally.requests) for row in found]
 
     midnight = NOON // DAY * DAY
@@ -93,9 +93,9 @@ async def test_groups_usage_by_endpoint_key_hour_day_and_cause(store: SqlStore) 
     assert await requests(start=NOON, end=NOON + HOUR) == [(6,)]
     assert await requests("endpoint", key="two") == [("minilm", 5)]
     assert await requests(endpoint="nowhere") == []
-    assert len(await store.usage.read(asked("hour"), 2)) == 2
-    pages = [await store.usage.read(asked("day", "endpoint"), 2)]
-    pages.append(await store.usage.read(asked("day", "endpoint"), 2, pages[0][-1].group))
+    assert len(await SqlUsage(store.database).read(asked("hour"), 2)) == 2
+    pages = [await SqlUsage(store.database).read(asked("day", "endpoint"), 2)]
+    pages.append(await SqlUsage(store.database).read(asked("day", "endpoint"), 2, pages[0][-1].group))
     assert [row.group for page in pages for row in page] == [
         (midnight, "e5"),
         (midnight, "minilm"),
@@ -107,13 +107,13 @@ async def test_rolls_old_hours_into_days_and_deletes_old_days(store: SqlStore) -
     old = NOON - KEPT_HOURS - DAY
     midnight = old // DAY * DAY
     for at in (old, old + HOUR, NOON):
-        await store.usage.add({Slot(at, "e5", "one"): tally(1, waking=1)})
-    before = await store.usage.read(ALWAYS, 10)
-    await store.usage.roll(NOON)
+        await SqlUsage(store.database).add({Slot(at, "e5", "one"): tally(1, waking=1)})
+    before = await SqlUsage(store.database).read(ALWAYS, 10)
+    await SqlUsage(store.database).roll(NOON)
     assert await rows(store) == {(DAY, midnight): 1, (HOUR, NOON): 1}
-    assert await store.usage.read(ALWAYS, 10) == before
-    assert [r.tally.requests for r in await store.usage.read(asked("cause"), 10)] == [3]
-    await store.usage.roll(NOON + KEPT_DAYS - KEPT_HOURS)
+    assert await SqlUsage(store.database).read(ALWAYS, 10) == before
+    assert [r.tally.requests for r in await SqlUsage(store.database).read(asked("cause"), 10)] == [3]
+    await SqlUsage(store.database).roll(NOON + KEPT_DAYS - KEPT_HOURS)
     assert await rows(store) == {(DAY, NOON // DAY * DAY): 1}
 
 
@@ -137,8 +137,8 @@ async def test_locked_database_adds_no_usage_and_is_retryable(settings: Settings
     with closing(sqlite3.connect(os.fspath(settings.database))) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreFailed) as busy:
-            await store.usage.add({Slot(NOON, "e5", "one"): tally()})
+            await SqlUsage(store.database).add({Slot(NOON, "e5", "one"): tally()})
         other.rollback()
     assert busy.value.retryable
-    assert await store.usage.read(ALWAYS, 10) == []
+    assert await SqlUsage(store.database).read(ALWAYS, 10) == []
     await store.close()

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from hubgate.core.off_loop import in_slices, outlasting
 from hubgate.domain.errors import DiskFull, InvalidRequest
-from hubgate.domain.ports import UsageStore
-from hubgate.domain.records import DAY, HOUR, Slot, Tally, UsageQuery, UsageRow
+from hubgate.domain.records import CANCELLED, DAY, HOUR, Slot, Tally, UsageQuery, UsageRow
+from hubgate.features.usage.store import SqlUsage
 from hubgate.service.inference.pipeline import Pipeline
 
 GROUPS = ("endpoint", "key", "day", "hour", "cause")
@@ -23,15 +23,13 @@ MAX_ROWS = 10_000
 """In a report that is built in memory."""
 PAGE_ROWS = 2_000
 """Rows per page of a streamed report."""
-CANCELLED = "client_left"
-"""The cause of a request whose caller disconnected before the response was complete. It does not count as an error."""
 
 _NO_COUNTS = (0, 0, 0, 0)
 
 
 _Group = tuple[str | int, ...]
 _Read = Callable[..., Awaitable[Sequence[UsageRow]]]
-"""`UsageStore.read`."""
+"""`SqlUsage.read`."""
 
 
 class _Reading(NamedTuple):
@@ -52,7 +50,7 @@ class Usage:
 
     def __init__(
         self,
-        store: UsageStore,
+        store: SqlUsage,
         pipelines: Callable[[], Mapping[str, Pipeline]],
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import math
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from running_gateway import RunningGateway
 from screen import LOCALES, NEEDS_CHROMIUM, screen
 
 from hubgate.domain.records import DAY, HOUR, Latency, Slot, Tally
+from hubgate.features.usage.store import SqlUsage
 from hubgate.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
     from screen import Screen
+
+    from hubgate.store.store import SqlStore
 
 pytestmark = NEEDS_CHROMIUM
 
@@ -78,7 +81,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
         for name in ("dify", "nightly-index"):
             gateway.create_key(name)
         keys = [key["id"] for key in gateway.request("GET", "/api/keys").json()["keys"] if not key["admin"]]
-        adding = gateway.service.usage._store.add(traffic(time.time(), keys))
+        adding = SqlUsage(cast("SqlStore", gateway.service._store).database).add(traffic(time.time(), keys))
         asyncio.run_coroutine_threadsafe(adding, gateway._loop).result(240)
         yield gateway
 

@@ -8,10 +8,15 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     Connection,
+    Double,
+    Integer,
+    MetaData,
     Select,
     Table,
+    Text,
     case,
     cast,
     delete,
@@ -25,7 +30,51 @@ from sqlalchemy import (
 from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuery, UsageRow
 from hubgate.store.cluster.expiring_values import NOW
 from hubgate.store.database import Database, Lock, insert_or_update
-from hubgate.store.tables import expiring_values, usage, usage_causes
+from hubgate.store.schema.versions import Schema
+from hubgate.store.tables import NAMING, expiring_values
+
+metadata = MetaData(naming_convention=NAMING)
+usage = Table(
+    "usage",
+    metadata,
+    Column("span", Integer, primary_key=True),  # seconds: an hour, or a day for older rows
+    Column("at", BigInteger, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("texts", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("queue_seconds", Double, nullable=False),
+    Column("cache_hits", BigInteger, nullable=False),
+    Column("cache_misses", BigInteger, nullable=False),
+    Column("upstream_requests", BigInteger, nullable=False),
+    Column("saved_requests", BigInteger, nullable=False),
+    Column("cancelled", BigInteger, nullable=False, server_default="0"),
+    *(
+        column
+        for kind in ("interactive", "bulk")
+        for column in (
+            Column(f"{kind}_fastest", Double),
+            Column(f"{kind}_slowest", Double),
+            *(Column(f"{kind}_{n}", BigInteger, nullable=False, server_default="0") for n in range(BUCKETS)),
+        )
+    ),
+)
+
+usage_causes = Table(
+    "usage_causes",
+    metadata,
+    Column("span", Integer, primary_key=True),
+    Column("at", BigInteger, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("cause", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+)
+
+SCHEMA = Schema(part="usage", metadata=metadata)
 
 KEPT_HOURS = 35 * DAY
 KEPT_DAYS = 400 * DAY
@@ -43,7 +92,7 @@ _MAXIMA = {usage: tuple(f"{kind}_slowest" for kind in _CLASSES), usage_causes: (
 
 
 class SqlUsage:
-    """`hubgate.domain.records.UsageStore` on SQLAlchemy."""
+    """Stored usage. All methods are atomic and raise `StoreFailed`."""
 
     def __init__(self, database: Database, *, max_rows: int = MAX_ROWS) -> None:
         self._database = database
@@ -51,7 +100,13 @@ class SqlUsage:
         self._writer = secrets.token_hex(8)
 
     async def add(self, tallies: Mapping[Slot, Tally], batch: int | None = None) -> None:
-        """Add to the hourly tallies, unless this batch was added before: see `hubgate.domain.ports.UsageStore`."""
+        """Add to the hourly tallies.
+
+        Args:
+            tallies: what to add.
+            batch: a number that grows with each batch. A batch that was added before is not added again: if a call
+                failed, it may have been added nevertheless.
+        """
 
         def work(connection: Connection) -> None:
             if batch is not None and not self._is_new(connection, batch):

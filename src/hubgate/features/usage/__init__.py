@@ -1,0 +1,1 @@
+"""Usage by endpoint and key: counted, stored, reported."""
