@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.service.shared_values import SharedValues
+from hubgate.store.cluster.expiring_values import SqlExpiringValues
 
 if TYPE_CHECKING:
     import pytest
 
 
-class Values:
+class Values(SqlExpiringValues):
     """A database that can be gone, or not answer."""
 
     def __init__(self) -> None:

@@ -34,7 +34,6 @@ from hubgate.store.vault import Vault
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from hubgate.domain.ports import Store
     from hubgate.settings import Settings
 
 TOKEN = Secret("hf_A-token/that+nobody=may-see-0123")
@@ -88,7 +87,7 @@ async def change_by_hand(settings: Settings, sql: str, **values: object) -> None
 
 async def test_endpoints_and_tokens_survive_a_restart(settings: Settings) -> None:
     async with opened(settings) as store:
-        port: Store = store
+        port: SqlStore = store
         await port.add_endpoint(Target(PLAIN))
         await port.add_endpoint(Target(FULL, TOKEN))
     async with opened(settings) as store:

@@ -5,10 +5,10 @@ Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -147,12 +147,11 @@ class RowReply(NamedTuple):
     """To be called when the body is not needed any more: until then, it counts as memory of replies."""
 
 
-class RowCaller(Protocol):
-    """Sends requests of batches through the same code as requests of clients."""
+RowCaller: TypeAlias = Callable[[Key, str, bytes, str], Awaitable[RowReply]]
+"""Sends a POST through the same code as requests of clients, with the rights and the limits of a key, in the class `bulk`.
 
-    def __call__(self, key: Key, path: str, body: bytes, request_id: str) -> Awaitable[RowReply]:
-        """Send a POST with the rights and the limits of a key, in the class `bulk`. Errors are responses, too."""
-        ...
+Its arguments are the key, the path, the body and the request id. Errors are responses, too.
+"""
 
 
 class Page(NamedTuple):
@@ -202,80 +201,6 @@ class Turns(NamedTuple):
     held: int
     """How many a gateway is working on."""
     waiting: int
-
-
-class BatchStore(Protocol):
-    """Stored files and batches. All methods raise `StoreFailed`; `key` is `None` for all keys."""
-
-    async def add_file(self, file: StoredFile) -> None:
-        """Add a file, or replace one with the same id."""
-        ...
-
-    async def file(self, file_id: str) -> StoredFile | None: ...
-
-    async def files(
-        self, page: Page, now: float, *, key: str | None = None, purpose: str | None = None
-    ) -> Sequence[StoredFile]:
-        """Files that have not expired."""
-        ...
-
-    async def remove_file(self, file_id: str) -> None: ...
-
-    async def expired_files(self, folder: str, now: float) -> Sequence[StoredFile]:
-        """Files that expired, but not the input of an unfinished batch."""
-        ...
-
-    async def held(self, folder: str) -> Mapping[str, Held]:
-        """The files in a folder, by the id of their key."""
-        ...
-
-    async def add_batch(self, batch: Batch, most: int) -> bool:
-        """Add a batch, unless its key has that many that have not ended; returns whether it was added."""
-        ...
-
-    async def batch(self, batch_id: str) -> Batch | None: ...
-
-    async def batches(self, page: Page, key: str | None = None) -> Sequence[Batch]: ...
-
-    async def unfinished_input(self, file_id: str) -> str | None:
-        """The id of an unfinished batch that reads this file."""
-        ...
-
-    async def request_cancel(self, batch_id: str, at: float) -> None:
-        """Note that an unfinished batch is to be cancelled, unless that is noted already."""
-        ...
-
-    async def restart_batch(self, batch: Batch) -> bool:
-        """Store a finished batch as unfinished again. `False` if another gateway did so first."""
-        ...
-
-    async def claim(
-        self, owner: str, folder: str, now: float, seconds: float, leave_out: Collection[str] = ()
-    ) -> Batch | None:
-        """Take up a batch that needs work and that no gateway is working on. Keys take turns."""
-        ...
-
-    async def turns(self, folder: str, now: float) -> Mapping[str, Turns]:
-        """By key, how many batches are worked on, and how many wait to be taken up."""
-        ...
-
-    async def save_batch(self, batch: Batch, owner: str, seconds: float | None) -> float | None:
-        """Store the progress of a claimed batch and extend the claim by `seconds` from now, or end it with `None`.
-
-        Returns `Batch.cancel_at`.
-
-        Raises:
-            ClaimLost: another gateway has taken it up.
-        """
-        ...
-
-    async def end_claims(self) -> None:
-        """End all claims: this is the only gateway of the database, and it starts."""
-        ...
-
-    async def forget_batches(self, before: float) -> None:
-        """Delete finished batches that were created before a time."""
-        ...
 
 
 class ClaimLost(Exception):

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hubgate.domain.records import Exhausted, Gate, Key, News, ReportedStates
-
-
-class ExpiringValues(Protocol):
-    """Small values that the gateways of one database share, each for a limited time. All methods raise `StoreFailed`."""
-
-    async def get(self, name: str) -> str | None: ...
-
-    async def put(self, name: str, value: str, seconds: float) -> None:
-        """Set a value, which expires after `seconds`."""
-        ...
-
-    async def count(self, name: str, seconds: float) -> tuple[int, float]:
-        """Count an event; the first one starts a period of `seconds`.
-
-        Returns how many there were in this period, and the seconds that are left of it.
-        """
-        ...
+from hubgate.domain.records import Exhausted, Key
 
 
 class KeyMinutes(Protocol):
@@ -70,43 +53,6 @@ class NoticeBoard(Protocol):
 
     async def remove(self, name: str, owner: str) -> None:
         """Remove a notice, if it is still the owner's."""
-        ...
-
-
-class Feed(Protocol):
-    """The change feed of a shared database, and its gateways. All methods raise `StoreFailed`."""
-
-    @property
-    def key_ids(self) -> Sequence[str]:
-        """The ids of the secret keys of this process, newest first."""
-        ...
-
-    async def version(self) -> int:
-        """The version of the newest change."""
-        ...
-
-    async def news(self, after: int) -> News | None:
-        """What was changed after a version, if anything was."""
-        ...
-
-    def follow(self, on_change: Callable[[], None]) -> None:
-        """Call this after each change. It may miss some."""
-        ...
-
-    async def gates(self) -> Sequence[Gate]:
-        """The gateways that run, and those that stopped without a goodbye in the last day."""
-        ...
-
-    async def states(self, heard_within: float) -> Sequence[ReportedStates]:
-        """What the gateways report of their endpoints that were heard of within this time."""
-        ...
-
-    async def report(self, gate: Gate, endpoints: str = "") -> None:
-        """Record that a gateway runs, which version it follows, and the states of its endpoints in JSON."""
-        ...
-
-    async def leave(self, gate_id: str) -> None:
-        """Record that a gateway stops."""
         ...
 
 

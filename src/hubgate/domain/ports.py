@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeAlias
 
 from hubgate.domain.calls import (
@@ -16,16 +15,9 @@ from hubgate.domain.calls import (
     Result,
     WireFormat,
 )
-from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.diagnosis import Step
 from hubgate.domain.endpoint import Endpoint, Facts, Target
 from hubgate.domain.hub import Deployment, HubUser, ModelCard, ModelPrompts, ModelSearch
-from hubgate.domain.records import (
-    Alias,
-    Change,
-    Connection,
-    Key,
-)
 from hubgate.domain.secret import Secret
 
 
@@ -286,144 +278,4 @@ class SharedFiles(Protocol):
 
     async def add(self, name: str, content: bytes) -> None:
         """Store a file. One that exists stays."""
-        ...
-
-
-class ConnectionStore(Protocol):
-    """Stored connections, with tokens in plain text. All methods raise `StoreFailed`."""
-
-    async def all(self) -> Sequence[Connection]:
-        """All connections, sorted by name."""
-        ...
-
-    async def put(self, connection: Connection) -> None:
-        """Add or replace a connection. Without a token the stored one stays."""
-        ...
-
-    async def remove(self, name: str) -> None: ...
-
-
-class AliasStore(Protocol):
-    """Stored aliases. All methods raise `StoreFailed`."""
-
-    async def all(self) -> Sequence[Alias]:
-        """All aliases, sorted by name."""
-        ...
-
-    async def put(self, alias: Alias, former: str | None) -> None:
-        """Add an alias, or move it from the endpoint `former`.
-
-        Raises:
-            EndpointNotFound: its endpoint does not exist.
-            EndpointExists: an endpoint has its name.
-            EndpointConflict: it was added, moved or removed meanwhile.
-        """
-        ...
-
-    async def remove(self, name: str) -> None: ...
-
-
-class AuditLog(Protocol):
-    """All methods raise `StoreFailed`."""
-
-    async def record(self, verb: str, subject: str, changes: Mapping[str, Any] | None = None) -> None:
-        """Log an event other than a stored change; the store logs those itself."""
-        ...
-
-    async def read(self, limit: int, before: int | None = None) -> Sequence[tuple[int, Change]]:
-        """The latest changes with their numbers, newest first, starting below the number `before`."""
-        ...
-
-
-class Store(Notes, Protocol):
-    """The database. Tokens are passed in plain text and stored encrypted. Every method raises `StoreFailed`."""
-
-    @property
-    def connections(self) -> ConnectionStore: ...
-
-    @property
-    def aliases(self) -> AliasStore: ...
-
-    @property
-    def feed(self) -> Feed: ...
-
-    @property
-    def audit(self) -> AuditLog: ...
-
-    async def endpoints(self) -> Sequence[Target]:
-        """All endpoints with their own tokens."""
-        ...
-
-    async def endpoint(self, name: str) -> Target:
-        """One endpoint with its own token. Raises: EndpointNotFound."""
-        ...
-
-    async def add_endpoint(self, target: Target) -> int:
-        """Returns its version. Raises: EndpointExists."""
-        ...
-
-    async def save_endpoint(self, target: Target) -> int:
-        """Replace the endpoint of this name and its token; returns its new version.
-
-        Raises:
-            EndpointNotFound: it was removed.
-            EndpointConflict: its stored version is not the target's.
-        """
-        ...
-
-    async def mark_changed(self, endpoint: Endpoint, changed: str | None) -> int | None:
-        """Store why calls are refused: another model is running; `None` if the registered one is back.
-
-        Returns:
-            The new version; `None` if the endpoint was removed or leads to another model since.
-        """
-        ...
-
-    async def may_look(self, name: str, seconds: float) -> bool:
-        """Whether to check which model an endpoint runs: not if another gateway did in the last `seconds`."""
-        ...
-
-    async def remove_endpoint(self, name: str) -> None: ...
-
-    async def keys(self) -> Sequence[Key]:
-        """All gateway keys that are not revoked."""
-        ...
-
-    async def add_key(self, key: Key) -> None:
-        """Raises: InvalidRequest: the name is taken."""
-        ...
-
-    async def save_key(self, key: Key, before: Key) -> None:
-        """Store what differs from `before`, so that changes at other gateways stay.
-
-        Raises:
-            InvalidRequest: the new name is taken.
-            NotFound: it was revoked.
-        """
-        ...
-
-    async def remove_key(self, key_id: str) -> None: ...
-
-    async def record_cleared_cache(self) -> None:
-        """Other gateways clear their vector caches, too."""
-        ...
-
-    async def touch_keys(self, last_used: Mapping[str, float]) -> None:
-        """Store when keys were last used, in seconds since the epoch by key id."""
-        ...
-
-    def applying_configuration(self) -> AbstractAsyncContextManager[None]:
-        """Keeps other gateways of the database from applying a configuration. Raises: InUse: one is doing it."""
-        ...
-
-    async def reseal(self) -> int:
-        """Re-encrypt every token with the newest secret key; returns how many."""
-        ...
-
-    async def rotate_secret(self) -> int:
-        """Create a new secret key, unless a rotation is in progress, and re-encrypt every token; returns how many.
-
-        Raises:
-            StoreFailed: the operator has to provide the new key; the error describes how.
-        """
         ...

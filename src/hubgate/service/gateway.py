@@ -9,7 +9,7 @@ from functools import partial
 from hubgate.core.traffic.permits import sending_under
 from hubgate.domain.endpoint import Endpoint, Source
 from hubgate.domain.errors import HubgateError
-from hubgate.domain.ports import Counters, Sources, Store
+from hubgate.domain.ports import Counters, Sources
 from hubgate.service.cluster.gates import Gates
 from hubgate.service.inference.inference import Inference
 from hubgate.service.inference.measures import Measures
@@ -24,6 +24,7 @@ from hubgate.service.registry.startup import StartupTasks
 from hubgate.service.registry.stored_endpoints import StoredEndpoints
 from hubgate.service.registry.token_guard import TokenGuard
 from hubgate.service.states import States
+from hubgate.store.store import SqlStore
 
 _READY_NOTE = "ready endpoint"
 _CHECK_SECONDS = 300.0
@@ -39,7 +40,7 @@ class Gateway:
 
     def __init__(
         self,
-        store: Store,
+        store: SqlStore,
         sources: Sources,
         pipelines: Pipelines,
         counters: Counters | None = None,

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from hubgate.domain.cluster_ports import ExpiringValues
 from hubgate.domain.errors import StoreFailed
+from hubgate.store.cluster.expiring_values import SqlExpiringValues
 
 _SECONDS = 1.0
 """Timeout."""
@@ -27,7 +27,7 @@ class SharedValues:
         store: where they are; `None` if this gateway is the only one.
     """
 
-    def __init__(self, store: ExpiringValues | None = None) -> None:
+    def __init__(self, store: SqlExpiringValues | None = None) -> None:
         self._store = store
         self._counting = 0
         self._failing = False
@@ -52,7 +52,7 @@ class SharedValues:
         finally:
             self._counting -= 1
 
-    async def _ask(self, ask: Callable[[ExpiringValues], Awaitable[_T]], otherwise: _T) -> _T:
+    async def _ask(self, ask: Callable[[SqlExpiringValues], Awaitable[_T]], otherwise: _T) -> _T:
         if self._store is None:
             return otherwise
         try:

@@ -15,7 +15,7 @@ from hubgate.store.tables import aliases, endpoints
 
 
 class SqlAliases:
-    """`hubgate.domain.ports.AliasStore` on SQLAlchemy."""
+    """Stored aliases. All methods raise `StoreFailed`."""
 
     def __init__(self, database: Database, audit: SqlAudit, feed: SqlFeed) -> None:
         self._database = database

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class SqlAudit:
-    """`hubgate.domain.records.AuditLog` on SQLAlchemy."""
+    """Who changed what. All methods raise `StoreFailed`."""
 
     def __init__(self, database: Database, *, max_entries: int = MAX_ENTRIES) -> None:
         self._database = database

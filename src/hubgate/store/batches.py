@@ -39,7 +39,7 @@ _unfinished = batches.c.status.in_(sorted(UNFINISHED))
 
 
 class SqlBatches:
-    """`hubgate.domain.batches.BatchStore` on SQLAlchemy."""
+    """Stored files and batches. All methods raise `StoreFailed`; `key` is `None` for all keys."""
 
     def __init__(self, database: Database, clock: Callable[[Connection], float] = database_time) -> None:
         self._database = database

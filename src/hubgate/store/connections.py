@@ -21,7 +21,7 @@ from hubgate.store.tables import connections
 
 
 class SqlConnections:
-    """`hubgate.domain.records.ConnectionStore` on SQLAlchemy."""
+    """Stored connections, with tokens in plain text. All methods raise `StoreFailed`."""
 
     def __init__(self, database: Database, tokens: TokenColumns, audit: SqlAudit, feed: SqlFeed) -> None:
         self._database = database

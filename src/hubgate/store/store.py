@@ -65,7 +65,7 @@ _log = logging.getLogger(__name__)
 
 
 class SqlStore:
-    """`hubgate.domain.ports.Store` on SQLAlchemy."""
+    """The database. Tokens are passed in plain text and stored encrypted. Every method raises `StoreFailed`."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self.database = database

@@ -45,10 +45,8 @@ async def gateway(
 
 def follower_of(gateway: ScriptedGateway) -> Follower:
     """What follows deployments in the background."""
-    (run,) = gateway.parts.background
-    follower = getattr(run, "__self__", None)
-    assert isinstance(follower, Follower)
-    return follower
+    owners = (getattr(run, "__self__", None) for run in gateway.parts.background)
+    return next(owner for owner in owners if isinstance(owner, Follower))
 
 
 async def ask(gateway: ScriptedGateway, method: str, path: str, body: object = None) -> Reply:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 from running_gateway import RunningGateway
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from screen import Screen
 
-    from hubgate.store.store import SqlStore
 
 pytestmark = NEEDS_CHROMIUM
 
@@ -81,7 +80,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
         for name in ("dify", "nightly-index"):
             gateway.create_key(name)
         keys = [key["id"] for key in gateway.request("GET", "/api/keys").json()["keys"] if not key["admin"]]
-        adding = SqlUsage(cast("SqlStore", gateway.service._store).database).add(traffic(time.time(), keys))
+        adding = SqlUsage(gateway.service._store.database).add(traffic(time.time(), keys))
         asyncio.run_coroutine_threadsafe(adding, gateway._loop).result(240)
         yield gateway
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from hubgate.domain.batches import BatchStore
+    from hubgate.store.batches import SqlBatches
 
 
 class _Store:
-    """As much of a `BatchStore` as a `Room` reads."""
+    """As much of a `SqlBatches` as a `Room` reads."""
 
     def __init__(self) -> None:
         self.keys: dict[str, Held] = {}
@@ -39,7 +39,7 @@ class _World:
         self.now = 0.0
         self.folder = FilesFolder(path)
         self.room = Room(
-            cast("BatchStore", self.store),
+            cast("SqlBatches", self.store),
             self.folder,
             total_bytes=1000,
             key_bytes=600,

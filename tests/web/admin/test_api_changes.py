@@ -7,7 +7,7 @@ import io
 import json
 import time
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,7 +30,6 @@ from hubgate.web.schemas.endpoint import EndpointForm
 if TYPE_CHECKING:
     from scripted_gateway import Reply, ScriptedGateway
 
-    from hubgate.store.store import SqlStore
 
 TOKEN = "hf_aTokenThatNobodyMayEverSee_last"
 
@@ -430,7 +429,7 @@ class TestUsage:
     async def test_csv_has_all_rows_and_json_is_limited(self, scripted: ScriptedGateway) -> None:
         hour = int(time.time()) // HOUR * HOUR
         counts = {Slot(hour, "e5", f"k{number}"): Tally(requests=1) for number in range(MAX_ROWS + 1)}
-        await SqlUsage(cast("SqlStore", scripted.service._store).database).add(counts)
+        await SqlUsage(scripted.service._store.database).add(counts)
         reply = await scripted.request("GET", "/api/usage?by=key")
         assert error_of(reply) == (400, "invalid_request")
         reply = await scripted.request("GET", "/api/usage?by=key&format=csv")

@@ -17,7 +17,6 @@ from hubgate.domain.errors import (
     OutcomeUnknown,
 )
 from hubgate.domain.hub import Deployment, DeploymentState
-from hubgate.domain.ports import AuditLog
 from hubgate.domain.secret import Secret
 from hubgate.features.deployments.accounts import Account, Accounts, Budget
 from hubgate.features.deployments.acts import (
@@ -42,6 +41,7 @@ from hubgate.features.deployments.model import (
 from hubgate.features.deployments.planner import DeploymentRequest, Planned, Planner
 from hubgate.features.deployments.store import SqlDeployments
 from hubgate.service.registry.registry import Registry
+from hubgate.store.audit_log import SqlAudit
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Deployer:
         accounts: Accounts,
         store: SqlDeployments,
         registry: Registry,
-        audit: AuditLog,
+        audit: SqlAudit,
         budget: Budget,
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.time,

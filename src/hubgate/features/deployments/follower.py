@@ -15,7 +15,6 @@ from dataclasses import replace
 from hubgate.domain.endpoint import Endpoint, Source
 from hubgate.domain.errors import EndpointNotFound, HubgateError, InUse, NotFound, StoreFailed
 from hubgate.domain.hub import Deployment, DeploymentState
-from hubgate.domain.ports import AuditLog
 from hubgate.domain.secret import Secret
 from hubgate.features.deployments.accounts import Accounts
 from hubgate.features.deployments.fit import cost_now, hardware_of
@@ -23,6 +22,7 @@ from hubgate.features.deployments.hub import InferenceEndpoints
 from hubgate.features.deployments.model import BILLED, ManagedDeployment, Stage
 from hubgate.features.deployments.store import SqlDeployments
 from hubgate.service.registry.registry import Registry
+from hubgate.store.audit_log import SqlAudit
 
 LOST_SECONDS = 45.0
 """How long a request to create may be under way (15 seconds), and Hugging Face may take to show what it created."""
@@ -56,7 +56,7 @@ class Follower:
         accounts: Accounts,
         store: SqlDeployments,
         registry: Registry,
-        audit: AuditLog,
+        audit: SqlAudit,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api

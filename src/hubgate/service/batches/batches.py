@@ -13,15 +13,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hubgate.domain.batches import Batch, BatchStatus, BatchStore, ClaimLost, Fault, Page, RowCaller
+from hubgate.domain.batches import Batch, BatchStatus, ClaimLost, Fault, Page, RowCaller
 from hubgate.domain.errors import CallerError, Cause, InvalidRequest, NotFound, QueueFull, StoreFailed
-from hubgate.domain.ports import AuditLog
 from hubgate.domain.records import ACTOR, DAY, HOUR, Key
 from hubgate.service.batches.files import Files, may_see
 from hubgate.service.batches.run import LEASE_SECONDS, BatchRun, Parts
 from hubgate.service.batches.turns import PATIENCE, Patience, leavers
 from hubgate.service.batches.webhook import Webhook
 from hubgate.service.keys.access import Access
+from hubgate.store.audit_log import SqlAudit
+from hubgate.store.batches import SqlBatches
 
 PATHS = ("/v1/embeddings", "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/rerank")
 """Where the requests of a batch can go. Reranking is hubgate's own."""
@@ -68,10 +69,10 @@ class Batches:
 
     def __init__(
         self,
-        store: BatchStore,
+        store: SqlBatches,
         files: Files,
         access: Access,
-        audit: AuditLog,
+        audit: SqlAudit,
         *,
         webhook: Webhook | None,
         max_row_bytes: int,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hubgate.core.off_loop import shielded
-from hubgate.domain.batches import BatchStore, Held, Page, Purpose, StoredFile
+from hubgate.domain.batches import Held, Page, Purpose, StoredFile
 from hubgate.domain.errors import (
     BodyTooLarge,
     DiskFull,
@@ -26,6 +26,7 @@ from hubgate.domain.records import DAY, Key
 from hubgate.files import flush_to_disk, sync_folder
 from hubgate.service.batches.folder import FilesFolder
 from hubgate.service.batches.room import Room
+from hubgate.store.batches import SqlBatches
 
 MIN_LIFE, MAX_LIFE = 3600, 30 * DAY
 """Seconds for which a caller may have a file kept: OpenAI's bounds."""
@@ -45,7 +46,7 @@ class Files:
 
     def __init__(
         self,
-        store: BatchStore,
+        store: SqlBatches,
         folder: FilesFolder,
         room: Room,
         *,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from hubgate.domain.batches import Batch, BatchStore, Purpose, StoredFile
+from hubgate.domain.batches import Batch, Purpose, StoredFile
 from hubgate.service.batches.files import Files
 from hubgate.service.batches.record import Record
 from hubgate.service.batches.rows import read_rows
+from hubgate.store.batches import SqlBatches
 
 
 def output_file(batch: Batch) -> str:
@@ -21,7 +22,7 @@ def _error_file(batch: Batch) -> str:
 
 
 async def write_output(
-    store: BatchStore,
+    store: SqlBatches,
     files: Files,
     batch: Batch,
     record: Record,

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from hubgate.domain.batches import BatchStore, Held
+from hubgate.domain.batches import Held
 from hubgate.domain.errors import CapacityError, Cause, FilesFull, FolderFull, HubgateError, StoreFailed
 from hubgate.service.batches.folder import FilesFolder
+from hubgate.store.batches import SqlBatches
 
 MAX_FILES = 10_000
 """Of one key: as many as one page of its list shows."""
@@ -41,7 +42,7 @@ class Room:
 
     def __init__(
         self,
-        store: BatchStore,
+        store: SqlBatches,
         folder: FilesFolder,
         *,
         total_bytes: int,

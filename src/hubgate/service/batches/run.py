@@ -14,20 +14,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from hubgate.core.off_loop import shielded
-from hubgate.domain.batches import (
-    Batch,
-    BatchStatus,
-    BatchStore,
-    Fault,
-    RowCaller,
-    RowReply,
-)
+from hubgate.domain.batches import Batch, BatchStatus, Fault, RowCaller, RowReply
 from hubgate.domain.errors import Cause, StoreFailed
 from hubgate.domain.records import Key
 from hubgate.service.batches.files import Files
 from hubgate.service.batches.output import output_file, write_output
 from hubgate.service.batches.record import Answer, Record, final_answer
 from hubgate.service.batches.rows import Row, check_rows, read_rows, read_some
+from hubgate.store.batches import SqlBatches
 
 CONCURRENCY = 64
 """Requests of one batch in flight. Many, so that the endpoint's queue can send small ones together."""
@@ -62,7 +56,7 @@ _log = logging.getLogger(__name__)
 class Parts(NamedTuple):
     """What runs of batches need."""
 
-    store: BatchStore
+    store: SqlBatches
     files: Files
     call: RowCaller
     find_key: Callable[[str], Key | None]

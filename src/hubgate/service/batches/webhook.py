@@ -6,8 +6,8 @@ import base64
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
 
 import msgspec
 
@@ -19,12 +19,8 @@ RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 3600.0, 4 * 3600.0)
 _log = logging.getLogger(__name__)
 
 
-class Post(Protocol):
-    """Sends a POST to the URL of the settings."""
-
-    async def __call__(self, headers: Mapping[str, str], body: bytes) -> int:
-        """Return the status of the response. Raises: HubgateError."""
-        ...
+Post: TypeAlias = Callable[[Mapping[str, str], bytes], Awaitable[int]]
+"""Sends a POST to the URL of the settings, with these headers and this body; returns the status. Raises: HubgateError."""
 
 
 class Webhook:

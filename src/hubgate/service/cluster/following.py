@@ -8,13 +8,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.records import Kind, News
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
+from hubgate.store.cluster.feed import SqlFeed
 
 POLL_SECONDS = 0.5
 """A notification comes sooner, but may be lost, and a pooler may not pass it on."""
@@ -84,7 +84,7 @@ class Follower:
     """
 
     def __init__(
-        self, feed: Feed, applier: Applier, version: int, followed: Callable[[], Awaitable[None]]
+        self, feed: SqlFeed, applier: Applier, version: int, followed: Callable[[], Awaitable[None]]
     ) -> None:
         self._feed = feed
         self._applier = applier

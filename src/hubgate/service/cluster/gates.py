@@ -8,9 +8,9 @@ import logging
 from collections.abc import Callable, Sequence
 
 from hubgate.core.off_loop import outlasting
-from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.errors import InUse, StoreFailed
 from hubgate.domain.records import Gate, ReportedStates
+from hubgate.store.cluster.feed import SqlFeed
 
 SILENT_SECONDS = 3.0
 WAIT_SECONDS = 1.0
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 class Gates:
     """What all gateways have reported."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: SqlFeed) -> None:
         self._feed = feed
         self.wake: Callable[[], None] = lambda: None
         """Called when a change was made here."""

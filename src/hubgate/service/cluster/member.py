@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from hubgate import __version__
 from hubgate.core.traffic.slots import SharedLimits
-from hubgate.domain.cluster_ports import Feed
 from hubgate.domain.errors import StoreFailed
 from hubgate.domain.records import Gate
 from hubgate.service.cluster.following import Applier, Follower
 from hubgate.service.cluster.gates import Gates
+from hubgate.store.cluster.feed import SqlFeed
 
 REPORT_SECONDS = 1.0
 
@@ -28,7 +28,7 @@ class Member:
     def __init__(
         self,
         name: str,
-        feed: Feed,
+        feed: SqlFeed,
         gates: Gates,
         applier: Applier,
         limits: SharedLimits | None = None,

@@ -23,7 +23,6 @@ from hubgate.domain.errors import (
     TooManyWrongKeys,
     UnknownKey,
 )
-from hubgate.domain.ports import Store
 from hubgate.domain.records import Key
 from hubgate.service.keys.credentials import (
     ADMIN,
@@ -41,13 +40,14 @@ from hubgate.service.keys.limits import WrongKeys
 from hubgate.service.keys.shared_limits import SharedKeyLimits
 from hubgate.service.rounds import Rounds
 from hubgate.service.shared_values import SharedValues
+from hubgate.store.store import SqlStore
 
 
 class Access:
     """The gateway keys. Used on one event loop."""
 
     def __init__(
-        self, store: Store, keys: Iterable[Key], clock: Callable[[], float], shared: SharedValues
+        self, store: SqlStore, keys: Iterable[Key], clock: Callable[[], float], shared: SharedValues
     ) -> None:
         self._store = store
         self._clock = clock
@@ -65,7 +65,7 @@ class Access:
     @classmethod
     async def load(
         cls,
-        store: Store,
+        store: SqlStore,
         admin_key: str | None,
         clock: Callable[[], float] = time.time,
         shared: SharedValues | None = None,

@@ -17,11 +17,11 @@ from hubgate.domain.errors import (
     NewVectors,
     NotFound,
 )
-from hubgate.domain.ports import AliasStore
 from hubgate.domain.records import Alias, Key
 from hubgate.service.registry.live_endpoints import LiveEndpoints
 from hubgate.service.registry.replicas import model_difference
 from hubgate.service.registry.validation import unverified
+from hubgate.store.aliases import SqlAliases
 
 _PREFIX_NAMES = {
     InputType.INGEST: "prefix of documents",
@@ -34,7 +34,7 @@ _PREFIX_NAMES = {
 class Aliases:
     """All aliases, in memory and in the store. Calls find the endpoint of one with `LiveEndpoints.resolve`."""
 
-    def __init__(self, store: AliasStore, live: LiveEndpoints) -> None:
+    def __init__(self, store: SqlAliases, live: LiveEndpoints) -> None:
         self._store = store
         self._live = live
         self._aliases: dict[str, Alias] = {}

@@ -11,12 +11,12 @@ from types import MappingProxyType
 from hubgate.core.off_loop import shielded
 from hubgate.domain.endpoint import Endpoint, Target, check_name
 from hubgate.domain.errors import InUse, InvalidEndpoint, InvalidRequest, NotFound
-from hubgate.domain.ports import ConnectionStore
 from hubgate.domain.records import Connection
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, parse_hosts
 from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints
 from hubgate.service.registry.token_guard import TokenGuard
+from hubgate.store.connections import SqlConnections
 
 _UNSENDABLE = "Invalid token: it is empty, or has spaces or characters that an HTTP header cannot carry."
 _UNSENDABLE_REMEDY = (
@@ -27,7 +27,7 @@ _UNSENDABLE_REMEDY = (
 class Connections:
     """All connections, in memory and in the store."""
 
-    def __init__(self, store: ConnectionStore, live: LiveEndpoints, token_guard: TokenGuard) -> None:
+    def __init__(self, store: SqlConnections, live: LiveEndpoints, token_guard: TokenGuard) -> None:
         self._store = store
         self._live = live
         self._token_guard = token_guard

@@ -12,11 +12,12 @@ from hubgate.core.off_loop import shielded
 from hubgate.domain.endpoint import Endpoint, Source, Target
 from hubgate.domain.endpoint_fields import changes_model
 from hubgate.domain.errors import EndpointNotFound, HubgateError, InvalidEndpoint, StoreFailed
-from hubgate.domain.ports import Model, Store
+from hubgate.domain.ports import Model
 from hubgate.service.registry.connections import Connections
 from hubgate.service.registry.live_endpoints import DisabledModel, LiveEndpoint, LiveEndpoints, SharedModel
 from hubgate.service.registry.startup import StartupTasks
 from hubgate.service.registry.validation import check_fallback
+from hubgate.store.store import SqlStore
 
 _Prepare: TypeAlias = Callable[[Iterable[Endpoint]], Awaitable[None]]
 _Save: TypeAlias = Callable[[Target], Awaitable[int]]
@@ -30,7 +31,7 @@ class StoredEndpoints:
     """Keeps the store and the live endpoints in agreement."""
 
     def __init__(
-        self, store: Store, live: LiveEndpoints, connections: Connections, startup: StartupTasks
+        self, store: SqlStore, live: LiveEndpoints, connections: Connections, startup: StartupTasks
     ) -> None:
         self._store = store
         self._live = live

@@ -8,15 +8,16 @@ from typing import Any, NoReturn
 
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import Cause, InvalidEndpoint, InvalidRequest
-from hubgate.domain.ports import AuditLog, Sources
+from hubgate.domain.ports import Sources
 from hubgate.domain.records import Connection
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE, is_covered
+from hubgate.store.audit_log import SqlAudit
 
 
 class TokenGuard:
     """An endpoint's own token stays at its current hosts, a connection's token at the connection's hosts."""
 
-    def __init__(self, sources: Sources, audit: AuditLog) -> None:
+    def __init__(self, sources: Sources, audit: SqlAudit) -> None:
         self._sources = sources
         self._audit = audit
 

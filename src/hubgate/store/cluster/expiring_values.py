@@ -36,7 +36,7 @@ def database_time(connection: Connection) -> float:
 
 
 class SqlExpiringValues:
-    """`hubgate.domain.ports.ExpiringValues` on PostgreSQL.
+    """Small values that the gateways of one database share, each for a limited time. All methods raise `StoreFailed`.
 
     Args:
         database: the shared database.

@@ -31,7 +31,10 @@ _T = TypeVar("_T")
 
 
 class SqlFeed:
-    """`hubgate.domain.ports.Feed` on SQLAlchemy. Without other gateways, only `change` is used, and writes no feed."""
+    """The change feed of a database, and its gateways. All methods raise `StoreFailed`.
+
+    Without other gateways, only `change` is used, and writes no feed.
+    """
 
     def __init__(self, database: Database, key_ids: Sequence[str]) -> None:
         self._database = database

@@ -43,7 +43,7 @@ def console_routes(services: Services, *, clock: Callable[[], float] = time.time
     sessions = Sessions(clock, services.cookie_keys, services.shared)
     auth = ConsoleAuth(services.access, sessions, navigation)
     record_limit = RefusalRecordLimit(time.monotonic, services.shared)
-    sign_in = SignInPage(services.access, auth, record_limit, services.gateway.audit)
+    sign_in = SignInPage(services.access, auth, record_limit, services.gateway)
     return [
         Route("/ui", _home, methods=["GET"]),
         Route("/ui/static/{file}", serve_file, methods=["GET"]),

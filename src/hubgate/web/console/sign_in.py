@@ -8,8 +8,8 @@ import math
 from starlette.responses import Response
 
 from hubgate.domain.errors import Cause, NotAuthenticated, StoreFailed, UnknownKey
-from hubgate.domain.ports import AuditLog
 from hubgate.domain.records import ACTOR
+from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.keys.credentials import read_credentials
 from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
@@ -29,9 +29,9 @@ class SignInPage:
     """Sign-in, sign-out and preferences."""
 
     def __init__(
-        self, access: Access, auth: ConsoleAuth, record_limit: RefusalRecordLimit, audit: AuditLog
+        self, access: Access, auth: ConsoleAuth, record_limit: RefusalRecordLimit, gateway: Gateway
     ) -> None:
-        self._audit = audit
+        self._audit = gateway.audit
         self._access = access
         self._auth = auth
         self._record_limit = record_limit
