@@ -6,14 +6,14 @@ import asyncio
 import secrets
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from lookalikes.endpoints.world import PRICE, REQUEST, DeploymentWorld, open_deployment_world
+from msgspec import structs
 
 from hubgate.domain.errors import Cause, InvalidRequest, NotConfirmed, NotPermitted
-from hubgate.features.deployments.acts import Edit
-from hubgate.features.deployments.model import Scaling
+from hubgate.features.deployments.fields import DeploymentEditForm
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hubgate.settings import Settings
 
-STAYS_UP = Scaling(min_replicas=1, max_replicas=1, zero_after=None)
+STAYS_UP: dict[str, Any] = {"min_replicas": 1, "max_replicas": 1, "zero_after": None}
 
 
 class TestBudget:
@@ -36,24 +36,24 @@ class TestBudget:
             yield world
 
     async def test_creation_over_the_limit_is_refused_with_the_sum(self, frugal: DeploymentWorld) -> None:
-        await frugal.create(scaling=Scaling(min_replicas=0, max_replicas=2))
+        await frugal.create(min_replicas=0, max_replicas=2)
         with pytest.raises(NotPermitted) as caught:
-            await frugal.create(
-                replace(REQUEST, name="other"), scaling=Scaling(min_replicas=0, max_replicas=1)
-            )
+            await frugal.create(structs.replace(REQUEST, name="other"), min_replicas=0, max_replicas=1)
         assert caught.value.cause is Cause.OVER_BUDGET
         assert "$0.201 an hour with [other]" in caught.value.message
         assert "limit is $0.2" in caught.value.message
         assert list(frugal.site.hosted) == [("acme", "e5")]
 
     async def test_paused_endpoint_leaves_room_until_it_is_resumed(self, frugal: DeploymentWorld) -> None:
-        await frugal.create(scaling=Scaling(min_replicas=0, max_replicas=2))
+        await frugal.create(min_replicas=0, max_replicas=2)
         await frugal.deployer.pause("hf", "acme", "e5")
-        await frugal.create(replace(REQUEST, name="other"), scaling=Scaling(min_replicas=0, max_replicas=2))
+        await frugal.create(structs.replace(REQUEST, name="other"), min_replicas=0, max_replicas=2)
         with pytest.raises(NotPermitted, match=r"could cost \$0.268"):
             await frugal.deployer.resume("hf", "acme", "e5", confirm_price=1.0)
         with pytest.raises(NotPermitted, match=r"could cost \$0.201"):
-            await frugal.deployer.edit("hf", "acme", "other", Edit(max_replicas=3), confirm_price=1.0)
+            await frugal.deployer.edit(
+                "hf", "acme", "other", DeploymentEditForm(max_replicas=3), confirm_price=1.0
+            )
         assert frugal.site.one("e5").state == "paused"
 
     async def test_nothing_starts_a_paused_endpoint_without_its_price(self, frugal: DeploymentWorld) -> None:
@@ -62,9 +62,11 @@ class TestBudget:
         with pytest.raises(InvalidRequest, match="is paused: it costs nothing already"):
             await frugal.deployer.scale_to_zero("hf", "acme", "e5")
         with pytest.raises(NotConfirmed):
-            await frugal.deployer.edit("hf", "acme", "e5", Edit(max_replicas=2))
+            await frugal.deployer.edit("hf", "acme", "e5", DeploymentEditForm(max_replicas=2))
         with pytest.raises(NotPermitted, match=r"could cost \$0.268"):
-            await frugal.deployer.edit("hf", "acme", "e5", Edit(max_replicas=4), confirm_price=1.0)
+            await frugal.deployer.edit(
+                "hf", "acme", "e5", DeploymentEditForm(max_replicas=4), confirm_price=1.0
+            )
         assert frugal.site.one("e5").state == "paused"
         assert frugal.site.one("e5").body["compute"]["scaling"]["maxReplica"] == 1
 
@@ -72,7 +74,9 @@ class TestBudget:
         await frugal.create()
         frugal.site.hardware = [row for row in frugal.site.hardware if row.instance_type != "intel-spr"]
         with pytest.raises(NotPermitted, match="no price for e5"):
-            await frugal.create(replace(REQUEST, name="other", instance=None, region=None, vendor="azure"))
+            await frugal.create(
+                structs.replace(REQUEST, name="other", instance=None, region=None, vendor="azure")
+            )
 
 
 async def test_limit_holds_between_gateways_that_create_at_the_same_moment(
@@ -91,8 +95,8 @@ async def test_limit_holds_between_gateways_that_create_at_the_same_moment(
         )
         for _ in range(3):
             made = await asyncio.gather(
-                first.create(scaling=STAYS_UP),
-                other.create(replace(REQUEST, name="other"), scaling=STAYS_UP),
+                first.create(**STAYS_UP),
+                other.create(structs.replace(REQUEST, name="other"), **STAYS_UP),
                 return_exceptions=True,
             )
             (refused,) = [one for one in made if isinstance(one, BaseException)]

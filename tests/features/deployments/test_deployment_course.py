@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +13,7 @@ from lookalikes.deployments import DeploymentsApi
 from lookalikes.endpoints.bodies import IMAGES
 from lookalikes.endpoints.world import E5, PRICE, REQUEST, DeploymentWorld, open_deployment_world
 from lookalikes.hub_api import HubApi
+from msgspec import structs
 
 from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
 from hubgate.domain.errors import (
@@ -22,7 +22,6 @@ from hubgate.domain.errors import (
     StoreFailed,
     UpstreamRefused,
 )
-from hubgate.domain.secret import Secret
 from hubgate.features.deployments.model import Stage
 
 if TYPE_CHECKING:
@@ -48,13 +47,13 @@ class TestRegistration:
 
     async def test_fields_that_hugging_face_ignores_are_told(self, world: DeploymentWorld) -> None:
         options = {"pooling": "splade"}
-        assert (await world.create(repository="org/splade", name="splade")).warnings == ()
+        assert (await world.create(model="org/splade", name="splade")).warnings == ()
         sparse = world.site.one("splade").body["model"]["image"]["tei"]
         assert sparse.items() >= options.items()
         known = IMAGES["tei"]
         IMAGES["tei"] = known - options.keys()
         try:
-            ignored = await world.create(repository="org/splade", name="splade-2")
+            ignored = await world.create(model="org/splade", name="splade-2")
         finally:
             IMAGES["tei"] = known
         assert ignored.warnings == ("Hugging Face ignored the field model.image.tei.pooling.",)
@@ -172,10 +171,10 @@ class TestLostReply:
             name = f"e{run}"
             world.site.asked.clear()
             after, asking = chance.random() < 0.5, chance.randrange(3)
-            plan = await world.deployer.plan(replace(REQUEST, name=name))
+            plan = await world.deployer.plan(structs.replace(REQUEST, name=name))
             world.site.cut("POST", after=after)
             record: ManagedDeployment | None = await world.deployer.create(
-                replace(REQUEST, name=name), plan.confirm
+                structs.replace(REQUEST, name=name), plan.confirm
             )
             assert record is not None
             assert (record.stage, "unknown" in record.message) == (Stage.PLANNED, True)
@@ -302,8 +301,8 @@ async def test_secrets_are_in_no_record_audit_entry_or_log_line(
     await world.create(
         image="registry.example/tei:3",
         registry_username="me",
-        registry_password=Secret("registry-password"),
-        secrets={"KEY": Secret("a-secret-value")},
+        registry_password="registry-password",
+        secrets={"KEY": "a-secret-value"},
     )
     await world.follow(120)
     sent = next(seen.json for seen in world.site.asked if seen.method == "POST")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from lookalikes.endpoints.world import PRICE, REQUEST, DeploymentWorld
+from msgspec import structs
 
 from hubgate.domain.errors import (
     Cause,
@@ -14,7 +13,7 @@ from hubgate.domain.errors import (
     NotConfirmed,
     NotFound,
 )
-from hubgate.features.deployments.acts import Edit
+from hubgate.features.deployments.fields import DeploymentEditForm
 from hubgate.features.deployments.model import Stage
 
 
@@ -28,7 +27,7 @@ class TestVerbs:
             await deployer.pause(*named, dry_run=True),
             await deployer.resume(*named, dry_run=True),
             await deployer.scale_to_zero(*named, dry_run=True),
-            await deployer.edit(*named, Edit(max_replicas=3), dry_run=True),
+            await deployer.edit(*named, DeploymentEditForm(max_replicas=3), dry_run=True),
             await deployer.delete(*named, dry_run=True),
         ]
         assert len(world.posted()) == done
@@ -41,7 +40,7 @@ class TestVerbs:
 
     async def test_what_costs_more_needs_its_price(self, world: DeploymentWorld) -> None:
         await world.create()
-        edit = Edit(max_replicas=3)
+        edit = DeploymentEditForm(max_replicas=3)
         with pytest.raises(NotConfirmed, match=r"at most \$0\.201 an hour"):
             await world.deployer.edit("hf", None, "e5", edit)
         with pytest.raises(NotConfirmed, match=r"\$0\.1 was confirmed") as raised:
@@ -50,7 +49,7 @@ class TestVerbs:
         done = await world.deployer.edit("hf", None, "e5", edit, confirm_price=0.21)
         assert done.listed is not None
         assert done.listed.at_most == pytest.approx(0.201)
-        await world.deployer.edit("hf", None, "e5", Edit(max_replicas=1))  # cheaper
+        await world.deployer.edit("hf", None, "e5", DeploymentEditForm(max_replicas=1))  # cheaper
         await world.deployer.pause("hf", None, "e5")
         with pytest.raises(NotConfirmed):
             await world.deployer.resume("hf", None, "e5")
@@ -64,15 +63,17 @@ class TestVerbs:
         self, world: DeploymentWorld
     ) -> None:
         await world.create()
-        edit = Edit(instance="intel-spr/x4", environment={"LOG": "a-value"}, arguments=("--x",), revision="r")
+        edit = DeploymentEditForm(
+            instance="intel-spr/x4", environment={"LOG": "a-value"}, arguments=("--x",), revision="r"
+        )
         await world.deployer.edit("hf", None, "e5", edit, confirm_price=1.0)
         entry = (await world.audited())["deployment.edit"]
         assert entry["compute.instanceSize"] == [None, "x4"]
         assert entry["model.env"] == [None, ["LOG"]]
         with pytest.raises(InvalidRequest, match="offers no"):
-            await world.deployer.edit("hf", None, "e5", Edit(instance="abacus/x1"))
+            await world.deployer.edit("hf", None, "e5", DeploymentEditForm(instance="abacus/x1"))
         with pytest.raises(InvalidRequest, match="nothing to change"):
-            await world.deployer.edit("hf", None, "e5", Edit())
+            await world.deployer.edit("hf", None, "e5", DeploymentEditForm())
 
     async def test_scaling_to_zero_costs_nothing_until_the_next_call(self, world: DeploymentWorld) -> None:
         await world.create()
@@ -97,9 +98,9 @@ class TestVerbs:
 
     async def test_the_list_has_prices_and_what_was_lost(self, world: DeploymentWorld) -> None:
         await world.create()
-        plan = await world.deployer.plan(replace(REQUEST, name="gone"))
+        plan = await world.deployer.plan(structs.replace(REQUEST, name="gone"))
         world.site.cut("POST", after=False)
-        await world.deployer.create(replace(REQUEST, name="gone"), plan.confirm)
+        await world.deployer.create(structs.replace(REQUEST, name="gone"), plan.confirm)
         await world.follow(120)
         e5, gone = await world.deployer.list("hf", None)
         assert (e5.deployment.name, e5.now, e5.at_most, e5.used_by) == ("e5", PRICE, PRICE, ("e5",))

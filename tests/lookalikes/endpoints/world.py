@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 from running_gateway import copy_migrated
 
 from hubgate.domain.secret import Secret
 from hubgate.features.deployments.feature import assemble
-from hubgate.features.deployments.planner import DeploymentRequest
+from hubgate.features.deployments.fields import DeploymentForm
 from hubgate.features.deployments.store import SqlDeployments
 from hubgate.features.feature import Core
 from hubgate.service.gateway import Gateway
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 E5 = "intfloat/e5-small-v2"
 PRICE = 0.067
 """Dollars an hour of intel-spr/x2, as on Hugging Face's page of prices."""
-REQUEST = DeploymentRequest(repository=E5, name="e5", instance="intel-spr/x2", region="us-east-1")
+REQUEST = DeploymentForm(model=E5, name="e5", instance="intel-spr/x2", region="us-east-1")
 
 
 @dataclass
@@ -56,9 +57,9 @@ class DeploymentWorld:
         self.now += seconds
         self.site.advance(seconds)
 
-    async def create(self, request: DeploymentRequest = REQUEST, **changes: Any) -> ManagedDeployment:
+    async def create(self, request: DeploymentForm = REQUEST, **changes: Any) -> ManagedDeployment:
         """Plan and create at once."""
-        request = replace(request, **changes)
+        request = structs.replace(request, **changes)
         plan = await self.deployer.plan(request)
         return await self.deployer.create(request, plan.confirm)
 

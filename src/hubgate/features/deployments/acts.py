@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hubgate.domain.errors import Cause, NotConfirmed
 from hubgate.domain.hub import Deployment
+from hubgate.features.deployments.fields import DeploymentEditForm
 from hubgate.features.deployments.fit import cost_at_most, cost_now
 from hubgate.features.deployments.model import Hardware, ManagedDeployment, Scaling
 
@@ -59,19 +60,6 @@ class Done(NamedTuple):
     """`None` after a dry run, or if it was deleted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Edit:
-    """Changes that an operator asks for; `None` keeps what is there."""
-
-    instance: str | None = None
-    min_replicas: int | None = None
-    max_replicas: int | None = None
-    zero_after: int | None = None
-    revision: str | None = None
-    arguments: tuple[str, ...] | None = None
-    environment: Mapping[str, str] | None = None
-
-
 def act_on(verb: str, listed: Listed, after: float | None, *, body: Mapping[str, Any] | None = None) -> Act:
     return Act(
         verb=verb,
@@ -105,7 +93,7 @@ def require_confirmation(act: Act, confirmed: float | None) -> None:
         )
 
 
-def scaling_after(current: Deployment, edit: Edit) -> Scaling:
+def scaling_after(current: Deployment, edit: DeploymentEditForm) -> Scaling:
     now = (current.min_replicas or 0, current.max_replicas or 1)
     low, high = (
         new if new is not None else old

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hubgate.domain.errors import InvalidRequest
-from hubgate.features.deployments.acts import Done, Edit, Listed
+from hubgate.features.deployments.acts import Done, Listed
 from hubgate.features.deployments.deployer import Deployer
-from hubgate.features.deployments.forms import ConfirmedDeploymentForm, DeploymentEditForm, DeploymentForm
+from hubgate.features.deployments.fields import ConfirmedDeploymentForm, DeploymentEditForm, DeploymentForm
 from hubgate.features.deployments.model import Fit, Hardware, ManagedDeployment, Plan
 from hubgate.service.gateway import Gateway
 from hubgate.web.admin.hub import TOKEN_PARAMETERS, known_fields, require_token
@@ -53,14 +53,14 @@ class DeploymentsApi:
 
     async def plan(self, request: Request) -> Response:
         return json_response(
-            _plan_json(await self._deployer.plan(decode(await read_json_body(request), _PLAN).request()))
+            _plan_json(await self._deployer.plan(decode(await read_json_body(request), _PLAN)))
         )
 
     async def create(self, request: Request) -> Response:
         form = decode(await read_json_body(request), _CREATE)
         if _flag(request, "dry_run"):
-            return json_response(_plan_json(await self._deployer.plan(form.request())))
-        return json_response(_managed_json(await self._deployer.create(form.request(), form.confirm)), 202)
+            return json_response(_plan_json(await self._deployer.plan(form)))
+        return json_response(_managed_json(await self._deployer.create(form, form.confirm)), 202)
 
     async def list(self, request: Request) -> Response:
         endpoint = request.query_params.get("endpoint")
@@ -79,16 +79,7 @@ class DeploymentsApi:
         return json_response(listed_json(await self._deployer.show(*_named(request))))
 
     async def edit(self, request: Request) -> Response:
-        form = decode(await read_json_body(request), _EDIT)
-        edit = Edit(
-            instance=form.instance,
-            min_replicas=form.min_replicas,
-            max_replicas=form.max_replicas,
-            zero_after=form.zero_after,
-            revision=form.revision,
-            arguments=None if form.arguments is None else tuple(form.arguments),
-            environment=form.environment,
-        )
+        edit = decode(await read_json_body(request), _EDIT)
         done = await self._deployer.edit(
             *_named(request), edit, confirm_price=confirmed_price(request), dry_run=_flag(request, "dry_run")
         )

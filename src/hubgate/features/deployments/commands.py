@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -12,6 +13,7 @@ from urllib.parse import urlencode
 import typer
 from typer import Argument, Option
 
+from hubgate.features.deployments.fields import CREATED, EDITED, Field
 from hubgate.features.deployments.printing import (
     print_act,
     print_deployment,
@@ -40,8 +42,21 @@ ConfirmPrice = Annotated[
 ]
 DryRun = Annotated[bool, Option("--dry-run", help="Only show what the command would do.")]
 
-_REPOSITORY = option(
-    "repository",
+
+def _options(fields: Sequence[Field]) -> list[Parameter]:
+    """The options of the fields that have a help text."""
+    found = []
+    for field in fields:
+        held = field.setting
+        kind: Any = int if field.base_type is int else list[str] if field.is_repeated else str
+        if held.help is not None:
+            shown = Option(help=held.help, metavar=held.metavar, min=held.least, max=held.most)
+            found.append(option(field.option, Annotated[kind | None, shown]))
+    return found
+
+
+_MODEL = option(
+    "model",
     Annotated[str, Argument(help="The model on the Hub, as org/name.", metavar="REPO")],
     Parameter.empty,
 )
@@ -51,65 +66,7 @@ _CREATED = option(
 _WANTED = (
     option("namespace", Namespace),
     option("connection", Connection),
-    option("vendor", Annotated[str | None, Option(help="The cloud, such as aws.")]),
-    option("region", Annotated[str | None, Option(help="The region, such as us-east-1.")]),
-    option(
-        "instance",
-        Annotated[
-            str | None,
-            Option(
-                help="The hardware, such as intel-spr/x2; by default the cheapest that fits.",
-                metavar="TYPE/SIZE",
-            ),
-        ],
-    ),
-    option(
-        "engine", Annotated[str | None, Option(help="The engine: tei, vllm, sglang, llamacpp or toolkit.")]
-    ),
-    option(
-        "image",
-        Annotated[str | None, Option(help="The URL of a container image, instead of hubgate's choice.")],
-    ),
-    option(
-        "port", Annotated[int | None, Option(help="The port that the image listens on.", min=1, max=65_535)]
-    ),
-    option(
-        "registry_username", Annotated[str | None, Option(help="User name for the image's private registry.")]
-    ),
-    option(
-        "registry_password_env",
-        Annotated[str | None, Option(help="Environment variable that holds the registry's password.")],
-    ),
-    option("type", Annotated[str | None, Option(help="Who may call it: private, authenticated or public.")]),
-    option("task", Annotated[str | None, Option(help="The task to register it for.")]),
-    option("revision", Annotated[str | None, Option(help="The model's revision.")]),
-    option("min", Annotated[int | None, Option("--min", help="Minimum number of replicas (0).", min=0)]),
-    option("max", Annotated[int | None, Option("--max", help="Maximum number of replicas (1).", min=1)]),
-    option(
-        "zero_after",
-        Annotated[
-            int | None,
-            Option(help="Minutes without a request until it scales to zero (15); 0: never.", min=0),
-        ],
-    ),
-    option("arg", Annotated[list[str] | None, Option(help="An argument of the container; can be repeated.")]),
-    option(
-        "env",
-        Annotated[
-            list[str] | None,
-            Option(help="An environment variable of the container, NAME=VALUE; can be repeated."),
-        ],
-    ),
-    option(
-        "secret_env",
-        Annotated[
-            list[str] | None,
-            Option(help="An environment variable to pass to the container as a secret; can be repeated."),
-        ],
-    ),
-    option(
-        "register", Annotated[str | None, Option(help="The endpoint's name in hubgate; by default the same.")]
-    ),
+    *_options(CREATED),
 )
 
 
@@ -138,19 +95,19 @@ def hardware(
 
 @app.command("plan")
 @takes(
-    _REPOSITORY,
+    _MODEL,
     *_WANTED,
     option("name", Annotated[str | None, Option(help="The name of the Inference Endpoint.")]),
 )
-def plan(repository: str, *, name: str | None, **options: Any) -> None:
+def plan(**options: Any) -> None:
     """Show what an Inference Endpoint for a model would cost, and which hardware fits. Creates nothing."""
-    print_plan(api("POST", _path("/plan"), _form(repository, name, options)))
+    print_plan(api("POST", _path("/plan"), _body(CREATED, options)))
 
 
 @app.command("create")
 @takes(
     _CREATED,
-    _REPOSITORY,
+    _MODEL,
     *_WANTED,
     option("confirm_price", ConfirmPrice),
     option(
@@ -169,7 +126,6 @@ def plan(repository: str, *, name: str | None, **options: Any) -> None:
 )
 def create(
     name: str,
-    repository: str,
     *,
     confirm_price: float | None,
     or_delete: bool,
@@ -178,7 +134,7 @@ def create(
     **options: Any,
 ) -> None:
     """Create an Inference Endpoint, wait until it runs, and register it. Shows the price and asks first."""
-    form = _form(repository, name, options)
+    form = _body(CREATED, {"name": name, **options})
     planned = api("POST", _path("/plan"), form)
     if dry_run or confirm_price is None:
         print_plan(planned)
@@ -213,38 +169,25 @@ def wait(name: Name, namespace: Namespace = None, connection: Connection = None)
 
 
 @app.command("edit")
+@takes(
+    option("name", Name, Parameter.empty),
+    option("namespace", Namespace),
+    option("connection", Connection),
+    *_options(EDITED),
+    option("confirm_price", ConfirmPrice),
+    option("dry_run", DryRun, default=False),
+)
 def edit(
-    name: Name,
-    namespace: Namespace = None,
-    connection: Connection = None,
-    instance: Annotated[
-        str | None, Option(help="Other hardware in the same region.", metavar="TYPE/SIZE")
-    ] = None,
-    min_replicas: Annotated[int | None, Option("--min", help="Minimum number of replicas.", min=0)] = None,
-    max_replicas: Annotated[int | None, Option("--max", help="Maximum number of replicas.", min=1)] = None,
-    zero_after: Annotated[
-        int | None, Option(help="Minutes without a request until it scales to zero.", min=1)
-    ] = None,
-    revision: Annotated[str | None, Option(help="The model's revision.")] = None,
-    arg: Annotated[list[str] | None, Option(help="An argument of the container; can be repeated.")] = None,
-    env: Annotated[
-        list[str] | None,
-        Option(help="An environment variable of the container, NAME=VALUE; can be repeated."),
-    ] = None,
-    confirm_price: ConfirmPrice = None,
-    dry_run: DryRun = False,
+    name: str,
+    *,
+    namespace: str | None,
+    connection: str | None,
+    confirm_price: float | None,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Change an Inference Endpoint. Arguments and variables replace the current ones."""
-    body = given(
-        instance=instance,
-        min_replicas=min_replicas,
-        max_replicas=max_replicas,
-        zero_after=zero_after,
-        revision=revision,
-        arguments=arg or None,
-        environment=_variables(env),
-    )
-    _costing("PATCH", name, namespace, connection, body or {}, confirm_price, dry_run=dry_run)
+    _costing("PATCH", name, namespace, connection, _body(EDITED, options), confirm_price, dry_run=dry_run)
 
 
 @app.command("pause")
@@ -376,50 +319,37 @@ def _wait(name: str, namespace: str | None, connection: str | None) -> None:
         time.sleep(_WAIT_SECONDS)
 
 
-def _form(repository: str, name: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    zero_after = options["zero_after"]
-    form = given(
-        name=name,
-        connection=options["connection"],
-        namespace=options["namespace"],
-        vendor=options["vendor"],
-        region=options["region"],
-        instance=options["instance"],
-        engine=options["engine"],
-        image=options["image"],
-        port=options["port"],
-        registry_username=options["registry_username"],
-        registry_password=_from_environment(options["registry_password_env"]),
-        type=options["type"],
-        task=parse_task(options["task"]) if options["task"] else None,
-        revision=options["revision"],
-        min_replicas=options["min"],
-        max_replicas=options["max"],
-        zero_after=zero_after or None,
-        arguments=options["arg"] or None,
-        environment=_variables(options["env"]),
-        secrets={one: _from_environment(one) for one in options["secret_env"] or ()} or None,
-        register_as=options["register"],
-    )
-    form = {"model": repository, **(form or {})}
-    return form | {"zero_after": None} if zero_after == 0 else form
+def _body(fields: Sequence[Field], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of the options that were given."""
+    found = {field.name: options.get(field.option) for field in fields}
+    return {
+        name: _READ[name](value) if name in _READ else value
+        for name, value in found.items()
+        if value not in (None, [])
+    }
 
 
-def _variables(pairs: list[str] | None) -> dict[str, str] | None:
-    if not pairs:
-        return None
+def _variables(pairs: list[str]) -> dict[str, str]:
     split = [pair.partition("=") for pair in pairs]
     if any(not name or not equals for name, equals, _ in split):
         raise CommandFailed("--env needs NAME=VALUE.")
     return {name: value for name, _, value in split}
 
 
-def _from_environment(variable: str | None) -> str | None:
-    if variable is None:
-        return None
+def _from_environment(variable: str) -> str:
     if variable not in os.environ:
         raise CommandFailed(f"The environment variable {variable} is not set.")
     return os.environ[variable]
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "registry_password": _from_environment,
+    "task": lambda name: parse_task(name) if name else None,
+    "zero_after": lambda minutes: minutes or None,
+    "environment": _variables,
+    "secrets": lambda variables: {name: _from_environment(name) for name in variables},
+}
+"""What an option holds, in JSON; the others hold the same."""
 
 
 def _path(path: str, query: dict[str, Any] | None = None) -> str:

@@ -22,13 +22,13 @@ from hubgate.features.deployments.accounts import Account, Accounts, Budget
 from hubgate.features.deployments.acts import (
     Act,
     Done,
-    Edit,
     Listed,
     act_on,
     audited,
     require_confirmation,
     scaling_after,
 )
+from hubgate.features.deployments.fields import DeploymentEditForm, DeploymentForm
 from hubgate.features.deployments.fit import cost_at_most, hardware_of
 from hubgate.features.deployments.hub import InferenceEndpoints
 from hubgate.features.deployments.model import (
@@ -38,7 +38,7 @@ from hubgate.features.deployments.model import (
     Plan,
     Stage,
 )
-from hubgate.features.deployments.planner import DeploymentRequest, Planned, Planner
+from hubgate.features.deployments.planner import Planned, Planner
 from hubgate.features.deployments.store import SqlDeployments
 from hubgate.service.registry.registry import Registry
 from hubgate.store.audit_log import SqlAudit
@@ -89,7 +89,7 @@ class Deployer:
         account = await self.accounts.find(connection, namespace)
         return await self._api.hardware(account.namespace, account.token)
 
-    async def plan(self, request: DeploymentRequest) -> Plan:
+    async def plan(self, request: DeploymentForm) -> Plan:
         """See `Planner.plan`."""
         plan = await self.planner.plan(request)
         taken = self._registry.taken(request.register_as or plan.wanted.name)
@@ -132,7 +132,7 @@ class Deployer:
         _, listed = await self._find(connection, namespace, name)
         return listed
 
-    async def create(self, request: DeploymentRequest, confirm: str) -> ManagedDeployment:
+    async def create(self, request: DeploymentForm, confirm: str) -> ManagedDeployment:
         """Create an Inference Endpoint whose plan was confirmed. It is followed, and registered when it is ready.
 
         A lost reply is not an error: the record stays `planned` until Hugging Face has been asked.
@@ -163,7 +163,7 @@ class Deployer:
         connection: str | None,
         namespace: str | None,
         name: str,
-        edit: Edit,
+        edit: DeploymentEditForm,
         *,
         confirm_price: float | None = None,
         dry_run: bool = False,
@@ -310,7 +310,7 @@ class Deployer:
 
         return await self._carry_out(act, account, listed, do, dry_run=dry_run)
 
-    async def _create(self, planned: Planned, request: DeploymentRequest) -> ManagedDeployment:
+    async def _create(self, planned: Planned, request: DeploymentForm) -> ManagedDeployment:
         wanted, plan = planned.plan.wanted, planned.plan
         managed = ManagedDeployment(
             id=plan.id,
@@ -446,7 +446,7 @@ class Deployer:
             if any(_plain(own) == wanted for own in (one.url, *one.urls) if own)
         ]
 
-    async def _changes(self, account: Account, listed: Listed, edit: Edit) -> DeploymentChanges:
+    async def _changes(self, account: Account, listed: Listed, edit: DeploymentEditForm) -> DeploymentChanges:
         current, hardware = listed.deployment, None
         if edit.instance is not None:
             hardware = next(

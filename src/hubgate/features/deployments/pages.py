@@ -22,10 +22,9 @@ from hubgate.domain.hub import DeploymentState
 from hubgate.features.deployments.accounts import Owner
 from hubgate.features.deployments.acts import Act, Done, Listed
 from hubgate.features.deployments.deployer import Deployer
+from hubgate.features.deployments.fields import CREATED, DeploymentForm, Field
 from hubgate.features.deployments.fit import VARIANTS
-from hubgate.features.deployments.forms import DeploymentForm
 from hubgate.features.deployments.model import Access, Hardware, Misfit, Plan
-from hubgate.features.deployments.planner import DeploymentRequest
 from hubgate.service.gateway import Gateway
 from hubgate.web.console.models.form import KINDS
 from hubgate.web.console.page_context import PageContext
@@ -34,47 +33,36 @@ from hubgate.web.schemas.validation import convert
 
 HARDWARE = "hardware"
 """The field of the chosen hardware: vendor, region and instance, separated by spaces."""
-_TEXTS = (
-    "model",
-    "name",
-    "connection",
-    "namespace",
-    "type",
-    "engine",
-    "task",
-    "revision",
-    "register_as",
-)
-_NUMBERS = ("min_replicas", "max_replicas", "zero_after")
-_FIELDS = (*_TEXTS, *_NUMBERS, "delete_on_failure", HARDWARE)
+_FIELDS = tuple(field for field in CREATED if field.setting.in_console)
+_FORM = (*(field.name for field in _FIELDS), HARDWARE)
 ACCESSES = tuple(Access)
 ENGINES = tuple(VARIANTS)
 TASKS = tuple(Task)
 DEFAULTS: Mapping[str, str] = {
-    "type": Access.PRIVATE,
-    "min_replicas": "0",
-    "max_replicas": "1",
-    "zero_after": "15",
+    field.name: str(field.default)
+    for field in _FIELDS
+    if isinstance(field.default, str | int) and field.default is not False
 }
 
 
 def sent_form(fields: Mapping[str, str]) -> dict[str, str]:
     """The fields of this form among those that a browser sent, with spaces removed."""
-    return {name: fields[name].strip() for name in _FIELDS if name in fields}
+    return {name: fields[name].strip() for name in _FORM if name in fields}
 
 
-def request_of(form: Mapping[str, str]) -> DeploymentRequest:
+def request_of(form: Mapping[str, str]) -> DeploymentForm:
     """What the form asks for; what is empty is chosen by hubgate.
 
     Raises:
         InvalidRequest: a field is invalid.
     """
-    made: dict[str, Any] = {name: form[name] for name in _TEXTS if form.get(name)}
-    if "model" not in made:
+    if not form.get("model"):
         raise InvalidRequest(
             "[model] is missing.", remedy="Enter the name of a repository, such as org/name."
         )
-    made |= {name: _whole(name, form[name]) for name in _NUMBERS if form.get(name)}
+    made: dict[str, Any] = {
+        field.name: _value(field, form[field.name]) for field in _FIELDS if form.get(field.name)
+    }
     if form.get("zero_after") == "":
         made["zero_after"] = None
     if hardware := form.get(HARDWARE):
@@ -82,8 +70,7 @@ def request_of(form: Mapping[str, str]) -> DeploymentRequest:
         if len(names) != 3:
             raise InvalidRequest("The form names no hardware.", remedy="Choose it again.")
         made["vendor"], made["region"], made["instance"] = names
-    made["delete_on_failure"] = "delete_on_failure" in form
-    return convert(made, DeploymentForm).request()
+    return convert(made, DeploymentForm)
 
 
 def hardware_field(hardware: Hardware) -> str:
@@ -91,10 +78,14 @@ def hardware_field(hardware: Hardware) -> str:
     return f"{hardware.vendor} {hardware.region} {hardware.instance}"
 
 
-def _whole(name: str, text: str) -> int:
-    """A whole number in the digits of any language."""
+def _value(field: Field, text: str) -> object:
+    """Whole numbers may have the digits of any language; a ticked box has some text."""
+    if field.base_type is bool:
+        return True
+    if field.base_type is not int:
+        return text
     if not text.isdecimal() or len(text) > 9:
-        raise InvalidRequest(f"[{name}] must be a whole number.")
+        raise InvalidRequest(f"[{field.name}] must be a whole number.")
     return int(text)
 
 

@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
@@ -21,6 +21,7 @@ from hubgate.domain.hub import ModelCard
 from hubgate.domain.ports import Hub
 from hubgate.domain.secret import Secret
 from hubgate.features.deployments.accounts import Account, Accounts
+from hubgate.features.deployments.fields import DeploymentForm
 from hubgate.features.deployments.fit import (
     VARIANTS,
     EngineChoice,
@@ -33,7 +34,6 @@ from hubgate.features.deployments.fit import (
 from hubgate.features.deployments.hub import InferenceEndpoints
 from hubgate.features.deployments.model import (
     TAG,
-    Access,
     Fit,
     Hardware,
     Image,
@@ -41,7 +41,6 @@ from hubgate.features.deployments.model import (
     Offer,
     Plan,
     Recipe,
-    Scaling,
     WantedDeployment,
     check_deployment_name,
     price_of,
@@ -59,38 +58,6 @@ _TASKS: Mapping[Task, str] = {
 """Hugging Face's names of tasks for Inference Endpoints."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeploymentRequest:
-    """What an operator asks for. What is not given is chosen."""
-
-    repository: str
-    name: str | None = None
-    """Of the Inference Endpoint; by default from the model's name."""
-    connection: str | None = None
-    namespace: str | None = None
-    vendor: str | None = None
-    region: str | None = None
-    instance: str | None = None
-    """TYPE/SIZE; by default the cheapest that the model fits on."""
-    engine: Engine | None = None
-    image: str | None = None
-    """The URL of an image, instead of hubgate's choice."""
-    port: int | None = None
-    """That the image listens on."""
-    registry_username: str | None = None
-    registry_password: Secret | None = None
-    access: Access = Access.PRIVATE
-    task: Task | None = None
-    revision: str | None = None
-    scaling: Scaling = field(default_factory=Scaling)
-    arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, Secret] = field(default_factory=dict)
-    register_as: str | None = None
-    """The name to register it under; by default its own."""
-    delete_on_failure: bool = False
 
 
 class Planned(NamedTuple):
@@ -146,7 +113,7 @@ class Planner:
         self._secret = secret
         self._clock = clock
 
-    async def offer(self, request: DeploymentRequest) -> Offer:
+    async def offer(self, request: DeploymentForm) -> Offer:
         """What the model could run on.
 
         Raises:
@@ -154,7 +121,7 @@ class Planner:
         """
         return (await self._consider(request)).offer
 
-    async def plan(self, request: DeploymentRequest) -> Plan:
+    async def plan(self, request: DeploymentForm) -> Plan:
         """What creating this Inference Endpoint would do and cost.
 
         Raises:
@@ -168,7 +135,7 @@ class Planner:
         stamp.hardware = planned.plan.wanted.hardware.id
         return replace(planned.plan, confirm=self._sign(stamp, planned), expires_at=stamp.expires_at)
 
-    async def confirmed(self, request: DeploymentRequest, confirm: str) -> Planned:
+    async def confirmed(self, request: DeploymentForm, confirm: str) -> Planned:
         """The plan of a request again, if it is the one that was confirmed.
 
         Raises:
@@ -198,9 +165,9 @@ class Planner:
             )
         return planned
 
-    async def _consider(self, request: DeploymentRequest) -> _Considered:
+    async def _consider(self, request: DeploymentForm) -> _Considered:
         account = await self._accounts.find(request.connection, request.namespace, manages=True)
-        card = await self._hub.model(request.repository, account.token)
+        card = await self._hub.model(request.model, account.token)
         name = request.name or _default_name(card.name)
         check_deployment_name(name)
         check_name(request.register_as or name)
@@ -230,7 +197,7 @@ class Planner:
         )
         return _Considered(account, card, task, offer)
 
-    async def _plan(self, request: DeploymentRequest, plan_id: str, pinned: str | None = None) -> Planned:
+    async def _plan(self, request: DeploymentForm, plan_id: str, pinned: str | None = None) -> Planned:
         account, card, task, offer = await self._consider(request)
         engine, warnings = offer.engine, list(offer.warnings)
         hardware = _choose(offer.fits, request, pinned, warnings)
@@ -242,13 +209,13 @@ class Planner:
             hardware=hardware,
             image=_image(request, engine, hardware, task, recipe),
             scaling=request.scaling,
-            access=request.access,
+            access=request.type,
             framework="custom" if request.image else "pytorch",
             revision=request.revision or (recipe.revision if recipe else None),
             task=_TASKS.get(task),
             arguments=request.arguments,
             environment=request.environment,
-            secrets=request.secrets,
+            secrets={name: Secret(text) for name, text in request.secrets.items()},
             tags=(TAG, tag_of(plan_id)),
         )
         needed = needed_memory(card, engine, hardware.accelerator)
@@ -313,7 +280,7 @@ def _default_name(repository: str) -> str:
     return plain[:32].strip("-")
 
 
-def _task(request: DeploymentRequest, card: ModelCard) -> Task:
+def _task(request: DeploymentForm, card: ModelCard) -> Task:
     """What it will be registered for. A model that both completes and chats is registered for chats."""
     if request.task is not None:
         return request.task
@@ -324,9 +291,7 @@ def _task(request: DeploymentRequest, card: ModelCard) -> Task:
     return next((task for task in reversed(card.tasks) if task in GENERATION_TASKS), card.tasks[0])
 
 
-def _engine(
-    request: DeploymentRequest, card: ModelCard, task: Task, recipes: Sequence[Recipe]
-) -> EngineChoice:
+def _engine(request: DeploymentForm, card: ModelCard, task: Task, recipes: Sequence[Recipe]) -> EngineChoice:
     if request.engine is None:
         return choose_engine(card, task, [one for one in recipes if one.engine in VARIANTS])
     if request.engine not in VARIANTS:
@@ -336,7 +301,7 @@ def _engine(
     return EngineChoice(request.engine, "it was requested")
 
 
-def _wanted(hardware: Sequence[Hardware], request: DeploymentRequest) -> list[Hardware]:
+def _wanted(hardware: Sequence[Hardware], request: DeploymentForm) -> list[Hardware]:
     found = [
         one
         for one in hardware
@@ -354,7 +319,7 @@ def _wanted(hardware: Sequence[Hardware], request: DeploymentRequest) -> list[Ha
 
 
 def _choose(
-    fits: Sequence[Fit], request: DeploymentRequest, pinned: str | None, warnings: list[str]
+    fits: Sequence[Fit], request: DeploymentForm, pinned: str | None, warnings: list[str]
 ) -> Hardware:
     """The hardware of a confirmed plan, or else the cheapest that fits. Memory is only an estimate: named hardware wins."""
     allowed = [fit for fit in fits if pinned in (None, fit.hardware.id)]
@@ -373,13 +338,14 @@ def _choose(
 
 
 def _image(
-    request: DeploymentRequest, engine: Engine, hardware: Hardware, task: Task, recipe: Recipe | None
+    request: DeploymentForm, engine: Engine, hardware: Hardware, task: Task, recipe: Recipe | None
 ) -> Image:
     if request.image is not None:
         image = own_image(request.engine, request.image, request.port)
         if request.registry_username is not None:
             image = replace(image, variant="custom")
-        return replace(image, username=request.registry_username, password=request.registry_password)
+        password = None if request.registry_password is None else Secret(request.registry_password)
+        return replace(image, username=request.registry_username, password=password)
     image = default_image(engine, hardware) or Image(variant=VARIANTS[engine])
     if engine is Engine.TEI and task is Task.SPARSE_EMBEDDING:
         return replace(image, options={"pooling": "splade"})
