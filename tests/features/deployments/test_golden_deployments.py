@@ -166,27 +166,22 @@ async def test_creation_is_sent_as_by_the_client(
             {"min_replica": 1, "max_replica": 3, "scale_to_zero_timeout": 30},
         ),
         (
-            DeploymentChanges(hardware=CPU, revision="d" * 40, task="sentence-embeddings"),
+            DeploymentChanges(hardware=CPU, revision="d" * 40),
             {
                 "accelerator": "cpu",
                 "instance_type": "intel-spr",
                 "instance_size": "x2",
                 "revision": "d" * 40,
-                "task": "sentence-embeddings",
             },
         ),
         (
             DeploymentChanges(
-                image=Image(variant="tei", url=TEI, port=80, health_route="/health"),
                 arguments=("--auto-truncate",),
                 environment={"LOG": "debug"},
-                secrets={"KEY": Secret("other")},
             ),
             {
-                "custom_image": IMAGE,
                 "container_args": ["--auto-truncate"],
                 "env": {"LOG": "debug"},
-                "secrets": {"KEY": "other"},
             },
         ),
     ],

@@ -30,7 +30,7 @@ from hubgate.features.deployments.acts import (
 )
 from hubgate.features.deployments.fields import DeploymentEditForm, DeploymentForm
 from hubgate.features.deployments.fit import cost_at_most, hardware_of
-from hubgate.features.deployments.hub import InferenceEndpoints
+from hubgate.features.deployments.hub import InferenceEndpoints, edit_body
 from hubgate.features.deployments.model import (
     DeploymentChanges,
     Hardware,
@@ -184,7 +184,7 @@ class Deployer:
             state=DeploymentState.PENDING if listed.deployment.paused else listed.deployment.state,
             max_replicas=changes.scaling.max_replicas if changes.scaling else listed.deployment.max_replicas,
         )
-        act = act_on("edit", listed, cost_at_most(after, hardware), body=self._api.changes(changes))
+        act = act_on("edit", listed, cost_at_most(after, hardware), body=edit_body(changes))
         if not act.body:
             raise InvalidRequest("There is nothing to change.")
 

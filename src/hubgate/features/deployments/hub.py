@@ -100,14 +100,10 @@ class InferenceEndpoints:
         item = item_of(reply)
         return read_deployment(item, wanted.namespace), ignored_fields(body, item)
 
-    def changes(self, changes: DeploymentChanges) -> Mapping[str, Any]:
-        """The body that `edit` would send, with its secrets masked."""
-        return edit_body(changes, mask=True)
-
     async def edit(
         self, namespace: str, name: str, changes: DeploymentChanges, token: Secret
     ) -> tuple[Deployment, Sequence[str]]:
-        body = edit_body(changes, mask=False)
+        body = edit_body(changes)
         item = item_of(await self._deployments.ask("PUT", namespace, name, token, body=body))
         return read_deployment(item, namespace), ignored_fields(body, item)
 
@@ -256,7 +252,7 @@ def create_body(wanted: WantedDeployment, *, mask: bool) -> dict[str, Any]:
     }
 
 
-def edit_body(changes: DeploymentChanges, *, mask: bool) -> dict[str, Any]:
+def edit_body(changes: DeploymentChanges) -> dict[str, Any]:
     """The body that changes an Inference Endpoint: only what changes."""
     compute: dict[str, Any] = {}
     if changes.hardware is not None:
@@ -264,18 +260,12 @@ def edit_body(changes: DeploymentChanges, *, mask: bool) -> dict[str, Any]:
     if changes.scaling is not None:
         compute["scaling"] = _scaling(changes.scaling)
     model: dict[str, Any] = {}
-    if changes.image is not None:
-        model["image"] = _image(changes.image, mask=mask)
     if changes.revision is not None:
         model["revision"] = changes.revision
-    if changes.task is not None:
-        model["task"] = changes.task
     if changes.arguments is not None:
         model["args"] = list(changes.arguments)
     if changes.environment is not None:
         model["env"] = dict(changes.environment)
-    if changes.secrets is not None:
-        model["secrets"] = _secrets(changes.secrets, mask=mask)
     return {key: value for key, value in (("compute", compute), ("model", model)) if value}
 
 

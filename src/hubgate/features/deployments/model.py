@@ -177,12 +177,9 @@ class DeploymentChanges:
 
     hardware: Hardware | None = None
     scaling: Scaling | None = None
-    image: Image | None = None
     revision: str | None = None
-    task: str | None = None
     arguments: tuple[str, ...] | None = None
     environment: Mapping[str, str] | None = None
-    secrets: Mapping[str, Secret] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
