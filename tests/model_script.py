@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hubgate.domain.errors import Cause, HubgateError
-from hubgate.jobs.folder import RunOptions, Task
-from hubgate.jobs.job import Job
-from hubgate.jobs.manifest import Totals
-from hubgate.jobs.rows import Piece, Reply
-from hubgate.jobs.runner import Progress
+from hubgate.features.bulk.engine.manifest import Totals
+from hubgate.features.bulk.engine.rows import Piece, Reply
+from hubgate.features.bulk.engine.runner import Progress
+from hubgate.features.bulk.folder import RunOptions, Task
+from hubgate.features.bulk.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,8 +12,8 @@ import ray
 from ray.core.generated.ray_client_pb2 import DataRequest, DataResponse, InitResponse
 from ray_cluster import two_nodes
 
-from hubgate.jobs.ray import cluster
-from hubgate.jobs.rows import JobStopped
+from hubgate.features.bulk.engine.rows import JobStopped
+from hubgate.features.bulk.ray import cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

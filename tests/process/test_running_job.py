@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gateway_process import HUBGATE, Home
 from lookalikes import lookalike
 
-from hubgate.jobs.folder import JobFolder, Status
+from hubgate.features.bulk.folder import JobFolder, Status
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -71,7 +71,7 @@ def compare_command(
         raise CommandFailed("Comparing needs numpy, which is not installed. Install hubgate[local].")
     import asyncio
 
-    from hubgate.cli.jobs.gateway import ensure_gateway
+    from hubgate.cli.server.own import ensure_gateway
     from hubgate.service.inference.comparison import Vectors, compare
 
     settings = Settings.from_env()
@@ -96,8 +96,8 @@ def compare_command(
 
 
 def _read(path: Path, field: str, limit: int) -> list[str]:
-    from hubgate.jobs.formats import open_source
-    from hubgate.jobs.rows import Columns, Row
+    from hubgate.features.bulk.engine.rows import Columns, Row
+    from hubgate.features.bulk.formats.formats import open_source
 
     rows = (row for row in open_source(path, Columns(text=field)).rows() if isinstance(row, Row))
     return [row.text for row in islice(rows, limit)]
@@ -112,8 +112,8 @@ async def _embed_by_both(
 
 
 async def _embed(home: Path, name: str, texts: Sequence[str], queries: Sequence[str]) -> _Embedded:
-    from hubgate.cli.jobs.embedder import GatewayEmbedder
-    from hubgate.jobs.folder import RunOptions, Task
+    from hubgate.features.bulk.folder import RunOptions, Task
+    from hubgate.features.bulk.http import GatewayEmbedder
 
     vectors: dict[str, list[bytes]] = {"document": [], "query": []}
     tokens, are_exact, model = 0, True, {}

@@ -15,7 +15,7 @@ from hubgate import __version__, features
 from hubgate.cli import aliases, config, connection_commands, database, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.compare import compare_command
-from hubgate.cli.jobs import commands as jobs
+from hubgate.cli.server.own import ensure_gateway
 from hubgate.domain.errors import HubgateError
 from hubgate.settings import InvalidSetting, Settings
 from hubgate.terminal import client
@@ -75,7 +75,6 @@ _COMMANDS = (
     Command(72, "gates", records.gates),
     Command(73, "files", records.files),
     Command(74, "cache", records.cache),
-    Command(80, "job", jobs.app),
     Command(100, "migrate", database.migrate),
     Command(101, "move", database.move),
     Command(110, "search", hub.search),
@@ -120,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, by default the one of the command line. Errors are printed as one line, with exit code 1."""
     tune_for_imports()
     client.open_application.set(_open_application)
+    client.own_gateway.set(ensure_gateway)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # some terminals cannot show every character
     try:

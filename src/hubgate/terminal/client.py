@@ -20,7 +20,7 @@ from hubgate.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from hubgate.store.lock import RunningGateway
     from hubgate.web.app import Application
@@ -43,6 +43,8 @@ open_application: ContextVar[Callable[[Settings], AbstractAsyncContextManager[Ap
     "open_application"
 )
 """Opens the application in this process. Set by `cli.main`, because what a command is made of may not import it."""
+own_gateway: ContextVar[Callable[[Settings], AbstractContextManager[bool]]] = ContextVar("own_gateway")
+"""Makes sure that a gateway runs in a home while the context is open: one in this process, unless there is one. Set likewise."""
 
 
 class NoHome(Enum):

@@ -1,1 +1,0 @@
-"""`hubgate job …`: bulk jobs from the command line."""
