@@ -16,16 +16,10 @@ from hubgate.core.queue.fair_queue import MAX_WAITING_CALLS
 from hubgate.core.traffic.leases import SharedLeases
 from hubgate.core.traffic.notices import SharedNotices
 from hubgate.core.traffic.slots import SharedLimits
-from hubgate.domain.batches import Objects
 from hubgate.domain.endpoint import Endpoint, Source, Task
 from hubgate.domain.errors import StoreFailed
 from hubgate.features import load
 from hubgate.features.feature import Core, open_features
-from hubgate.service.batches.batches import Batches
-from hubgate.service.batches.files import Files
-from hubgate.service.batches.folder import FilesFolder
-from hubgate.service.batches.room import Room
-from hubgate.service.batches.webhook import Webhook
 from hubgate.service.cluster.following import Applier
 from hubgate.service.cluster.gates import Gates
 from hubgate.service.cluster.member import Member
@@ -36,14 +30,13 @@ from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
 from hubgate.service.metrics import Lines, Meter
 from hubgate.service.shared_values import SharedValues
-from hubgate.settings import InvalidSetting, Settings
+from hubgate.settings import Settings
 from hubgate.store.lock import gateway_id
 from hubgate.store.store import SqlStore
 from hubgate.store.vectors.disk import DiskVectorCache
 from hubgate.upstreams.hub.client import open_hub
 from hubgate.upstreams.hub.tokenizers import TokenizerFiles
 from hubgate.upstreams.sources import ModelSources
-from hubgate.upstreams.webhook import WebhookPost
 from hubgate.web.app import Application, create_app
 
 READY_ENDPOINT = Endpoint(
@@ -94,8 +87,6 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         meter = _meter(settings, gateway, sources, traffic.limits, memory, more=parts.metrics)
         await gateway.stored.load()
         await gateway.aliases.follow()
-        batches = _batches(settings, store, access)
-        closing.push_async_callback(batches.close)
         closing.push_async_callback(_cancel, asyncio.create_task(_flush(access)))
         if serving and gates:
             applier = _applier(settings, access, gateway, memory, counters)
@@ -107,7 +98,6 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
             meter,
             memory,
             hub=hub,
-            batches=batches,
             max_body_bytes=settings.max_body_bytes,
             max_total_body_bytes=settings.max_total_body_bytes,
             replies=(replies := ByteBudget(settings.max_total_reply_bytes)),
@@ -117,7 +107,8 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
             parts=parts,
         )
         if serving:
-            await batches.start(app.call)
+            for serve in parts.serving:
+                await closing.enter_async_context(serve(app.call))
         yield Application(app, gateway, parts.background, access, replies, first_admin_key=new_key)
 
 
@@ -157,46 +148,6 @@ async def _open_gates(settings: Settings, store: SqlStore, *, serving: bool) -> 
     gates = Gates(store.feed)
     await gates.check_keys(settings.gate if serving else "")
     return gates
-
-
-def _batches(settings: Settings, store: SqlStore, access: Access) -> Batches:
-    objects = _objects(settings.files_url) if settings.files_url else None
-    folder = FilesFolder(settings.files, objects)
-    room = Room(
-        store.batches, folder, total_bytes=settings.files_total_bytes, key_bytes=settings.files_key_bytes
-    )
-    files = Files(store.batches, folder, room, max_bytes=settings.files_max_bytes, days=settings.files_days)
-    webhook = None
-    if settings.webhook_url:
-        post = WebhookPost(settings.webhook_url)
-        webhook = Webhook(post, settings.webhook_secret or "", time.time)
-    return Batches(
-        store.batches,
-        files,
-        access,
-        store.audit,
-        webhook=webhook,
-        max_row_bytes=settings.max_body_bytes,
-        alone=settings.database_url is None,
-    )
-
-
-def _objects(url: str) -> Objects:
-    """The object store with the files of batches.
-
-    Raises:
-        InvalidSetting: it cannot be used.
-    """
-    try:
-        from hubgate.store.cluster.objects import ObjectStorage  # noqa: PLC0415 - part of an extra
-    except ModuleNotFoundError:
-        raise InvalidSetting(
-            "HUBGATE_FILES is in an object store, which needs obstore. Install hubgate[objects]."
-        ) from None
-    try:
-        return ObjectStorage(url)
-    except OSError as error:
-        raise InvalidSetting(f"HUBGATE_FILES cannot be used: {error.strerror}.") from error
 
 
 async def _open_counters(settings: Settings, store: SqlStore) -> TokenizerFiles:

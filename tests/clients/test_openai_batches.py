@@ -15,7 +15,7 @@ from lookalikes import lookalike
 from models import gateway_with
 from running_gateway import RunningGateway, eventually
 
-from hubgate.service.batches.batches import MAX_RUNNING, MAX_UNFINISHED
+from hubgate.features.bulk.batches.batches import MAX_RUNNING, MAX_UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from openai.types.webhooks import BatchCompletedWebhookEvent, BatchFailedWebhook
 from running_gateway import RunningGateway
 
 from hubgate.domain.errors import UpstreamUnreachable
-from hubgate.upstreams.webhook import WebhookPost
+from hubgate.features.bulk.batches.post import WebhookPost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

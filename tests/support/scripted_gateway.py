@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from running_gateway import copy_migrated
@@ -19,10 +19,6 @@ from hubgate.domain.endpoint import GENERATION_TASKS, Endpoint, Engine, Facts, S
 from hubgate.domain.hub import ModelPrompts
 from hubgate.features import load
 from hubgate.features.feature import Core, open_features
-from hubgate.service.batches.batches import Batches
-from hubgate.service.batches.files import Files
-from hubgate.service.batches.folder import FilesFolder
-from hubgate.service.batches.room import Room
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.pipeline import Pipeline, Pipelines
 from hubgate.service.inference.rate_limits import RateLimits
@@ -233,7 +229,6 @@ class ScriptedGateway:
     access: Access
     meter: Meter
     hub: Hub
-    batches: Batches
     parts: Parts
 
     async def request(
@@ -292,12 +287,7 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
     await gateway.registry.register(Endpoint(name="e5", task=Task.TEXT_EMBEDDING, source=Source.FAKE), None)
     script.calls.clear()
     hub = open_hub(settings)
-    folder = FilesFolder(settings.files)
-    room = Room(store.batches, folder, total_bytes=1 << 20, key_bytes=1 << 20)
-    files = Files(store.batches, folder, room, max_bytes=1 << 20, days=1)
-    batches = Batches(
-        store.batches, files, access, store.audit, webhook=None, max_row_bytes=1 << 20, alone=True
-    )
+    settings = replace(settings, files_total_bytes=1 << 20, files_key_bytes=1 << 20, files_max_bytes=1 << 20)
     core = Core(settings, store, gateway, access, hub)
     async with open_features(load(), core) as parts:
         app = create_app(
@@ -306,13 +296,12 @@ async def open_scripted_gateway(settings: Settings) -> AsyncIterator[ScriptedGat
             meter,
             None,
             hub=hub,
-            batches=batches,
             parts=parts,
             max_body_bytes=4_000_000,
             max_total_body_bytes=4_000_000,
             keys_in_path=True,
         )
-        yield ScriptedGateway(app, script, gateway, access, meter, hub, batches, parts)
+        yield ScriptedGateway(app, script, gateway, access, meter, hub, parts)
     await gateway.close()
     await hub.close()
     await store.close()

@@ -73,7 +73,6 @@ _COMMANDS = (
     Command(60, "config", config.app),
     Command(71, "audit", records.audit),
     Command(72, "gates", records.gates),
-    Command(73, "files", records.files),
     Command(74, "cache", records.cache),
     Command(100, "migrate", database.migrate),
     Command(101, "move", database.move),

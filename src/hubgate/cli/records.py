@@ -1,4 +1,4 @@
-"""`hubgate audit`, `hubgate gates`, `hubgate files` and `hubgate cache …`: what the gateway has counted and recorded."""
+"""`hubgate audit`, `hubgate gates` and `hubgate cache …`: what the gateway has counted and recorded."""
 
 from __future__ import annotations
 
@@ -61,19 +61,6 @@ def gates() -> None:
             )
             for gate in reply["gates"]
         ],
-    )
-
-
-def files() -> None:
-    """Show which keys hold the room for files of batches."""
-    reply = api("GET", "/api/files")
-    print(
-        f"{format_bytes(reply['bytes'])} of {format_bytes(reply['most_bytes'])} are used;"
-        f" each key may have {format_bytes(reply['most_bytes_of_key'])}."
-    )
-    print_table(
-        ("key", "files", "size"),
-        [(one["key_name"] or one["key"], one["files"], format_bytes(one["bytes"])) for one in reply["keys"]],
     )
 
 

@@ -44,7 +44,6 @@ from hubgate.domain.records import Key, Kind
 from hubgate.settings import Settings
 from hubgate.store.aliases import SqlAliases
 from hubgate.store.audit_log import SqlAudit, difference
-from hubgate.store.batches import SqlBatches
 from hubgate.store.cluster.expiring_values import SqlExpiringValues
 from hubgate.store.cluster.feed import SqlFeed
 from hubgate.store.cluster.leases import SqlLeases
@@ -83,7 +82,6 @@ class SqlStore:
         self.derived_key = vault.derived
         self.files = SqlFiles(database)
         self.expiring_values = SqlExpiringValues(database)
-        self.batches = SqlBatches(database)
 
     @classmethod
     async def open(cls, settings: Settings, *, patience: float = PATIENCE) -> SqlStore:

@@ -113,36 +113,6 @@ expiring_values = Table(
 )
 
 # Files of OpenAI's API. The content is on disk, in the folder with this id.
-batch_files = Table(
-    "batch_files",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("key", Text, nullable=False),
-    Column("folder", String(32), nullable=False),
-    Column("name", Text, nullable=False),
-    Column("purpose", String(32), nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("expires_at", Double, nullable=False),
-)
-
-batches = Table(
-    "batches",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("key", Text, nullable=False),
-    Column("folder", String(32), nullable=False),
-    Column("input_file", String(64), nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("run", Integer, nullable=False),
-    Column("owner", String(32)),  # the gateway process that works on it
-    Column("owned_until", Double),
-    Column("cancel_at", Double),
-    Column("notify_at", Double),
-    Column("state", Text, nullable=False),  # a Batch in JSON; the columns take precedence
-)
-
 # One row: the version of the change feed, which is also the lock under which changes get their versions.
 feed = Table(
     "feed",

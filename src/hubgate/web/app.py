@@ -10,7 +10,6 @@ from starlette.routing import Route
 
 from hubgate.core.byte_budget import ByteBudget
 from hubgate.domain.ports import Hub
-from hubgate.service.batches.batches import Batches
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
@@ -63,7 +62,6 @@ def create_app(
     memory: VectorMemory | None,
     *,
     hub: Hub,
-    batches: Batches,
     max_body_bytes: int,
     max_total_body_bytes: int,
     replies: ByteBudget | None = None,
@@ -80,7 +78,6 @@ def create_app(
         configuration=Configuration(gateway, access),
         cookie_keys=cookie_keys,
         shared=shared or SharedValues(),
-        batches=batches,
         parts=parts,
     )
     health = Health(gateway, meter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from hubgate.web.admin.openapi import ApiRoute
 from hubgate.web.console.auth import PageHandler
 from hubgate.web.console.page_context import NavigationEntry
 from hubgate.web.http.face import InferenceRoute
+from hubgate.web.http.internal import RowCaller
 from hubgate.web.http.request_context import OnFinished
 
 
@@ -46,6 +48,8 @@ class Parts:
     metrics: Sequence[Lines] = ()
     """Called at each scrape."""
     finished: Sequence[OnFinished] = ()
+    serving: Sequence[Callable[[RowCaller], AbstractAsyncContextManager[None]]] = ()
+    """Open while the gateway serves, before it closes. They may send requests to it."""
 
     @classmethod
     def joined(cls, parts: Iterable[Parts]) -> Parts:

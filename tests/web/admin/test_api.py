@@ -303,7 +303,6 @@ class TestCache:
             meter,
             memory,
             hub=scripted.hub,
-            batches=scripted.batches,
             parts=scripted.parts,
             max_body_bytes=1 << 20,
             max_total_body_bytes=1 << 20,

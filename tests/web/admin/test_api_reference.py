@@ -39,7 +39,6 @@ def rows_of(scripted: ScriptedGateway) -> list[ApiRoute]:
         memory=None,
         hub=scripted.hub,
         configuration=Configuration(gateway, access),
-        batches=scripted.batches,
         parts=scripted.parts,
     )
     return list(api_routes(services))

@@ -114,7 +114,6 @@ async def test_polling_does_not_keep_a_session_alive(scripted: ScriptedGateway) 
         hub=scripted.hub,
         parts=scripted.parts,
         configuration=Configuration(gateway, access),
-        batches=scripted.batches,
     )
     routes = console_routes(services, clock=lambda: now)
     named = {

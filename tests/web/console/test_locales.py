@@ -10,12 +10,13 @@ import icu
 import pytest
 
 import hubgate.web.console
-from hubgate.domain.batches import BatchStatus
 from hubgate.domain.diagnosis import Outcome, Step
 from hubgate.domain.endpoint import Precision, PrefixSource, Source, Task
 from hubgate.domain.errors import Cause
 from hubgate.domain.hub import DeploymentState, LicenseLimit
 from hubgate.features import load
+from hubgate.features.bulk.batches.model import BatchStatus
+from hubgate.features.bulk.pages import AUDIT_VERBS as JOB_VERBS
 from hubgate.features.deployments.model import Access, Misfit, Stage
 from hubgate.features.deployments.pages import AUDIT_VERBS as DEPLOYMENT_VERBS
 from hubgate.features.deployments.pages import VERBS
@@ -71,7 +72,7 @@ FAMILIES: dict[str, set[str]] = {
     "usage.range.": set(RANGES),
     "usage.series.": set(SERIES),
     "where.": {name for source in Source for name in (source.value, f"{source}.hint")},
-    "audit.": {*AUDIT_VERBS, *DEPLOYMENT_VERBS},
+    "audit.": {*AUDIT_VERBS, *DEPLOYMENT_VERBS, *JOB_VERBS},
 }
 """Computed keys: a prefix, and all possible suffixes."""
 

@@ -107,7 +107,6 @@ def without_keys_in_path(scripted: ScriptedGateway) -> AsgiApp:
         scripted.meter,
         None,
         hub=scripted.hub,
-        batches=scripted.batches,
         parts=scripted.parts,
         max_body_bytes=1000,
         max_total_body_bytes=1000,

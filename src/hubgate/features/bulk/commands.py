@@ -1,4 +1,4 @@
-"""The commands `hubgate job …`."""
+"""The commands `hubgate job …` and `hubgate files`."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from hubgate.features.bulk.options import (
     place_of,
 )
 from hubgate.settings import Settings
-from hubgate.terminal.client import CommandFailed, require_home
+from hubgate.terminal.client import CommandFailed, api, require_home
 from hubgate.terminal.commands import Command
-from hubgate.terminal.printing import format_time, print_fields, print_table
+from hubgate.terminal.printing import format_bytes, format_time, print_fields, print_table
 
 if TYPE_CHECKING:
     from hubgate.features.bulk.folder import JobFolder, JobRegistry, RunOptions, Task
@@ -344,4 +344,17 @@ def _find(name: str) -> JobFolder:
     return _registry().find(name)
 
 
-COMMANDS = (Command(80, "job", app),)
+def files() -> None:
+    """Show which keys hold the room for files of batches."""
+    reply = api("GET", "/api/files")
+    print(
+        f"{format_bytes(reply['bytes'])} of {format_bytes(reply['most_bytes'])} are used;"
+        f" each key may have {format_bytes(reply['most_bytes_of_key'])}."
+    )
+    print_table(
+        ("key", "files", "size"),
+        [(one["key_name"] or one["key"], one["files"], format_bytes(one["bytes"])) for one in reply["keys"]],
+    )
+
+
+COMMANDS = (Command(73, "files", files), Command(80, "job", app))

@@ -18,7 +18,6 @@ from hubgate.web.admin.diagnosis import DiagnosisApi
 from hubgate.web.admin.endpoints import EndpointsApi
 from hubgate.web.admin.gates import GatesApi
 from hubgate.web.admin.hub import HubApi
-from hubgate.web.admin.jobs import JobsApi
 from hubgate.web.admin.keys import KeysApi
 from hubgate.web.admin.openapi import ApiRoute, json_response, with_openapi
 from hubgate.web.admin.records import RecordsApi
@@ -39,7 +38,6 @@ class Api:
             KeysApi(gateway, access),
             RecordsApi(gateway, access),
             GatesApi(gateway),
-            JobsApi(gateway, services.batches, access),
             ConfigApi(services.configuration),
         )
 

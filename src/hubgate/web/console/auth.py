@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 from urllib.parse import quote
 
@@ -85,6 +86,7 @@ class ConsoleAuth:
     def _route(self, method: str, path: str, handler: PageHandler) -> Route:
         async def endpoint(request: Request) -> Response:
             context = PageContext.of(request, self._navigation)
+            context.check_csrf_token = partial(self.check_csrf_token, context)
             try:
                 await self._authenticate(context)
                 _check_origin(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -37,7 +37,6 @@ NAVIGATION = (
     NavigationEntry(10, "models", HOME),
     NavigationEntry(30, "aliases", "/ui/aliases"),
     NavigationEntry(40, "keys", "/ui/keys"),
-    NavigationEntry(50, "jobs", "/ui/jobs"),
     NavigationEntry(70, "audit", "/ui/audit"),
     NavigationEntry(80, "settings", "/ui/settings"),
 )
@@ -55,6 +54,8 @@ class PageContext:
     session: Session | None = None
     """`None` without a sign-in."""
     csrf_token: str = ""
+    check_csrf_token: Callable[[str], None] = lambda _: None
+    """For the handler of an upload. Raises: NotPermitted."""
     navigation: Sequence[NavigationEntry] = NAVIGATION
 
     @classmethod

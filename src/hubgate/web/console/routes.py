@@ -13,7 +13,6 @@ from hubgate.domain.errors import NotFound
 from hubgate.web.console.aliases.compare import ComparePage
 from hubgate.web.console.aliases.page import AliasesPage
 from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
-from hubgate.web.console.jobs import JobsPage
 from hubgate.web.console.keys import KeysPage
 from hubgate.web.console.models.detail import ModelPage
 from hubgate.web.console.models.edit import Editing
@@ -55,7 +54,6 @@ def console_routes(services: Services, *, clock: Callable[[], float] = time.time
         *_model_form(auth, services),
         *_aliases(auth, services),
         *_keys(auth, services),
-        *_jobs(auth, services),
         *_playground(auth, services),
         *_settings(auth, services),
         *(
@@ -131,22 +129,6 @@ def _keys(auth: ConsoleAuth, services: Services) -> list[Route]:
         auth.private("POST", "/ui/keys/{key}/edit", keys.update),
         auth.private("GET", "/ui/keys/{key}/revoke", keys.confirm_revoke),
         auth.private("POST", "/ui/keys/{key}/revoke", keys.revoke),
-    ]
-
-
-def _jobs(auth: ConsoleAuth, services: Services) -> list[Route]:
-    jobs = JobsPage(services.gateway, services.batches, services.access, auth.check_csrf_token)
-    return [
-        auth.private("GET", "/ui/jobs", jobs.show),
-        auth.private("POST", "/ui/jobs", jobs.upload, upload=True),
-        auth.private("GET", "/ui/jobs/estimate/{file}", jobs.estimate),
-        auth.private("POST", "/ui/jobs/estimate/{file}", jobs.start),
-        auth.private("GET", "/ui/jobs/{job}", jobs.detail),
-        auth.private("GET", "/ui/jobs/{job}/progress", jobs.progress, polling=True),
-        auth.private("GET", "/ui/jobs/{job}/cancel", jobs.ask_cancel),
-        auth.private("POST", "/ui/jobs/{job}/cancel", jobs.cancel),
-        auth.private("POST", "/ui/jobs/{job}/resume", jobs.resume),
-        auth.private("GET", "/ui/jobs/{job}/files/{file}", jobs.download),
     ]
 
 

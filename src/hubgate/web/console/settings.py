@@ -27,7 +27,6 @@ AUDIT_VERBS = frozenset(
         *("alias.set", "alias.remove"),
         *("key.create", "key.change", "key.revoke"),
         *("session.begin", "session.end", "session.refuse", "cache.clear"),
-        *("job.cancel", "job.resume"),
     }
 )
 """Changes with a translation, `audit.<verb>`; the page shows others by their names in the API."""

@@ -11,7 +11,6 @@ from starlette.routing import BaseRoute
 
 from hubgate.domain.errors import HubgateError
 from hubgate.domain.ports import Hub
-from hubgate.service.batches.batches import Batches
 from hubgate.service.gateway import Gateway
 from hubgate.service.inference.vector_cache import VectorMemory
 from hubgate.service.keys.access import Access
@@ -44,7 +43,6 @@ class Services:
     memory: VectorMemory | None
     hub: Hub
     configuration: Configuration
-    batches: Batches
     parts: Parts
     """Of all features."""
     cookie_keys: Sequence[bytes] = ()

@@ -13,7 +13,6 @@ from functools import lru_cache
 from starlette.requests import ClientDisconnect
 
 from hubgate.core.byte_budget import ByteBudget
-from hubgate.domain.batches import RowReply
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import CallerError, Cause, GatewayBusy, HubgateError, UnknownKey
 from hubgate.domain.records import CANCELLED, Key
@@ -37,6 +36,7 @@ from hubgate.web.http.errors import error_response, stopping
 from hubgate.web.http.face import Face, FaceFinder
 from hubgate.web.http.head import HEAD, OPEN_PATHS, Head, read_head
 from hubgate.web.http.hints import add_hint
+from hubgate.web.http.internal import RowReply
 from hubgate.web.http.request_context import OnFinished, RequestContext, origin_headers
 
 # A trusted proxy may still pass on a forged address.

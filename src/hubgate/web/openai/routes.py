@@ -15,10 +15,8 @@ from hubgate.web.http.asgi import Scope, Send, decode
 from hubgate.web.http.face import Face, InferenceRoute, Services, is_cohere_client
 from hubgate.web.http.head import XINFERENCE_AUTH
 from hubgate.web.http.request_context import context_of
-from hubgate.web.openai.batches import BatchesApi
 from hubgate.web.openai.embeddings import EMBEDDINGS, handle_embeddings
 from hubgate.web.openai.errors import render, render_with_detail
-from hubgate.web.openai.files import FilesApi
 from hubgate.web.openai.generation import handle_chat, handle_completions
 from hubgate.web.openai.models import alias_of, model_details, model_name, model_object
 from hubgate.web.shared.embeddings import resolve_endpoint
@@ -102,8 +100,6 @@ def _routes(services: Services) -> Sequence[BaseRoute | InferenceRoute]:
         Route("/v1/models/{name}", face.model, methods=["GET"]),
         Route("/models", face.models, methods=["GET"]),
         Route("/models/{name}", face.model, methods=["GET"]),
-        *FilesApi(services.batches.files, services.access.limits).routes(),
-        *BatchesApi(services.batches, services.access.limits).routes(),
     ]
 
 
