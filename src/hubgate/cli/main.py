@@ -15,7 +15,6 @@ from hubgate import __version__, features
 from hubgate.cli import aliases, config, connection_commands, database, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.compare import compare_command
-from hubgate.cli.server.own import ensure_gateway
 from hubgate.domain.errors import HubgateError
 from hubgate.settings import InvalidSetting, Settings
 from hubgate.terminal import client
@@ -25,6 +24,7 @@ from hubgate.terminal.memory import tune_for_imports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractContextManager
 
     from hubgate.web.app import Application
 
@@ -114,11 +114,17 @@ async def _open_application(settings: Settings) -> AsyncIterator[Application]:
         yield application
 
 
+def _ensure_gateway(settings: Settings) -> AbstractContextManager[bool]:
+    from hubgate.cli.server.own import ensure_gateway
+
+    return ensure_gateway(settings)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, by default the one of the command line. Errors are printed as one line, with exit code 1."""
     tune_for_imports()
     client.open_application.set(_open_application)
-    client.own_gateway.set(ensure_gateway)
+    client.own_gateway.set(_ensure_gateway)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # some terminals cannot show every character
     try:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from lookalikes.endpoints.world import PRICE, REQUEST, DeploymentWorld, open_deployment_world
-from msgspec import structs
 
 from hubgate.domain.errors import Cause, InvalidRequest, NotConfirmed, NotPermitted
 from hubgate.features.deployments.fields import DeploymentEditForm
@@ -38,7 +37,7 @@ class TestBudget:
     async def test_creation_over_the_limit_is_refused_with_the_sum(self, frugal: DeploymentWorld) -> None:
         await frugal.create(min_replicas=0, max_replicas=2)
         with pytest.raises(NotPermitted) as caught:
-            await frugal.create(structs.replace(REQUEST, name="other"), min_replicas=0, max_replicas=1)
+            await frugal.create(replace(REQUEST, name="other"), min_replicas=0, max_replicas=1)
         assert caught.value.cause is Cause.OVER_BUDGET
         assert "$0.201 an hour with [other]" in caught.value.message
         assert "limit is $0.2" in caught.value.message
@@ -47,7 +46,7 @@ class TestBudget:
     async def test_paused_endpoint_leaves_room_until_it_is_resumed(self, frugal: DeploymentWorld) -> None:
         await frugal.create(min_replicas=0, max_replicas=2)
         await frugal.deployer.pause("hf", "acme", "e5")
-        await frugal.create(structs.replace(REQUEST, name="other"), min_replicas=0, max_replicas=2)
+        await frugal.create(replace(REQUEST, name="other"), min_replicas=0, max_replicas=2)
         with pytest.raises(NotPermitted, match=r"could cost \$0.268"):
             await frugal.deployer.resume("hf", "acme", "e5", confirm_price=1.0)
         with pytest.raises(NotPermitted, match=r"could cost \$0.201"):
@@ -74,9 +73,7 @@ class TestBudget:
         await frugal.create()
         frugal.site.hardware = [row for row in frugal.site.hardware if row.instance_type != "intel-spr"]
         with pytest.raises(NotPermitted, match="no price for e5"):
-            await frugal.create(
-                structs.replace(REQUEST, name="other", instance=None, region=None, vendor="azure")
-            )
+            await frugal.create(replace(REQUEST, name="other", instance=None, region=None, vendor="azure"))
 
 
 async def test_limit_holds_between_gateways_that_create_at_the_same_moment(
@@ -96,7 +93,7 @@ async def test_limit_holds_between_gateways_that_create_at_the_same_moment(
         for _ in range(3):
             made = await asyncio.gather(
                 first.create(**STAYS_UP),
-                other.create(structs.replace(REQUEST, name="other"), **STAYS_UP),
+                other.create(replace(REQUEST, name="other"), **STAYS_UP),
                 return_exceptions=True,
             )
             (refused,) = [one for one in made if isinstance(one, BaseException)]

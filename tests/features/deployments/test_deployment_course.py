@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,6 @@ from lookalikes.deployments import DeploymentsApi
 from lookalikes.endpoints.bodies import IMAGES
 from lookalikes.endpoints.world import E5, PRICE, REQUEST, DeploymentWorld, open_deployment_world
 from lookalikes.hub_api import HubApi
-from msgspec import structs
 
 from hubgate.domain.endpoint import Endpoint, Engine, Source, Task
 from hubgate.domain.errors import (
@@ -171,10 +171,10 @@ class TestLostReply:
             name = f"e{run}"
             world.site.asked.clear()
             after, asking = chance.random() < 0.5, chance.randrange(3)
-            plan = await world.deployer.plan(structs.replace(REQUEST, name=name))
+            plan = await world.deployer.plan(replace(REQUEST, name=name))
             world.site.cut("POST", after=after)
             record: ManagedDeployment | None = await world.deployer.create(
-                structs.replace(REQUEST, name=name), plan.confirm
+                replace(REQUEST, name=name), plan.confirm
             )
             assert record is not None
             assert (record.stage, "unknown" in record.message) == (Stage.PLANNED, True)

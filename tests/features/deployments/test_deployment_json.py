@@ -8,6 +8,7 @@ import pytest
 
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.secret import Secret
+from hubgate.features.deployments.fields import Scaling
 from hubgate.features.deployments.hub import (
     MASK,
     create_body,
@@ -22,7 +23,6 @@ from hubgate.features.deployments.model import (
     HardwareStatus,
     Image,
     Recipe,
-    Scaling,
     WantedDeployment,
 )
 

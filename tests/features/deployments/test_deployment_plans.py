@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from lookalikes.deployments import catalogue_item
 from lookalikes.endpoints.world import E5, PRICE, REQUEST, DeploymentWorld
 from lookalikes.hub_api import READ_TOKEN, TOKEN
-from msgspec import structs
 
 from hubgate.domain.endpoint import Engine
 from hubgate.domain.errors import (
@@ -21,12 +21,13 @@ from hubgate.domain.errors import (
     UpstreamRefused,
 )
 from hubgate.domain.secret import Secret
-from hubgate.features.deployments.model import Access, Misfit, Scaling
+from hubgate.features.deployments.fields import Access, Scaling
+from hubgate.features.deployments.model import Misfit
 
 
 class TestPlan:
     async def test_a_plan_sends_only_gets_and_names_body_price_and_fit(self, world: DeploymentWorld) -> None:
-        plan = await world.deployer.plan(structs.replace(REQUEST, max_replicas=2))
+        plan = await world.deployer.plan(replace(REQUEST, max_replicas=2))
         assert {seen.method for seen in world.site.asked} == {"GET"}
         assert (plan.price.replica, plan.price.at_least, plan.price.at_most) == (PRICE, 0.0, 2 * PRICE)
         assert plan.price.per_day == pytest.approx(48 * PRICE)
@@ -62,7 +63,7 @@ class TestPlan:
     async def test_the_cheapest_hardware_that_fits_is_chosen_and_the_rest_has_reasons(
         self, world: DeploymentWorld
     ) -> None:
-        plan = await world.deployer.plan(structs.replace(REQUEST, instance=None, region=None))
+        plan = await world.deployer.plan(replace(REQUEST, instance=None, region=None))
         fitting = [fit.hardware for fit in plan.fits if fit.misfit is None]
         assert plan.wanted.hardware == fitting[0]
         assert plan.wanted.hardware.price_per_hour == min(one.price_per_hour for one in fitting)
@@ -74,7 +75,7 @@ class TestPlan:
     async def test_a_tested_recipe_decides_the_engine(self, world: DeploymentWorld) -> None:
         recipe = {"publicId": "r1", "accelerator": "gpu", "engineType": "vllm", "revision": "abc"}
         world.site.catalogue = [catalogue_item(E5, "sentence-embeddings", **recipe)]
-        plan = await world.deployer.plan(structs.replace(REQUEST, instance="nvidia-l4/x1"))
+        plan = await world.deployer.plan(replace(REQUEST, instance="nvidia-l4/x1"))
         assert plan.engine is Engine.VLLM
         assert "r1" in plan.why
         assert plan.body["model"]["revision"] == "abc"
@@ -84,8 +85,8 @@ class TestPlan:
         assert "Inference Catalog" in (await world.deployer.plan(REQUEST)).warnings[0]
 
     async def test_named_hardware_wins_over_the_estimate_of_memory(self, world: DeploymentWorld) -> None:
-        llama = structs.replace(REQUEST, model="meta/llama", name=None, engine=Engine.VLLM)
-        plan = await world.deployer.plan(structs.replace(llama, instance="nvidia-t4/x1"))
+        llama = replace(REQUEST, model="meta/llama", name=None, engine=Engine.VLLM)
+        plan = await world.deployer.plan(replace(llama, instance="nvidia-t4/x1"))
         assert plan.wanted.name == "llama"
         assert any("may not fit on nvidia-t4/x1" in warning for warning in plan.warnings)
         assert any("gated" in warning for warning in plan.warnings)
@@ -108,7 +109,7 @@ class TestPlan:
         self, world: DeploymentWorld, changes: dict[str, Any], problem: str
     ) -> None:
         with pytest.raises(HubgateError, match=problem):
-            await world.deployer.plan(structs.replace(REQUEST, **changes))
+            await world.deployer.plan(replace(REQUEST, **changes))
 
     @pytest.mark.parametrize(
         ("low", "high", "zero_after"), [(2, 1, 15), (-1, 1, 15), (0, 0, 15), (0, 1, None), (0, 1, 0)]
@@ -133,12 +134,12 @@ class TestPlan:
         await world.gateway.connections.add("other", Secret(TOKEN))
         with pytest.raises(InvalidRequest, match="Several connections"):
             await world.deployer.plan(REQUEST)
-        await world.deployer.plan(structs.replace(REQUEST, connection="hf"))
+        await world.deployer.plan(replace(REQUEST, connection="hf"))
 
     async def test_an_image_of_ones_own_keeps_its_password_out_of_the_plan(
         self, world: DeploymentWorld
     ) -> None:
-        mine = structs.replace(
+        mine = replace(
             REQUEST,
             image="registry.example/tei:3",
             registry_username="me",
@@ -162,9 +163,9 @@ class TestConfirmation:
         forged = plan.confirm.replace(plan.confirm[-1], "0" if plan.confirm[-1] != "0" else "1")
         refused = [("", REQUEST), ("x", REQUEST), ("ü.ü", REQUEST), (forged, REQUEST)]
         refused += [
-            (plan.confirm, structs.replace(REQUEST, max_replicas=2)),
-            (plan.confirm, structs.replace(REQUEST, name="other")),
-            (plan.confirm, structs.replace(REQUEST, register_as="other")),
+            (plan.confirm, replace(REQUEST, max_replicas=2)),
+            (plan.confirm, replace(REQUEST, name="other")),
+            (plan.confirm, replace(REQUEST, register_as="other")),
         ]
         for confirm, request in refused:
             with pytest.raises(NotConfirmed):
@@ -186,7 +187,7 @@ class TestConfirmation:
     async def test_the_hardware_of_the_plan_is_kept_even_if_other_is_cheaper_now(
         self, world: DeploymentWorld
     ) -> None:
-        cheapest = structs.replace(REQUEST, instance=None)
+        cheapest = replace(REQUEST, instance=None)
         plan = await world.deployer.plan(cheapest)
         assert plan.wanted.hardware.instance == "intel-spr/x1"
         world.site.change_price("aws", "intel-spr", "x2", 0.001)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from lookalikes.endpoints.world import PRICE, REQUEST, DeploymentWorld
-from msgspec import structs
 
 from hubgate.domain.errors import (
     Cause,
@@ -98,9 +99,9 @@ class TestVerbs:
 
     async def test_the_list_has_prices_and_what_was_lost(self, world: DeploymentWorld) -> None:
         await world.create()
-        plan = await world.deployer.plan(structs.replace(REQUEST, name="gone"))
+        plan = await world.deployer.plan(replace(REQUEST, name="gone"))
         world.site.cut("POST", after=False)
-        await world.deployer.create(structs.replace(REQUEST, name="gone"), plan.confirm)
+        await world.deployer.create(replace(REQUEST, name="gone"), plan.confirm)
         await world.follow(120)
         e5, gone = await world.deployer.list("hf", None)
         assert (e5.deployment.name, e5.now, e5.at_most, e5.used_by) == ("e5", PRICE, PRICE, ("e5",))

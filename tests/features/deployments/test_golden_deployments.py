@@ -10,13 +10,12 @@ from huggingface_hub import HfApi
 from lookalikes.deployments import TOKEN, DeploymentsApi, running_deployments
 
 from hubgate.domain.secret import Secret
+from hubgate.features.deployments.fields import Access, Scaling
 from hubgate.features.deployments.hub import InferenceEndpoints
 from hubgate.features.deployments.model import (
-    Access,
     DeploymentChanges,
     Hardware,
     Image,
-    Scaling,
     WantedDeployment,
 )
 from hubgate.upstreams.http.addresses import AddressRule

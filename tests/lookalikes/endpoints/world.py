@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from msgspec import structs
 from running_gateway import copy_migrated
 
 from hubgate.domain.secret import Secret
@@ -59,7 +58,7 @@ class DeploymentWorld:
 
     async def create(self, request: DeploymentForm = REQUEST, **changes: Any) -> ManagedDeployment:
         """Plan and create at once."""
-        request = structs.replace(request, **changes)
+        request = replace(request, **changes)
         plan = await self.deployer.plan(request)
         return await self.deployer.create(request, plan.confirm)
 

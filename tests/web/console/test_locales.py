@@ -17,7 +17,8 @@ from hubgate.domain.hub import DeploymentState, LicenseLimit
 from hubgate.features import load
 from hubgate.features.bulk.batches.model import BatchStatus
 from hubgate.features.bulk.pages import AUDIT_VERBS as JOB_VERBS
-from hubgate.features.deployments.model import Access, Misfit, Stage
+from hubgate.features.deployments.fields import Access
+from hubgate.features.deployments.model import Misfit, Stage
 from hubgate.features.deployments.pages import AUDIT_VERBS as DEPLOYMENT_VERBS
 from hubgate.features.deployments.pages import VERBS
 from hubgate.features.usage.pages import TABLES

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from hubgate.domain.errors import Cause, NotConfirmed
 from hubgate.domain.hub import Deployment
-from hubgate.features.deployments.fields import DeploymentEditForm
+from hubgate.features.deployments.fields import DeploymentEditForm, Scaling
 from hubgate.features.deployments.fit import cost_at_most, cost_now
-from hubgate.features.deployments.model import Hardware, ManagedDeployment, Scaling
+from hubgate.features.deployments.model import Hardware, ManagedDeployment
 
 _MAY_COST_MORE = frozenset({"edit", "resume"})
 

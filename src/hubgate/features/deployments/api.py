@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import MISSING, asdict, fields
+from typing import Any, Generic, TypeVar, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -19,10 +19,9 @@ from hubgate.service.gateway import Gateway
 from hubgate.web.admin.hub import TOKEN_PARAMETERS, known_fields, require_token
 from hubgate.web.admin.openapi import ApiRoute, json_response
 from hubgate.web.http.asgi import decode, read_json_body
+from hubgate.web.schemas.validation import convert
 
-_PLAN = msgspec.json.Decoder(DeploymentForm)
-_CREATE = msgspec.json.Decoder(ConfirmedDeploymentForm)
-_EDIT = msgspec.json.Decoder(DeploymentEditForm)
+T = TypeVar("T")
 _CONNECTION = {"connection": "the stored token to use; not needed if there is only one"}
 _WHERE = {**_CONNECTION, "namespace": "a user or an organisation; by default the token's owner"}
 _DRY_RUN = {"dry_run": "true: only return what would be done, and what it would cost"}
@@ -30,6 +29,34 @@ CONFIRM_PRICE = {
     "confirm_price": "what it may cost at most, in US dollars an hour; needed if it costs more than before"
 }
 _EXAMPLE: Mapping[str, Any] = {"model": "intfloat/e5-small-v2", "name": "e5", "instance": "intel-spr/x2"}
+
+
+class Json(Generic[T]):
+    """Reads the JSON of a table. All methods raise `InvalidRequest`."""
+
+    def __init__(self, table: type[T]) -> None:
+        hints = get_type_hints(table)
+        found = []
+        for one in fields(table):  # type: ignore[arg-type]  # a dataclass
+            default = {} if one.default_factory is dict else one.default
+            found.append((one.name, hints[one.name], msgspec.NODEFAULT if default is MISSING else default))
+        self._table = table
+        self.struct = msgspec.defstruct(table.__name__, found, forbid_unknown_fields=True)
+        self._decoder = msgspec.json.Decoder(self.struct)
+
+    def read(self, body: bytes) -> T:
+        return self._of(decode(body, self._decoder))
+
+    def convert(self, values: object) -> T:
+        return self._of(convert(values, self.struct))
+
+    def _of(self, values: msgspec.Struct) -> T:
+        return self._table(**msgspec.structs.asdict(values))
+
+
+CREATE = Json(DeploymentForm)
+CONFIRMED = Json(ConfirmedDeploymentForm)
+EDIT = Json(DeploymentEditForm)
 
 
 class DeploymentsApi:
@@ -53,11 +80,11 @@ class DeploymentsApi:
 
     async def plan(self, request: Request) -> Response:
         return json_response(
-            _plan_json(await self._deployer.plan(decode(await read_json_body(request), _PLAN)))
+            _plan_json(await self._deployer.plan(CREATE.read(await read_json_body(request))))
         )
 
     async def create(self, request: Request) -> Response:
-        form = decode(await read_json_body(request), _CREATE)
+        form = CONFIRMED.read(await read_json_body(request))
         if _flag(request, "dry_run"):
             return json_response(_plan_json(await self._deployer.plan(form)))
         return json_response(_managed_json(await self._deployer.create(form, form.confirm)), 202)
@@ -79,7 +106,7 @@ class DeploymentsApi:
         return json_response(listed_json(await self._deployer.show(*_named(request))))
 
     async def edit(self, request: Request) -> Response:
-        edit = decode(await read_json_body(request), _EDIT)
+        edit = EDIT.read(await read_json_body(request))
         done = await self._deployer.edit(
             *_named(request), edit, confirm_price=confirmed_price(request), dry_run=_flag(request, "dry_run")
         )
@@ -145,7 +172,7 @@ class DeploymentsApi:
                 path="/deployments/plan",
                 handler=self.plan,
                 summary="Plans an Inference Endpoint: the exact request, its price, and what the model fits on. Creates nothing.",
-                body=DeploymentForm,
+                body=CREATE.struct,
                 example=_EXAMPLE,
             ),
             ApiRoute(
@@ -163,7 +190,7 @@ class DeploymentsApi:
                 path="/deployments",
                 handler=self.create,
                 summary="Creates an Inference Endpoint whose plan was confirmed; registers it when it is ready.",
-                body=ConfirmedDeploymentForm,
+                body=CONFIRMED.struct,
                 example={**_EXAMPLE, "confirm": "…"},
                 query=_DRY_RUN,
                 status=202,
@@ -186,7 +213,7 @@ class DeploymentsApi:
                 path=one,
                 handler=self.edit,
                 summary="Changes hardware, replicas, revision, arguments or environment. A higher price has to be confirmed.",
-                body=DeploymentEditForm,
+                body=EDIT.struct,
                 example={"max_replicas": 2},
                 query={**_CONNECTION, **CONFIRM_PRICE, **_DRY_RUN},
             ),

@@ -7,14 +7,52 @@ two tables. What is sent to Hugging Face, with hardware and image resolved, are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field, fields
+from enum import StrEnum
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-import msgspec
-
 from hubgate.domain.endpoint import Engine, Task
-from hubgate.features.deployments.model import Access, Scaling
+from hubgate.domain.errors import InvalidRequest
+
+MAX_REPLICAS = 100
+MAX_ZERO_AFTER = 10_080
+"""Minutes: a week."""
+
+
+class Access(StrEnum):
+    """Who may call an Inference Endpoint."""
+
+    PRIVATE = "private"
+    """Tokens of its own namespace."""
+    AUTHENTICATED = "authenticated"
+    """Every token of Hugging Face."""
+    PUBLIC = "public"
+    """Everybody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """How many replicas run."""
+
+    min_replicas: int = 0
+    """0 allows scale to zero."""
+    max_replicas: int = 1
+    zero_after: int | None = 15
+    """Minutes without a request until it scales to zero; `None`: never."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_replicas <= self.max_replicas or not 1 <= self.max_replicas <= MAX_REPLICAS:
+            raise InvalidRequest(
+                f"[min] must be at least 0, and [max] from 1 to {MAX_REPLICAS} and not below [min]; "
+                f"they are {self.min_replicas} and {self.max_replicas}."
+            )
+        if self.zero_after is not None and not 1 <= self.zero_after <= MAX_ZERO_AFTER:
+            raise InvalidRequest(f"[zero_after] must be from 1 to {MAX_ZERO_AFTER} minutes.")
+        if self.min_replicas == 0 and self.zero_after is None:
+            raise InvalidRequest(
+                "[min] 0 requires [zero_after]: the minutes without a request until it scales to zero."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +77,10 @@ _ARGUMENTS = Setting("An argument of the container; can be repeated.", option="a
 _ENVIRONMENT = Setting("An environment variable of the container, NAME=VALUE; can be repeated.", option="env")
 
 
-class DeploymentForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    # What an operator asks for; what is not given is chosen. A docstring would be in the OpenAPI document.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentForm:
+    """What an operator asks for. What is not given is chosen."""
+
     model: Annotated[str, _CONSOLE]
     """The repository, as org/name."""
     name: Annotated[str | None, _CONSOLE] = None
@@ -65,7 +105,7 @@ class DeploymentForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     registry_password: Annotated[
         str | None,
         Setting("Environment variable that holds the registry's password.", option="registry_password_env"),
-    ] = None
+    ] = field(default=None, repr=False)
     type: Annotated[
         Access, Setting("Who may call it: private, authenticated or public.", in_console=True)
     ] = Access.PRIVATE
@@ -84,14 +124,14 @@ class DeploymentForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 15
     arguments: Annotated[tuple[str, ...], _ARGUMENTS] = ()
-    environment: Annotated[dict[str, str], _ENVIRONMENT] = {}
+    environment: Annotated[dict[str, str], _ENVIRONMENT] = field(default_factory=dict)
     secrets: Annotated[
         dict[str, str],
         Setting(
             "An environment variable to pass to the container as a secret; can be repeated.",
             option="secret_env",
         ),
-    ] = {}
+    ] = field(default_factory=dict, repr=False)
     """Environment variables that nobody can read again."""
     register_as: Annotated[
         str | None,
@@ -103,9 +143,6 @@ class DeploymentForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         _ = self.scaling  # refuses replicas that cannot be
 
-    def __repr__(self) -> str:  # without the secrets
-        return f"{type(self).__name__}({self.model!r})"
-
     @property
     def scaling(self) -> Scaling:
         return Scaling(
@@ -113,13 +150,16 @@ class DeploymentForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class ConfirmedDeploymentForm(DeploymentForm, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmedDeploymentForm(DeploymentForm):
     confirm: str = ""
     """That of the plan."""
 
 
-class DeploymentEditForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    # What an operator changes; `None` keeps what is there.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentEditForm:
+    """What an operator changes; `None` keeps what is there."""
+
     instance: Annotated[str | None, Setting("Other hardware in the same region.", metavar="TYPE/SIZE")] = None
     min_replicas: Annotated[int | None, Setting("Minimum number of replicas.", option="min", least=0)] = None
     max_replicas: Annotated[int | None, Setting("Maximum number of replicas.", option="max", least=1)] = None
@@ -150,13 +190,13 @@ class Field:
         return get_origin(self.base_type) in {tuple, dict}
 
 
-def _fields(table: type[msgspec.Struct]) -> Sequence[Field]:
+def _fields(table: type) -> Sequence[Field]:
     hints = get_type_hints(table, include_extras=True)
     found = []
-    for field in msgspec.structs.fields(table):
-        kind, setting = get_args(hints[field.name])
+    for one in fields(table):
+        kind, setting = get_args(hints[one.name])
         base = get_args(kind)[0] if isinstance(kind, UnionType) else kind
-        found.append(Field(field.name, base, field.default, setting))
+        found.append(Field(one.name, base, one.default, setting))
     return found
 
 

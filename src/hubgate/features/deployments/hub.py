@@ -13,13 +13,13 @@ from hubgate.domain.errors import Cause, OutcomeUnknown, UpstreamError, Upstream
 from hubgate.domain.hub import Deployment
 from hubgate.domain.ports import Clock
 from hubgate.domain.secret import Secret
+from hubgate.features.deployments.fields import Scaling
 from hubgate.features.deployments.model import (
     DeploymentChanges,
     Hardware,
     HardwareStatus,
     Image,
     Recipe,
-    Scaling,
     WantedDeployment,
 )
 from hubgate.upstreams.engines.specs import engine_of_image

@@ -15,25 +15,12 @@ from hubgate.domain.endpoint import Engine, Task
 from hubgate.domain.errors import InvalidRequest
 from hubgate.domain.hub import DeploymentState
 from hubgate.domain.secret import Secret
+from hubgate.features.deployments.fields import Access, Scaling
 
 TAG = "hubgate"
 """On every Inference Endpoint that hubgate creates. It also has `hubgate-ID`, with the id of its plan."""
 HOURS_PER_MONTH = 730
-MAX_REPLICAS = 100
-MAX_ZERO_AFTER = 10_080
-"""Minutes: a week."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
-
-
-class Access(StrEnum):
-    """Who may call an Inference Endpoint."""
-
-    PRIVATE = "private"
-    """Tokens of its own namespace."""
-    AUTHENTICATED = "authenticated"
-    """Every token of Hugging Face."""
-    PUBLIC = "public"
-    """Everybody."""
 
 
 class HardwareStatus(StrEnum):
@@ -122,30 +109,6 @@ class Image:
     username: str | None = None
     """For a private registry; only for the variant `custom`."""
     password: Secret | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scaling:
-    """How many replicas run."""
-
-    min_replicas: int = 0
-    """0 allows scale to zero."""
-    max_replicas: int = 1
-    zero_after: int | None = 15
-    """Minutes without a request until it scales to zero; `None`: never."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_replicas <= self.max_replicas or not 1 <= self.max_replicas <= MAX_REPLICAS:
-            raise InvalidRequest(
-                f"[min] must be at least 0, and [max] from 1 to {MAX_REPLICAS} and not below [min]; "
-                f"they are {self.min_replicas} and {self.max_replicas}."
-            )
-        if self.zero_after is not None and not 1 <= self.zero_after <= MAX_ZERO_AFTER:
-            raise InvalidRequest(f"[zero_after] must be from 1 to {MAX_ZERO_AFTER} minutes.")
-        if self.min_replicas == 0 and self.zero_after is None:
-            raise InvalidRequest(
-                "[min] 0 requires [zero_after]: the minutes without a request until it scales to zero."
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

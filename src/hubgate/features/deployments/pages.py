@@ -21,15 +21,15 @@ from hubgate.domain.errors import EndpointNotFound, HubgateError, InvalidRequest
 from hubgate.domain.hub import DeploymentState
 from hubgate.features.deployments.accounts import Owner
 from hubgate.features.deployments.acts import Act, Done, Listed
+from hubgate.features.deployments.api import CREATE
 from hubgate.features.deployments.deployer import Deployer
-from hubgate.features.deployments.fields import CREATED, DeploymentForm, Field
+from hubgate.features.deployments.fields import CREATED, Access, DeploymentForm, Field
 from hubgate.features.deployments.fit import VARIANTS
-from hubgate.features.deployments.model import Access, Hardware, Misfit, Plan
+from hubgate.features.deployments.model import Hardware, Misfit, Plan
 from hubgate.service.gateway import Gateway
 from hubgate.web.console.models.form import KINDS
 from hubgate.web.console.page_context import PageContext
 from hubgate.web.parts import Page
-from hubgate.web.schemas.validation import convert
 
 HARDWARE = "hardware"
 """The field of the chosen hardware: vendor, region and instance, separated by spaces."""
@@ -70,7 +70,7 @@ def request_of(form: Mapping[str, str]) -> DeploymentForm:
         if len(names) != 3:
             raise InvalidRequest("The form names no hardware.", remedy="Choose it again.")
         made["vendor"], made["region"], made["instance"] = names
-    return convert(made, DeploymentForm)
+    return CREATE.convert(made)
 
 
 def hardware_field(hardware: Hardware) -> str:
