@@ -17,7 +17,7 @@ import uvicorn
 from hubgate.cli.server.process import stop_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from hubgate.cli.server.connection import Connection
@@ -44,6 +44,7 @@ class DrainingServer(uvicorn.Server):
         gateway: is marked as draining at the first signal.
         drain_delay: seconds between SIGTERM or SIGHUP and the stop.
         drain_seconds: from the stop until requests in flight are cancelled.
+        started: called when it serves, and a signal stops it in order.
     """
 
     handshake_seconds = 0.1
@@ -52,13 +53,25 @@ class DrainingServer(uvicorn.Server):
     """Time to send the error responses and the last events of the requests that were cancelled."""
 
     def __init__(
-        self, config: uvicorn.Config, gateway: Gateway, *, drain_delay: float, drain_seconds: float
+        self,
+        config: uvicorn.Config,
+        gateway: Gateway,
+        *,
+        drain_delay: float,
+        drain_seconds: float,
+        started: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
         self._gateway = gateway
         self._drain_delay = drain_delay
         self._drain_seconds = drain_seconds
+        self._started = started
         self._cancelled = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Drain on the first signal; on the second, cancel all requests; on the third, close all connections.

@@ -74,10 +74,13 @@ async def serve(
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             )
             server = DrainingServer(
-                config, gate.gateway, drain_delay=settings.drain_delay, drain_seconds=settings.drain_seconds
+                config,
+                gate.gateway,
+                drain_delay=settings.drain_delay,
+                drain_seconds=settings.drain_seconds,
+                started=lambda: started(url, gate, server),
             )
             background = {asyncio.create_task(run()) for run in gate.background}
-            started(url, gate, server)
             try:
                 await server.serve(
                     sockets=[stack.enter_context(copy) for one in sockets for copy in acceptors(one)]
