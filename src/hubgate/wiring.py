@@ -86,10 +86,12 @@ async def open_application(settings: Settings, *, serving: bool = False) -> Asyn
         closing.push_async_callback(gateway.close)  # before features close: they count the calls that end now
         meter = _meter(settings, gateway, sources, traffic.limits, memory, more=parts.metrics)
         await gateway.stored.load()
-        await gateway.aliases.follow()
+        for _, follow in parts.follows:
+            await follow()
         closing.push_async_callback(_cancel, asyncio.create_task(_flush(access)))
         if serving and gates:
-            applier = _applier(settings, access, gateway, memory, counters)
+            own_cache = None if settings.cache_url else memory  # a shared one is cleared once for all
+            applier = Applier(access, gateway, own_cache, counters.share, parts.follows)
             member = Member(settings.gate, store.feed, gates, applier, traffic.limits, version=version)
             await _join(closing, gateway, meter, member)
         app = create_app(
@@ -129,17 +131,6 @@ def _meter(
         more,
         gateway_name=settings.gate,
     )
-
-
-def _applier(
-    settings: Settings,
-    access: Access,
-    gateway: Gateway,
-    memory: VectorMemory | None,
-    counters: TokenizerFiles,
-) -> Applier:
-    own_cache = None if settings.cache_url else memory  # a shared one is cleared once for all
-    return Applier(access, gateway, own_cache, counters.share)
 
 
 async def _open_gates(settings: Settings, store: SqlStore, *, serving: bool) -> Gates | None:

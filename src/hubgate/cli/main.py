@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from hubgate import __version__, features
-from hubgate.cli import aliases, config, connection_commands, database, endpoints, hub, keys, records
+from hubgate.cli import config, connection_commands, database, endpoints, hub, keys, records
 from hubgate.cli.chunk import chunk_command
 from hubgate.cli.compare import compare_command
 from hubgate.domain.errors import HubgateError
@@ -68,7 +68,6 @@ _COMMANDS = (
     Command(19, "doctor", endpoints.doctor),
     Command(20, "remove", endpoints.remove),
     Command(30, "key", keys.app),
-    Command(40, "alias", aliases.app),
     Command(50, "connection", connection_commands.app),
     Command(60, "config", config.app),
     Command(71, "audit", records.audit),

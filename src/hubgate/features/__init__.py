@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hubgate.features.feature import Feature
     from hubgate.terminal.commands import Command
 
-NAMES = ("bulk", "deployments", "usage")
+NAMES = ("aliases", "bulk", "deployments", "usage")
 
 
 @cache

@@ -144,9 +144,9 @@ class ConfigApplier:
 
     async def _apply_alias(self, step: Step, endpoint: str | None, *, accept_new_vectors: bool) -> None:
         if endpoint is None:
-            await self._gateway.aliases.remove(step.name)
+            await self._gateway.ports.remove_alias(step.name)
         else:
-            await self._gateway.aliases.set(step.name, endpoint, accept_new_vectors=accept_new_vectors)
+            await self._gateway.ports.set_alias(step.name, endpoint, accept_new_vectors)
 
     async def _apply_key(self, step: Step, rights: Mapping[str, Any] | None) -> None:
         if rights is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from hubgate.core.traffic.permits import sending_under
@@ -15,7 +16,6 @@ from hubgate.service.inference.inference import Inference
 from hubgate.service.inference.measures import Measures
 from hubgate.service.inference.pipeline import Pipelines
 from hubgate.service.ports import Ports
-from hubgate.service.registry.aliases import Aliases
 from hubgate.service.registry.connections import Connections
 from hubgate.service.registry.live_endpoints import LiveEndpoint, LiveEndpoints, needs_startup_check
 from hubgate.service.registry.probe import probe_model
@@ -55,7 +55,6 @@ class Gateway:
         self.live.on_suspect = self._recheck
         token_guard = TokenGuard(sources, store.audit)
         self.connections = Connections(store.connections, self.live, token_guard)
-        self.aliases = Aliases(store.aliases, self.live)
         self.stored = StoredEndpoints(store, self.live, self.connections, self.startup)
         self.registry = Registry(
             sources,
@@ -84,7 +83,12 @@ class Gateway:
             may_call: whether an endpoint or an alias may be called; an alias also may if its endpoint does.
         """
         endpoints = [endpoint for endpoint in self.registry.endpoints() if may_call(endpoint.name)]
-        return [*endpoints, *self.aliases.as_endpoints(may_call)]
+        aliases = [
+            replace(self.live.find(endpoint).endpoint, name=name)
+            for name, endpoint in sorted(self.live.aliases.items())
+            if endpoint in self.live and (may_call(name) or may_call(endpoint))
+        ]
+        return [*endpoints, *aliases]
 
     async def start(self, ready_endpoint: Endpoint | None = None, *, load_models: bool = True) -> None:
         """Start loading local models and checking dedicated endpoints, in the background.

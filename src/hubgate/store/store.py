@@ -42,7 +42,6 @@ from hubgate.domain.errors import (
 )
 from hubgate.domain.records import Key, Kind
 from hubgate.settings import Settings
-from hubgate.store.aliases import SqlAliases
 from hubgate.store.audit_log import SqlAudit, difference
 from hubgate.store.cluster.expiring_values import SqlExpiringValues
 from hubgate.store.cluster.feed import SqlFeed
@@ -77,7 +76,10 @@ class SqlStore:
         self.audit = SqlAudit(database)
         self.feed = SqlFeed(database, vault.key_ids)
         self.connections = SqlConnections(database, self._tokens, self.audit, self.feed)
-        self.aliases = SqlAliases(database, self.audit, self.feed)
+        self.checks_of_new: list[Callable[[Connection, str], None]] = []
+        """Called with the name of an endpoint in the transaction that adds it; they may raise."""
+        self.checks_of_removal: list[Callable[[Connection, str], None]] = []
+        """The same for the transaction that removes it."""
         self.leases = SqlLeases(database)
         self.derived_key = vault.derived
         self.files = SqlFiles(database)
@@ -149,7 +151,8 @@ class SqlStore:
         note = self.audit.note()
 
         def work(connection: Connection) -> int:
-            self.aliases.check_new(connection, endpoint.name)
+            for check in self.checks_of_new:
+                check(connection, endpoint.name)
             row_id = secrets.token_hex(16)
             values = {"id": row_id, **_settings(target), **self._tokens.seal(target.token, row_id)}
             try:
@@ -229,7 +232,8 @@ class SqlStore:
         remove = self._removal(delete(endpoints).where(is_it), "endpoint.remove", named)
 
         def work(connection: Connection) -> None:
-            self.aliases.check_removal(connection, name)
+            for check in self.checks_of_removal:
+                check(connection, name)
             remove(connection)
 
         await self.feed.change(Kind.ENDPOINT, name, work)

@@ -67,14 +67,6 @@ connections = Table(
     Column("hosts", Text, nullable=False),  # a list in JSON
 )
 
-aliases = Table(
-    "aliases",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("endpoint", Text, nullable=False),
-    Column("moved_at", Double, nullable=False),
-)
-
 audit = Table(
     "audit",
     metadata,

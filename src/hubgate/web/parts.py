@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from starlette.routing import BaseRoute
 
+from hubgate.service.cluster.following import Follow
 from hubgate.service.metrics import Lines
 from hubgate.web.admin.openapi import ApiRoute
 from hubgate.web.console.auth import PageHandler
@@ -45,6 +46,8 @@ class Parts:
     """Verbs of the audit log with a translation, `audit.<verb>`."""
     background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     """Run as long as the gateway serves."""
+    follows: Sequence[Follow] = ()
+    """Also called when the endpoints are loaded."""
     metrics: Sequence[Lines] = ()
     """Called at each scrape."""
     finished: Sequence[OnFinished] = ()

@@ -15,6 +15,7 @@ from hubgate.domain.endpoint import Precision, PrefixSource, Source, Task
 from hubgate.domain.errors import Cause
 from hubgate.domain.hub import DeploymentState, LicenseLimit
 from hubgate.features import load
+from hubgate.features.aliases.pages import AUDIT_VERBS as ALIAS_VERBS
 from hubgate.features.bulk.batches.model import BatchStatus
 from hubgate.features.bulk.pages import AUDIT_VERBS as JOB_VERBS
 from hubgate.features.deployments.fields import Access
@@ -73,7 +74,7 @@ FAMILIES: dict[str, set[str]] = {
     "usage.range.": set(RANGES),
     "usage.series.": set(SERIES),
     "where.": {name for source in Source for name in (source.value, f"{source}.hint")},
-    "audit.": {*AUDIT_VERBS, *DEPLOYMENT_VERBS, *JOB_VERBS},
+    "audit.": {*AUDIT_VERBS, *ALIAS_VERBS, *DEPLOYMENT_VERBS, *JOB_VERBS},
 }
 """Computed keys: a prefix, and all possible suffixes."""
 

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from hubgate.domain.endpoint import Endpoint
 from hubgate.domain.errors import StoreFailed
@@ -22,6 +23,10 @@ POLL_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
 
+Follow: TypeAlias = tuple[Kind, Callable[[], Awaitable[None]]]
+"""What is called after the changes of a kind at other gateways."""
+
+
 class Applier:
     """Puts what is stored into memory. Applying a change again, or one that was made here, has no effect.
 
@@ -34,11 +39,13 @@ class Applier:
         gateway: Gateway,
         memory: VectorMemory | None,
         share_tokenizers: Callable[[Iterable[Endpoint]], Awaitable[None]],
+        follows: Sequence[Follow],
     ) -> None:
         self._access = access
         self._gateway = gateway
         self._memory = memory
         self._share_tokenizers = share_tokenizers
+        self._follows = follows
         self.rounds = access.rounds
 
     async def apply(self, news: News) -> None:
@@ -54,8 +61,9 @@ class Applier:
             await self._gateway.connections.follow()
         if names:
             await self._gateway.stored.follow(names, before=self._share_tokenizers)
-        if Kind.ALIAS in kinds:  # after the endpoints that they lead to
-            await self._gateway.aliases.follow()
+        for kind, follow in self._follows:  # after the endpoints
+            if kind in kinds:
+                await follow()
         if Kind.CACHE in kinds:
             await self._clear_cache()
 
@@ -63,7 +71,8 @@ class Applier:
         await self._access.follow()
         await self._gateway.connections.follow()
         await self._gateway.stored.follow(before=self._share_tokenizers)
-        await self._gateway.aliases.follow()
+        for _, follow in self._follows:
+            await follow()
 
     async def _clear_cache(self) -> None:
         if self._memory is not None:

@@ -17,9 +17,8 @@ from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
 from hubgate.service.registry.registry import users_of
 from hubgate.service.states import State
-from hubgate.web.admin.aliases import is_forced
 from hubgate.web.admin.openapi import ApiRoute, json_response
-from hubgate.web.admin.paging import list_response, page_parameters, requested_page
+from hubgate.web.admin.paging import is_forced, list_response, page_parameters, requested_page
 from hubgate.web.http.asgi import decode, read_json_body
 from hubgate.web.http.errors import CALL_FAILURES, error_json
 from hubgate.web.schemas.endpoint import EndpointForm, edit_endpoint, endpoint_json

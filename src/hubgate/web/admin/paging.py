@@ -49,3 +49,15 @@ async def list_response(name: str, items: Iterable[Mapping[str, Any]]) -> Respon
     """`{name: [items…]}`. However many there are, the event loop goes on meanwhile."""
     encoded = await in_slices(msgspec.json.encode(item) for item in items)
     return Response(b'{"%b":[%b]}' % (name.encode(), b",".join(encoded)), media_type="application/json")
+
+
+def is_forced(request: Request) -> bool:
+    """Whether the query says `force=true`.
+
+    Raises:
+        InvalidRequest: it says something else.
+    """
+    word = request.query_params.get("force", "false")
+    if word not in {"true", "false"}:
+        raise InvalidRequest("[force] must be true or false.")
+    return word == "true"

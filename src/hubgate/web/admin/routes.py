@@ -11,7 +11,6 @@ from starlette.routing import BaseRoute
 
 from hubgate import __version__
 from hubgate.core.chunking import icu_version
-from hubgate.web.admin.aliases import AliasesApi
 from hubgate.web.admin.config import ConfigApi
 from hubgate.web.admin.connections import ConnectionsApi
 from hubgate.web.admin.diagnosis import DiagnosisApi
@@ -33,7 +32,6 @@ class Api:
         self._parts = (
             EndpointsApi(gateway, access),
             DiagnosisApi(gateway),
-            AliasesApi(gateway, access),
             ConnectionsApi(gateway),
             KeysApi(gateway, access),
             RecordsApi(gateway, access),

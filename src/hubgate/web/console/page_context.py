@@ -35,7 +35,6 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 THEMES = ("auto", "light", "dark")
 NAVIGATION = (
     NavigationEntry(10, "models", HOME),
-    NavigationEntry(30, "aliases", "/ui/aliases"),
     NavigationEntry(40, "keys", "/ui/keys"),
     NavigationEntry(70, "audit", "/ui/audit"),
     NavigationEntry(80, "settings", "/ui/settings"),

@@ -10,8 +10,6 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from hubgate.domain.errors import NotFound
-from hubgate.web.console.aliases.compare import ComparePage
-from hubgate.web.console.aliases.page import AliasesPage
 from hubgate.web.console.auth import SIGN_IN, ConsoleAuth
 from hubgate.web.console.keys import KeysPage
 from hubgate.web.console.models.detail import ModelPage
@@ -52,7 +50,6 @@ def console_routes(services: Services, *, clock: Callable[[], float] = time.time
         auth.private("POST", "/ui/sign-out", sign_in.sign_out),
         *_models(auth, services),
         *_model_form(auth, services),
-        *_aliases(auth, services),
         *_keys(auth, services),
         *_playground(auth, services),
         *_settings(auth, services),
@@ -101,19 +98,6 @@ def _model_form(auth: ConsoleAuth, services: Services) -> list[Route]:
         auth.private("GET", "/ui/models/{name}/edit", editing.change),
         auth.private("POST", "/ui/models/{name}/edit", editing.save),
         auth.private("POST", "/ui/models/{name}/test", editing.test),
-    ]
-
-
-def _aliases(auth: ConsoleAuth, services: Services) -> list[Route]:
-    aliases = AliasesPage(services.gateway, services.access)
-    compare = ComparePage(services.gateway)
-    return [
-        auth.private("GET", "/ui/aliases", aliases.show),
-        auth.private("POST", "/ui/aliases", aliases.set),
-        auth.private("GET", "/ui/aliases/compare", compare.show),
-        auth.private("POST", "/ui/aliases/compare", compare.run),
-        auth.private("GET", "/ui/aliases/{name}/remove", aliases.ask_remove),
-        auth.private("POST", "/ui/aliases/{name}/remove", aliases.remove),
     ]
 
 

@@ -24,7 +24,6 @@ AUDIT_VERBS = frozenset(
     {
         *("endpoint.add", "endpoint.change", "endpoint.remove", "endpoint.diagnose"),
         *("connection.add", "connection.change", "connection.remove", "token.refuse"),
-        *("alias.set", "alias.remove"),
         *("key.create", "key.change", "key.revoke"),
         *("session.begin", "session.end", "session.refuse", "cache.clear"),
     }

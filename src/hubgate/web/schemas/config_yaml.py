@@ -26,7 +26,7 @@ import yaml
 
 from hubgate.domain.endpoint import Endpoint, check_name
 from hubgate.domain.errors import HubgateError, InvalidRequest
-from hubgate.domain.records import Alias, Connection, Key
+from hubgate.domain.records import Connection, Key
 from hubgate.domain.secret import Secret
 from hubgate.domain.token_hosts import DEFAULT_HOSTS, HUGGING_FACE, parse_hosts
 from hubgate.service.configuration import DesiredConnection, DesiredEndpoint, DesiredState
@@ -136,7 +136,7 @@ def token_hosts(text: str) -> Mapping[str, Sequence[str]]:
 def write_config(
     connections: Iterable[Connection],
     endpoints: Iterable[tuple[Endpoint, bool]],
-    aliases: Iterable[Alias],
+    aliases: Mapping[str, str],
     keys: Iterable[Key],
 ) -> str:
     """Write a configuration.
@@ -144,7 +144,7 @@ def write_config(
     Args:
         connections: stored tokens.
         endpoints: each with whether it has a token of its own.
-        aliases: of endpoints.
+        aliases: the endpoint of each.
         keys: gateway keys; ids and secrets are left out.
     """
     variables = _Variables()
@@ -159,7 +159,7 @@ def write_config(
         | ({"token": variables.reference(endpoint.name)} if has_token else {})
         for endpoint, has_token in endpoints
     }
-    document["aliases"] = {alias.name: {"endpoint": alias.endpoint} for alias in aliases}
+    document["aliases"] = {name: {"endpoint": endpoint} for name, endpoint in sorted(aliases.items())}
     document["keys"] = {key.name: _entry(KeyForm.of(key)) for key in keys}
     sections = {name: section for name, section in document.items() if section}
     return _HEADER + yaml.safe_dump(sections, sort_keys=False, allow_unicode=True, width=110)

@@ -26,7 +26,7 @@ class Configuration:
         """All connections, endpoints, aliases and keys."""
         keys = [key for key in self._access.list() if key.name != ADMIN]
         endpoints = self._with_tokens(self._gateway.registry.endpoints())
-        return write_config(self._gateway.connections.all(), endpoints, self._gateway.aliases.all(), keys)
+        return write_config(self._gateway.connections.all(), endpoints, self._gateway.live.aliases, keys)
 
     def export_endpoint(self, name: str) -> str:
         """One endpoint.
@@ -34,7 +34,7 @@ class Configuration:
         Raises:
             EndpointNotFound: no endpoint has this name.
         """
-        return write_config([], self._with_tokens([self._gateway.registry.find(name)]), [], [])
+        return write_config([], self._with_tokens([self._gateway.registry.find(name)]), {}, [])
 
     async def apply(
         self,

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Column, Connection, Double, MetaData, Table, Text, delete, insert, select, update
 
 from hubgate.domain.errors import AliasExists, BehindAlias, EndpointConflict, EndpointExists, EndpointNotFound
 from hubgate.domain.records import Alias, Kind
 from hubgate.store.audit_log import SqlAudit
 from hubgate.store.cluster.feed import SqlFeed
 from hubgate.store.database import Database, Lock
-from hubgate.store.tables import aliases, endpoints
+from hubgate.store.schema.versions import Schema
+from hubgate.store.tables import NAMING, endpoints
+
+metadata = MetaData(naming_convention=NAMING)
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("endpoint", Text, nullable=False),
+    Column("moved_at", Double, nullable=False),
+)
+SCHEMA = Schema(part="aliases", metadata=metadata)
 
 
 class SqlAliases:

@@ -9,12 +9,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hubgate.domain.errors import InUse, InvalidRequest
+from hubgate.domain.errors import InUse
 from hubgate.domain.records import Alias
+from hubgate.features.aliases.aliases import Aliases, affected_keys
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
-from hubgate.service.registry.aliases import affected_keys
 from hubgate.web.admin.openapi import ApiRoute, json_response
+from hubgate.web.admin.paging import is_forced
 from hubgate.web.http.asgi import decode, read_json_body
 
 
@@ -28,16 +29,17 @@ _ALIAS = msgspec.json.Decoder(AliasForm)
 
 
 class AliasesApi:
-    def __init__(self, gateway: Gateway, access: Access) -> None:
+    def __init__(self, aliases: Aliases, gateway: Gateway, access: Access) -> None:
+        self._aliases = aliases
         self._gateway = gateway
         self._access = access
 
-    async def list(self, request: Request) -> Response:
-        return json_response({"aliases": [self._alias_json(alias) for alias in self._gateway.aliases.all()]})
+    async def list(self, _: Request) -> Response:
+        return json_response({"aliases": [self._alias_json(alias) for alias in self._aliases.all()]})
 
     async def set(self, request: Request) -> Response:
         form = decode(await read_json_body(request), _ALIAS)
-        name, aliases = request.path_params["name"], self._gateway.aliases
+        name, aliases = request.path_params["name"], self._aliases
         move = await aliases.set(name, form.endpoint, accept_new_vectors=form.accept_new_vectors)
         keys = affected_keys(move, self._access.list())
         shown = {"former": move.former, "keys": keys._asdict(), "new_vectors": move.new_vectors}
@@ -45,14 +47,14 @@ class AliasesApi:
 
     async def remove(self, request: Request) -> Response:
         name = request.path_params["name"]
-        self._gateway.aliases.find(name)
+        self._aliases.find(name)
         users = [key.name for key in self._access.list() if name in (*key.endpoints, key.default_endpoint)]
         if users and not is_forced(request):
             raise InUse(
                 f"Alias [{name}] is used by key{'s' if users[1:] else ''} {', '.join(users)}.",
                 remedy="Change those first, or force it: they would then call an endpoint that does not exist.",
             )
-        await self._gateway.aliases.remove(name)
+        await self._aliases.remove(name)
         return Response(status_code=204)
 
     def routes(self) -> Sequence[ApiRoute]:
@@ -89,15 +91,3 @@ class AliasesApi:
             "model": endpoint.model_version if endpoint else None,
             "moved_at": alias.moved_at,
         }
-
-
-def is_forced(request: Request) -> bool:
-    """Whether the query says `force=true`.
-
-    Raises:
-        InvalidRequest: it says something else.
-    """
-    word = request.query_params.get("force", "false")
-    if word not in {"true", "false"}:
-        raise InvalidRequest("[force] must be true or false.")
-    return word == "true"

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hubgate.terminal.client import api, segment
+from hubgate.terminal.commands import Command
 from hubgate.terminal.printing import format_time, print_table
 
 app = typer.Typer(help="Names for endpoints that you can move to other endpoints.", no_args_is_help=True)
@@ -72,3 +73,6 @@ def _before(moved: dict[str, Any]) -> str:
         return ""
     warning = "; their vectors cannot be compared" if moved["new_vectors"] else ""
     return f", before to {moved['former']}{warning}"
+
+
+COMMANDS = (Command(40, "alias", app),)

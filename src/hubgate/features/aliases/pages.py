@@ -8,16 +8,18 @@ from starlette.responses import Response
 
 from hubgate.domain.errors import HubgateError, NewVectors
 from hubgate.domain.records import Alias
+from hubgate.features.aliases.aliases import Aliases, Move, affected_keys
 from hubgate.service.gateway import Gateway
 from hubgate.service.keys.access import Access
-from hubgate.service.registry.aliases import Move, affected_keys
 from hubgate.web.console.page_context import PageContext
 
 PATH = "/ui/aliases"
+AUDIT_VERBS = ("alias.set", "alias.remove")
 
 
 class AliasesPage:
-    def __init__(self, gateway: Gateway, access: Access) -> None:
+    def __init__(self, aliases: Aliases, gateway: Gateway, access: Access) -> None:
+        self._aliases = aliases
         self._gateway = gateway
         self._access = access
 
@@ -28,10 +30,9 @@ class AliasesPage:
         """Add an alias or move it. A move to vectors that cannot be compared is confirmed on a page of its own."""
         form = await context.form()
         name, endpoint = form.get("name", ""), form.get("endpoint", "")
-        aliases = self._gateway.aliases
         former = self._gateway.live.aliases.get(name)
         try:
-            await aliases.set(name, endpoint, accept_new_vectors="accept" in form)
+            await self._aliases.set(name, endpoint, accept_new_vectors="accept" in form)
         except NewVectors as error:
             move = Move(Alias(name=name, endpoint=endpoint, moved_at=0.0), former)
             keys = affected_keys(move, self._access.list())
@@ -41,13 +42,13 @@ class AliasesPage:
         return context.redirect(PATH)
 
     async def ask_remove(self, context: PageContext) -> Response:
-        alias = self._gateway.aliases.find(context.request.path_params["name"])
+        alias = self._aliases.find(context.request.path_params["name"])
         keys = self._access.list()
         users = [key.name for key in keys if alias.name in (*key.endpoints, key.default_endpoint)]
         return context.render("aliases/remove.html", alias=alias, users=users)
 
     async def remove(self, context: PageContext) -> Response:
-        await self._gateway.aliases.remove(context.request.path_params["name"])
+        await self._aliases.remove(context.request.path_params["name"])
         return context.redirect(PATH)
 
     def _render(
@@ -56,7 +57,7 @@ class AliasesPage:
         endpoints = self._gateway.registry.endpoints()
         return context.render(
             "aliases/list.html",
-            aliases=self._gateway.aliases.all(),
+            aliases=self._aliases.all(),
             endpoints={endpoint.name: endpoint for endpoint in endpoints},
             form=form,
             faults={},

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hubgate.core.off_loop import shielded
@@ -18,10 +17,10 @@ from hubgate.domain.errors import (
     NotFound,
 )
 from hubgate.domain.records import Alias, Key
+from hubgate.features.aliases.store import SqlAliases
 from hubgate.service.registry.live_endpoints import LiveEndpoints
 from hubgate.service.registry.replicas import model_difference
 from hubgate.service.registry.validation import unverified
-from hubgate.store.aliases import SqlAliases
 
 _PREFIX_NAMES = {
     InputType.INGEST: "prefix of documents",
@@ -54,15 +53,6 @@ class Aliases:
     def of(self, endpoint: str) -> list[str]:
         """The names of the aliases that lead to an endpoint."""
         return [alias.name for alias in self.all() if alias.endpoint == endpoint]
-
-    def as_endpoints(self, may_call: Callable[[str], bool]) -> Sequence[Endpoint]:
-        """The endpoint of each alias that may be called, under the name of the alias."""
-        found = [
-            (alias.name, self._live.find(alias.endpoint).endpoint)
-            for alias in self.all()
-            if alias.endpoint in self._live and (may_call(alias.name) or may_call(alias.endpoint))
-        ]
-        return [replace(endpoint, name=name) for name, endpoint in found]
 
     async def follow(self) -> None:
         """Use aliases as they are stored now, which other gateways may have changed."""

@@ -13,8 +13,8 @@ from hubgate.core.vectors import in_encoding
 from hubgate.domain.calls import Context, Embed, Encoding, Vectors
 from hubgate.domain.endpoint import Endpoint, InputType, Task
 from hubgate.domain.errors import HubgateError, InvalidRequest
+from hubgate.features.aliases.aliases import why_not_comparable
 from hubgate.service.gateway import Gateway
-from hubgate.service.registry.aliases import why_not_comparable
 from hubgate.web.console.page_context import PageContext
 from hubgate.web.http.request_context import context_of
 from hubgate.web.shared.embeddings import estimate_tokens
