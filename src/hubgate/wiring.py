@@ -169,12 +169,12 @@ async def _shared_traffic(
     if not serving or settings.database_url is None:
         yield _SharedTraffic()
         return
+    from hubgate.store.backend import PATIENCE  # noqa: PLC0415
     from hubgate.store.cluster.postgres_leases import PostgresLeases  # noqa: PLC0415 - its driver is optional
     from hubgate.store.cluster.postgres_link import PostgresLink  # noqa: PLC0415
     from hubgate.store.cluster.postgres_minutes import PostgresKeyMinutes  # noqa: PLC0415
     from hubgate.store.cluster.postgres_notices import PostgresNotices  # noqa: PLC0415
     from hubgate.store.cluster.postgres_permits import PostgresPermits  # noqa: PLC0415
-    from hubgate.store.database import PATIENCE  # noqa: PLC0415
     from hubgate.store.postgres import PostgresDatabase  # noqa: PLC0415
 
     async with AsyncExitStack() as closing:

@@ -11,7 +11,8 @@ from pathlib import Path
 from sqlalchemy import Connection, Table, func, insert, select
 
 from hubgate.domain.errors import StoreFailed
-from hubgate.store.database import Lock, open_backend, transact
+from hubgate.store.backend import Lock
+from hubgate.store.database import open_backend, transact
 from hubgate.store.schema.versions import schemas
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import (

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hubgate.domain.errors import StoreFailed
 from hubgate.settings import InvalidSetting
-from hubgate.store.database import PATIENCE, Lock
+from hubgate.store.backend import PATIENCE, Lock
 
 try:
     import psycopg
@@ -152,7 +152,7 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 class PostgresDatabase:
-    """`hubgate.store.database.Backend` for a database of a PostgreSQL server, which several gateways may share.
+    """`hubgate.store.backend.Backend` for a database of a PostgreSQL server, which several gateways may share.
 
     The URL goes to libpq as it is, so all that libpq knows works: several hosts, TLS, sockets, password files. A
     connection pooler may stand between: settings and locks last for one transaction, and no statement is prepared.
@@ -222,7 +222,7 @@ class PostgresDatabase:
         connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": _CHANNEL})
 
     def link(self, on_publish: Callable[[], None]) -> PostgresLink:
-        """See `hubgate.store.database.Backend`. Behind a pooler in transaction mode it hears nothing."""
+        """See `hubgate.store.backend.Backend`. Behind a pooler in transaction mode it hears nothing."""
         return PostgresLink(self, PATIENCE, channel=_CHANNEL, on_notify=on_publish)
 
     def failure(self, error: SQLAlchemyError) -> StoreFailed:

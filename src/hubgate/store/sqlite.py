@@ -19,7 +19,7 @@ from hubgate.settings import database_marker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hubgate.store.database import Link, Lock
+    from hubgate.store.backend import Link, Lock
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ _ERRORS: dict[int, tuple[str, str]] = {
 
 
 class SqliteFile:
-    """`hubgate.store.database.Backend` for a file.
+    """`hubgate.store.backend.Backend` for a file.
 
     It has mode 0600 in a folder of mode 0700; SQLite gives its side files the same mode. DDL runs in transactions,
     readers do not block the writer, and a lock is awaited for `patience` seconds.

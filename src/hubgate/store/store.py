@@ -43,12 +43,13 @@ from hubgate.domain.errors import (
 from hubgate.domain.records import Key, Kind
 from hubgate.settings import Settings
 from hubgate.store.audit_log import SqlAudit, difference
+from hubgate.store.backend import PATIENCE, Lock
 from hubgate.store.cluster.expiring_values import SqlExpiringValues
 from hubgate.store.cluster.feed import SqlFeed
 from hubgate.store.cluster.leases import SqlLeases
 from hubgate.store.cluster.shared_files import SqlFiles
 from hubgate.store.connections import SqlConnections
-from hubgate.store.database import PATIENCE, Database, Lock, insert_or_update
+from hubgate.store.database import Database, insert_or_update
 from hubgate.store.sealing import TokenColumns
 from hubgate.store.tables import endpoints, keys, notes
 from hubgate.store.vault import Vault

@@ -25,7 +25,7 @@ from hubgate.wiring import READY_ENDPOINT, open_application
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hubgate.cli.server.worker import Assignment
+    from hubgate.cli.server.assignment import Assignment
     from hubgate.settings import Settings
     from hubgate.web.app import Application
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hubgate import __version__
+from hubgate.cli.server.assignment import Assignment
 from hubgate.cli.server.process import log_to_stderr, say_stopped, stop_signals
 from hubgate.cli.server.sockets import reserve, url_of
-from hubgate.cli.server.worker import Assignment, Started
+from hubgate.cli.server.worker import Started
 from hubgate.settings import LOOPBACK, InvalidSetting
 from hubgate.store.lock import HomeLock
 

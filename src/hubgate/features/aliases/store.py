@@ -9,8 +9,9 @@ from sqlalchemy import Column, Connection, Double, MetaData, Table, Text, delete
 from hubgate.domain.errors import AliasExists, BehindAlias, EndpointConflict, EndpointExists, EndpointNotFound
 from hubgate.domain.records import Alias, Kind
 from hubgate.store.audit_log import SqlAudit
+from hubgate.store.backend import Lock
 from hubgate.store.cluster.feed import SqlFeed
-from hubgate.store.database import Database, Lock
+from hubgate.store.database import Database
 from hubgate.store.schema.versions import Schema
 from hubgate.store.tables import NAMING, endpoints
 

@@ -24,7 +24,8 @@ from sqlalchemy.exc import IntegrityError
 
 from hubgate.domain.errors import InUse
 from hubgate.features.deployments.model import ManagedDeployment
-from hubgate.store.database import Database, Lock
+from hubgate.store.backend import Lock
+from hubgate.store.database import Database
 from hubgate.store.schema.versions import Schema
 from hubgate.store.tables import NAMING
 

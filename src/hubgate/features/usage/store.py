@@ -28,8 +28,9 @@ from sqlalchemy import (
 )
 
 from hubgate.domain.records import BUCKETS, COUNTS, DAY, HOUR, Latency, Slot, Tally, UsageQuery, UsageRow
+from hubgate.store.backend import Lock
 from hubgate.store.cluster.expiring_values import NOW
-from hubgate.store.database import Database, Lock, insert_or_update
+from hubgate.store.database import Database, insert_or_update
 from hubgate.store.schema.versions import Schema
 from hubgate.store.tables import NAMING, expiring_values
 
