@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from laws import examples
 from scripted_upstream import ScriptedUpstream, embed
@@ -235,6 +235,16 @@ def test_killed_gateway_costs_its_part_for_half_a_minute() -> None:
     stalls=st.lists(st.tuples(st.floats(6, 60), st.floats(0.1, 20)), max_size=2),
     cut=st.none() | st.floats(6, 60),
     restart=st.none() | st.floats(6, 60),
+)
+@example(  # both come back after half a minute, one before the other
+    seed=53,
+    limit=1,
+    count=2,
+    latency=0.0,
+    lost=0.1,
+    stalls=[(42.0, 18.0), (53.0, 20.0)],
+    cut=None,
+    restart=None,
 )
 def test_gateways_together_never_exceed_the_limit(
     *,

@@ -85,6 +85,8 @@ class Contact:
         now = self._clock()
         if self._lost:
             self._returned_at = now
+            if self._counts:  # the server may hear of the others later than of this one
+                self._counts = deque([(now, self.gateways)])
         self._lost, self._heard_at = False, now
         self._counts.append((now, gateways))
         while self._counts[0][0] < now - DEAD:
