@@ -38,15 +38,18 @@ class Engine:
     async def __call__(self, call: Call) -> Result:
         self.asked.append(list(call.texts))
         self.times.append(now())
-        this_second = [at for at in self.answered if int(at) == int(now())]
-        over = self.per_second is not None and len(this_second) >= self.per_second
-        if any(map(self.bad, call.texts)) or now() < self.full_until or over:
+        if any(map(self.bad, call.texts)) or now() < self.full_until or self._is_over():
             raise UpstreamRefused(
                 "Slow down.", status=429, cause=Cause.OVERLOADED, retryable=True, retry_after=self.retry_after
             )
         self.answered[now()] = len(call.texts)
         await asyncio.sleep(0.005)
         return Vectors(items=[vector(text) for text in call.texts], encoding=Encoding.F32)
+
+    def _is_over(self) -> bool:
+        if self.per_second is None:
+            return False
+        return sum(int(at) == int(now()) for at in self.answered) >= self.per_second
 
     def queue(self, *, places: int | None = None, patient: bool = True) -> BatchQueue:
         limiter = RateLimiter(None, max_concurrent_requests=places, clock=now)
