@@ -46,6 +46,8 @@ class _Fault:
     name: str
     times: int | None
     method: str | None
+    after: int = 0
+    """Requests that it spares first."""
 
 
 class LookAlike:
@@ -105,9 +107,18 @@ class LookAlike:
         self._fault = None
         self.release()
 
-    def slow_down(self, seconds: float) -> None:
-        """Reply with this delay from now on."""
-        self._seconds = seconds
+    def stop_after(self, posts: int) -> None:
+        """Answer this many POSTs; those that follow wait until `let_go` or `heal`."""
+        self._fault = _Fault("hang", None, "POST", after=posts)
+
+    def let_go(self) -> None:
+        """Answer what waits now; what follows waits again."""
+
+        def renew() -> None:
+            self._released.set()
+            self._released = asyncio.Event()
+
+        self._loop.call_soon_threadsafe(renew)
 
     def hurry(self) -> None:
         """Reply without delay from now on."""
@@ -200,6 +211,9 @@ class LookAlike:
     def _next_fault(self, asked: ReceivedRequest) -> str | None:
         fault = self._fault
         if fault is None or fault.method not in (None, asked.method):
+            return None
+        if fault.after:
+            fault.after -= 1
             return None
         if fault.times is not None:
             fault.times -= 1

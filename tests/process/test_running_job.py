@@ -16,13 +16,16 @@ from hubgate.features.bulk.folder import JobFolder, Status
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lookalikes import LookAlike
+
 STOPPED = (
     "hubgate: The job was stopped. To continue, run the same command again, or `hubgate job resume` "
     "with its output.\n"
 )
 ROWS = 300
-SECONDS = 1.0
-"""Of a reply. A job of one request for each row needs five minutes, longer than the other commands of its test."""
+ANSWERED = 3
+"""Requests that the server answers before it stops, so that a job cannot end before its test goes on."""
+PATIENT = ("--timeout", "3600")
 
 
 def wait_for_rows(job: JobFolder, running: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
@@ -32,12 +35,20 @@ def wait_for_rows(job: JobFolder, running: subprocess.Popen[str] | subprocess.Po
         time.sleep(0.02)
 
 
+def end(server: LookAlike, running: subprocess.Popen[str]) -> str:
+    """What a job prints that ends after the request that it waits for; the server answers one after the other."""
+    while running.poll() is None:
+        server.let_go()
+        time.sleep(0.5)
+    return running.communicate()[1]
+
+
 def test_running_job_is_stopped_by_cancel_and_continued_by_resume(tmp_path: Path) -> None:
     home = Home(tmp_path)
     with lookalike("tei") as server:
-        added = home.run("add", "slow", "--url", server.url)
+        added = home.run("add", "slow", "--url", server.url, *PATIENT)
         assert added.status == 0, added.err
-        server.slow_down(SECONDS)
+        server.stop_after(ANSWERED)
         texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
         texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(ROWS)))
         run = ("job", "run", str(texts), str(out), "--endpoint", "slow")
@@ -54,13 +65,13 @@ def test_running_job_is_stopped_by_cancel_and_continued_by_resume(tmp_path: Path
             )
             assert home.run("job", "list").out.split("\n")[1].split()[1] == "running"
             assert home.run("job", "cancel", str(out)).status == 0
-            _, said = running.communicate(timeout=240)
+            said = end(server, running)
         assert running.returncode == 1
         assert said == STOPPED
         assert job.state().status is Status.CANCELLED
         done = job.totals().rows
         assert 0 < done < ROWS
-        server.hurry()
+        server.heal()
         resumed = home.run("job", "resume", job.id)
         assert resumed.status == 0, resumed.err
         assert len(out.read_text().splitlines()) == ROWS
@@ -69,8 +80,8 @@ def test_running_job_is_stopped_by_cancel_and_continued_by_resume(tmp_path: Path
 def test_ctrl_c_ends_a_job_with_130_and_the_same_command_continues_it(tmp_path: Path) -> None:
     home = Home(tmp_path)
     with lookalike("tei") as server:
-        assert home.run("add", "slow", "--url", server.url).status == 0
-        server.slow_down(SECONDS)
+        assert home.run("add", "slow", "--url", server.url, *PATIENT).status == 0
+        server.stop_after(ANSWERED)
         texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
         texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(ROWS)))
         command = [
@@ -90,11 +101,11 @@ def test_ctrl_c_ends_a_job_with_130_and_the_same_command_continues_it(tmp_path: 
         ) as running:
             wait_for_rows(job, running)
             running.send_signal(signal.SIGINT)
-            _, said = running.communicate(timeout=240)
+            said = end(server, running)
         assert running.returncode == 130
         assert said == STOPPED
         assert job.state().reason == "It was interrupted."
-        server.hurry()
+        server.heal()
         assert home.run(*command[len(HUBGATE) :]).status == 0
         assert len(out.read_text().splitlines()) == ROWS
 
@@ -103,8 +114,8 @@ def test_killed_job_repeats_at_most_the_requests_in_flight(tmp_path: Path) -> No
     """With the defaults: 8 requests of 128 rows."""
     home = Home(tmp_path)
     with lookalike("tei") as server:
-        assert home.run("add", "slow", "--url", server.url).status == 0
-        server.slow_down(5 * SECONDS)  # three times one after the other
+        assert home.run("add", "slow", "--url", server.url, *PATIENT).status == 0
+        server.stop_after(40)  # of 32 rows: eight requests of four have at least one whole answer
         texts, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
         texts.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(10 * ROWS)))
         command = ("job", "run", str(texts), str(out), "--endpoint", "slow")
@@ -114,7 +125,7 @@ def test_killed_job_repeats_at_most_the_requests_in_flight(tmp_path: Path) -> No
                 wait_for_rows(job, running)
                 running.kill()
             assert job.totals().rows < 10 * ROWS
-            server.hurry()
+            server.heal()
             resumed = home.run(*command)
         assert resumed.status == 0, resumed.err
         assert len(out.read_text().splitlines()) == 10 * ROWS
