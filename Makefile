@@ -72,7 +72,7 @@ bench-peers: install  ## Measure hubgate beside nginx and other gateways (instal
 
 test-slow: install  ## Run the tests that take minutes
 	$(BIN)/python -m pytest tests/slow -s
-	LAW_TIMES=10 $(BIN)/python -m pytest --numprocesses=2 -m "hypothesis or law" tests/core tests/runtime tests/service tests/store
+	LAW_TIMES=10 $(BIN)/python -m pytest --numprocesses=2 -m "hypothesis or law" tests/core tests/features tests/runtime tests/service tests/store
 
 test-ray: install  ## Test jobs on a Ray cluster, and files on S3 (installs Ray and an S3 server)
 	$(PIP) --require-hashes -r requirements/ray.txt
